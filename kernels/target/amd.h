@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// AMD GPUs: compiler builtins only, so that no ROCm header or device library is needed to compile.
+#pragma once
+
+#define RF_DEVICE __attribute__((device)) inline __attribute__((always_inline))
+#define RF_UNROLL _Pragma("unroll")
+
+// The entry point, and its launch shape as a constant the runtime reads back. Shared memory is allocated statically on
+// this target, so the launch requests none.
+#define RF_KERNEL(name, ...)                                                                            \
+  extern "C" __attribute__((device, used, visibility("protected"))) const rocmforge::LaunchConfig       \
+      name##_config = rocmforge::detail::without_shared(__VA_ARGS__::kConfig);                          \
+  extern "C" __attribute__((global, visibility("protected"),                                            \
+                            amdgpu_flat_work_group_size(__VA_ARGS__::kConfig.threads,                   \
+                                                        __VA_ARGS__::kConfig.threads),                  \
+                            amdgpu_waves_per_eu(rocmforge::detail::waves_per_unit<__VA_ARGS__>()))) void                      \
+  name(const __VA_ARGS__::Args args) {                                                                  \
+    __VA_ARGS__::run(args);                                                                             \
+  }
+
+namespace rocmforge {
+
+inline constexpr bool kHostTarget = false;
+#if defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) || defined(__GFX9__)
+inline constexpr int kNativeWave = 64;
+#else
+inline constexpr int kNativeWave = 32;
+#endif
+inline constexpr bool kAsyncCopy = false;
+
+namespace detail {
+// Waves per SIMD the register allocator must leave room for; a kernel may publish kWavesPerUnit.
+template <class Kernel>
+constexpr unsigned waves_per_unit() {
+  if constexpr (requires { Kernel::kWavesPerUnit; }) return Kernel::kWavesPerUnit;
+  else return 1;
+}
+
+constexpr LaunchConfig without_shared(LaunchConfig config) {
+  config.shared_bytes = 0;
+  return config;
+}
+}  // namespace detail
+
+RF_DEVICE int thread_index() { return static_cast<int>(__builtin_amdgcn_workitem_id_x()); }
+
+RF_DEVICE int block_index(int dim) {
+  return static_cast<int>(dim == 0   ? __builtin_amdgcn_workgroup_id_x()
+                          : dim == 1 ? __builtin_amdgcn_workgroup_id_y()
+                                     : __builtin_amdgcn_workgroup_id_z());
+}
+
+template <class T>
+RF_DEVICE T& shared_memory() {
+  static __attribute__((shared)) T memory;
+  return memory;
+}
+
+RF_DEVICE void barrier() {
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+  __builtin_amdgcn_s_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+}
+
+RF_DEVICE uint32_t float_to_bits(float x) { return __builtin_bit_cast(uint32_t, x); }
+RF_DEVICE float bits_to_float(uint32_t x) { return __builtin_bit_cast(float, x); }
+RF_DEVICE float f16_to_float(uint16_t x) { return static_cast<float>(__builtin_bit_cast(_Float16, x)); }
+RF_DEVICE uint16_t float_to_f16(float x) { return __builtin_bit_cast(uint16_t, static_cast<_Float16>(x)); }
+
+template <int Wave, class T>
+RF_DEVICE T shuffle_xor(T value, int mask) {
+  static_assert(sizeof(T) == 4);
+  const int source = (thread_index() ^ mask) % Wave;
+  return __builtin_bit_cast(T, __builtin_amdgcn_ds_bpermute(source * 4, __builtin_bit_cast(int, value)));
+}
+
+template <int Wave>
+RF_DEVICE bool any(bool value) {
+  if constexpr (Wave == 64) return __builtin_amdgcn_ballot_w64(value) != 0;
+  else return __builtin_amdgcn_ballot_w32(value) != 0;
+}
+
+template <int Wave>
+RF_DEVICE int uniform(int value) {
+  return __builtin_amdgcn_readfirstlane(value);
+}
+
+RF_DEVICE void copy_async16(void* shared, const void* global) {
+  using Word4 = uint32_t __attribute__((ext_vector_type(4)));
+  *static_cast<Word4*>(shared) = *static_cast<const Word4*>(global);
+}
+RF_DEVICE void copy_commit() {}
+template <int Pending>
+RF_DEVICE void copy_wait() {}
+
+RF_DEVICE float exp2(float x) { return __builtin_amdgcn_exp2f(x); }
+RF_DEVICE float log2(float x) { return __builtin_amdgcn_logf(x); }
+RF_DEVICE float rcp(float x) { return __builtin_amdgcn_rcpf(x); }
+RF_DEVICE float rsqrt(float x) { return __builtin_amdgcn_rsqf(x); }
+
+}  // namespace rocmforge

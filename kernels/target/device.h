@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device dialect: what a kernel may use besides C++. Exactly one target is compiled in; each defines
+//   RF_DEVICE, RF_UNROLL, RF_KERNEL(name, Kernel)
+//   thread_index(), block_index(d), barrier(), shared_memory<T>()
+//   shuffle_xor<Wave>(v, mask), any<Wave>(b), uniform<Wave>(i)
+//   exp2, log2, rcp, rsqrt on float; f32 <-> f16/bf16 conversions (convert.h)
+//   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
+//   kNativeWave: lanes per wave of the hardware; kHostTarget
+#pragma once
+
+#include "../launch_config.h"
+#include "types.h"
+
+#if defined(RF_TARGET_CPU)
+#include "host.h"
+#elif defined(__CUDACC__)
+#include "nvidia.h"
+#elif defined(__HIP__)
+#include "amd.h"
+#else
+#error "compile with -DRF_TARGET_CPU (C++), as HIP with clang, or as CUDA with nvcc"
+#endif
+
+#include "convert.h"
+#include "vec.h"
+
+namespace rocmforge {
+
+template <int Wave>
+RF_DEVICE int lane() {
+  return thread_index() % Wave;
+}
+
+// Which wave of the block this lane belongs to, known to the compiler as uniform.
+template <int Wave>
+RF_DEVICE int wave_index() {
+  return uniform<Wave>(thread_index() / Wave);
+}
+
+template <class T>
+RF_DEVICE constexpr T min(T a, T b) {
+  return b < a ? b : a;
+}
+
+template <class T>
+RF_DEVICE constexpr T max(T a, T b) {
+  return a < b ? b : a;
+}
+
+RF_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace rocmforge

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// NVIDIA GPUs (sm_80 and later): the validation and development target.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#define RF_DEVICE __device__ __forceinline__
+#define RF_UNROLL _Pragma("unroll")
+
+#define RF_KERNEL(name, ...)                                                                                    \
+  extern "C" __device__ const rocmforge::LaunchConfig name##_config = __VA_ARGS__::kConfig;                     \
+  extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kConfig.threads, __VA_ARGS__::kConfig.blocks_per_unit) \
+      name(const __grid_constant__ __VA_ARGS__::Args args) {                                                    \
+    __VA_ARGS__::run(args);                                                                                     \
+  }
+
+namespace rocmforge {
+
+inline constexpr bool kHostTarget = false;
+inline constexpr int kNativeWave = 32;
+inline constexpr bool kAsyncCopy = true;
+
+RF_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+
+RF_DEVICE int block_index(int dim) {
+  return static_cast<int>(dim == 0 ? blockIdx.x : dim == 1 ? blockIdx.y : blockIdx.z);
+}
+
+template <class T>
+RF_DEVICE T& shared_memory() {
+  extern __shared__ __align__(128) unsigned char rocmforge_shared[];
+  return *reinterpret_cast<T*>(rocmforge_shared);
+}
+
+RF_DEVICE void barrier() { __syncthreads(); }
+
+RF_DEVICE uint32_t float_to_bits(float x) { return __float_as_uint(x); }
+RF_DEVICE float bits_to_float(uint32_t x) { return __uint_as_float(x); }
+RF_DEVICE float f16_to_float(uint16_t x) { return __half2float(__ushort_as_half(x)); }
+RF_DEVICE uint16_t float_to_f16(float x) { return __half_as_ushort(__float2half_rn(x)); }
+
+template <int Wave, class T>
+RF_DEVICE T shuffle_xor(T value, int mask) {
+  static_assert(Wave == 32);
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+
+template <int Wave>
+RF_DEVICE bool any(bool value) {
+  static_assert(Wave == 32);
+  return __any_sync(0xffffffffu, value);
+}
+
+template <int Wave>
+RF_DEVICE int uniform(int value) {
+  static_assert(Wave == 32);
+  return __shfl_sync(0xffffffffu, value, 0);
+}
+
+RF_DEVICE void copy_async16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(global)
+               : "memory");
+}
+RF_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int Pending>
+RF_DEVICE void copy_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
+
+RF_DEVICE float exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+RF_DEVICE float log2(float x) { return __log2f(x); }
+RF_DEVICE float rcp(float x) { return __frcp_rn(x); }
+RF_DEVICE float rsqrt(float x) { return rsqrtf(x); }
+
+}  // namespace rocmforge
