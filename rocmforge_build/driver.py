@@ -59,7 +59,7 @@ def build(package: Path, *, root: Path = ROOT, targets: Sequence[str] | None = N
         for target, reason in plan.left_out.items():
             progress(f"{target} is left out: {reason}")
         units = load_units(root)
-        scanner = IncludeScanner(root, (root / "csrc",))
+        scanner = IncludeScanner(root, (root / "csrc", root))
         runner = Runner(root, cache, workers, progress)
         kernel_jobs = list(_kernel_jobs(root, scanner, plan, units))
         extension_jobs = list(_extension_jobs(root, scanner, plan.cxx)) if extension else []
@@ -99,7 +99,7 @@ def make_plan(requested: tuple[str, ...] | None) -> Plan:
 
 def interface_digest(root: Path, scanner: IncludeScanner | None = None) -> str:
     """Of the headers that host code and kernels share: code built from others is refused when it is loaded."""
-    scanner = scanner or IncludeScanner(root, (root / "csrc",))
+    scanner = scanner or IncludeScanner(root, (root / "csrc", root))
     kernels = (root / "kernels").resolve()
     shared = {p for source in _host_sources(root) for p in scanner.closure(source) if p.is_relative_to(kernels)}
     return scanner.fingerprint(sorted(shared))[:16]

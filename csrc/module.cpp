@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "bindings.h"
+#include "runtime/arch.h"
+#include "runtime/errors.h"
+#include "runtime/kernel.h"
+#include "runtime/thread_pool.h"
+
+namespace py = pybind11;
+
+namespace rocmforge {
+
+namespace {
+
+// Both are RuntimeErrors in Python; DriverError carries what failed as attributes.
+void register_errors(py::module_& module) {
+  static PyObject* driver_error = py::exception<DriverError>(module, "DriverError", PyExc_RuntimeError).release().ptr();
+  py::register_exception<DeviceError>(module, "DeviceError", PyExc_RuntimeError);
+  py::register_exception_translator([](std::exception_ptr raised) {
+    try {
+      if (raised) std::rethrow_exception(raised);
+    } catch (const DriverError& error) {
+      py::object instance = py::reinterpret_borrow<py::object>(driver_error)(error.what());
+      instance.attr("call") = error.call;
+      instance.attr("code") = error.code;
+      instance.attr("kernel") = error.kernel;
+      PyErr_SetObject(driver_error, instance.ptr());
+    }
+  });
+}
+
+void register_device(py::module_& module) {
+  py::class_<Device>(module, "Device", "A device with code for it: opened once, kernels are loaded as they are needed.")
+      .def(py::init<const std::string&, int, const std::string&, const std::string&>(), py::arg("kind"),
+           py::arg("ordinal"), py::arg("kernels_dir"), py::arg("library") = "")
+      .def_property_readonly("kind", &Device::kind)
+      .def_property_readonly("name", [](const Device& device) { return device.info().name; })
+      .def_property_readonly("arch", [](const Device& device) { return device.info().arch; })
+      .def_property_readonly("compute_units", [](const Device& device) { return device.info().compute_units; })
+      .def_property_readonly("target", &Device::target)
+      .def_property_readonly("synchronous", &Device::synchronous)
+      .def("kernel_names", &Device::kernel_names)
+      .def("kernel_config",
+           [](Device& device, const std::string& name) {
+             const LaunchConfig& config = device.kernel(name).config();
+             py::dict out;
+             out["wave"] = config.wave;
+             out["threads"] = config.threads;
+             out["shared_bytes"] = config.shared_bytes;
+             out["rows"] = config.rows;
+             out["keys"] = config.keys;
+             out["blocks_per_unit"] = config.blocks_per_unit;
+             return out;
+           },
+           py::arg("name"), "Loads a kernel, if it is not loaded yet, and returns its launch shape.");
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+  register_errors(module);
+  register_device(module);
+  module.def("launches", &launch_counts, "Launches so far, by kernel, over all devices of this process.");
+  module.def("reset_launches", &reset_launch_counts);
+  module.def("cpu_threads", &default_threads, "Threads that a CPU kernel is spread over.");
+  module.def(
+      "parse_amd_arch",
+      [](const std::string& name) {
+        const AmdArch arch = parse_amd_arch(name);
+        return py::make_tuple(arch.processor, arch.features);
+      },
+      "A gcnArchName's processor and features.");
+  module.def("amd_targets", &amd_targets, "Targets whose code an AMD processor runs, best first.");
+  module.def("cuda_targets", &cuda_targets, "Targets whose code a compute capability runs, best first.");
+#define ROCMFORGE_BIND(op) bind_##op(module);
+  ROCMFORGE_OPS(ROCMFORGE_BIND)
+#undef ROCMFORGE_BIND
+}
+
+}  // namespace rocmforge
