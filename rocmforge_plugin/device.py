@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a torch device to the runtime's device: opened once per index, with the code built for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+try:
+    from . import _C
+except ImportError as error:
+    raise ImportError(
+        f"rocmforge's host module cannot be loaded ({error}). In a source tree build it with "
+        "`python -m rocmforge_build`; otherwise reinstall with `pip install rocmforge`."
+    ) from error
+
+Device = _C.Device
+DeviceError = _C.DeviceError
+DriverError = _C.DriverError
+
+_open_devices: dict[int, Device] = {}  # by torch index, -1 the CPU
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # on ROCm builds of torch too; absent on CPU ones
+
+
+def kernels_dir() -> Path:
+    """Where the code objects are: in the package, or where ROCMFORGE_KERNELS points (another build of the same sources)."""
+    return Path(os.environ.get("ROCMFORGE_KERNELS") or Path(__file__).parent / "_kernels")
+
+
+def of(tensor: torch.Tensor) -> Device:
+    """The runtime's device for `tensor`, opened at the first call.
+
+    Raises:
+        DeviceError: no kernels are built for it, or its driver library is missing.
+        TypeError: rocmforge has no kernels for that type of device.
+    """
+    found = _open_devices.get(tensor.get_device())
+    return open_device(tensor.device) if found is None else found
+
+
+def stream(tensor: torch.Tensor) -> int:
+    """The stream torch would launch on for `tensor`, as an integer; 0 on the CPU."""
+    index = tensor.get_device()
+    return _raw_stream(index) if index >= 0 else 0
+
+
+def open_device(device: torch.device | str) -> Device:
+    """As `of`, for a torch device. ``cuda`` without an index is the current one."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        index, kind, ordinal = -1, "cpu", 0
+    elif device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        kind, ordinal = ("hip" if torch.version.hip else "cuda"), index
+    else:
+        raise TypeError(f"rocmforge has kernels for AMD and NVIDIA GPUs (torch device 'cuda') and the CPU, not {device}")
+    found = _open_devices.get(index)
+    if found is None:
+        found = _open_devices.setdefault(index, Device(kind, ordinal, str(kernels_dir())))
+    return found
+
+
+def summary(device: torch.device | str) -> str:
+    """One line: the target, the device, and the kernels that are there with their variants."""
+    found = open_device(device)
+    variants: dict[str, list[str]] = defaultdict(list)
+    for name in found.kernel_names():
+        match = re.fullmatch(r"(.*?)_((?:bf16|f16|float).*)", name)
+        variants[match[1] if match else name].append(match[2] if match else "")
+    listed = "; ".join(f"{name} {' '.join(kinds)}".strip() for name, kinds in sorted(variants.items()))
+    unit = "threads" if found.kind == "cpu" else "compute units"
+    return f"{found.target} code on {found.name} ({found.arch}, {found.compute_units} {unit}): {listed or 'no kernels'}"
+
+
+def launches() -> dict[str, int]:
+    """Kernel launches so far in this process, by kernel name. A graph's launches count once, when it is captured."""
+    return _C.launches()
+
+
+def reset_launches() -> None:
+    """Sets all counts to zero."""
+    _C.reset_launches()
