@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hooks the build driver into setuptools; everything else stands in pyproject.toml."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,18 +22,12 @@ class BuildKernels(build_ext):
         inplace = self.inplace or self.editable_mode
         package = (ROOT if inplace else Path(self.build_lib).resolve()) / "rocmforge_plugin"
         if not inplace:
-            self._start_empty(package / "_kernels")
+            # The wheel holds what this build made, not what an earlier one with other targets left in build/.
+            shutil.rmtree(package / "_kernels", ignore_errors=True)
         try:
             build(package)
         except BuildError as error:
             raise CompileError(str(error)) from error
-
-    def _start_empty(self, folder: Path) -> None:
-        # The wheel holds what this build made, not what an earlier one with other targets left in build/.
-        if folder.exists():
-            from shutil import rmtree
-
-            rmtree(folder)
 
 
 # The empty extension marks the wheel as built for this platform and Python; BuildKernels makes its file.

@@ -66,7 +66,9 @@ PYBIND11_MODULE(_C, module) {
   register_device(module);
   module.def("launches", &launch_counts, "Launches so far, by kernel, over all devices of this process.");
   module.def("reset_launches", &reset_launch_counts);
-  module.def("cpu_threads", &default_threads, "Threads that a CPU kernel is spread over.");
+  module.def("cpu_threads", &cpu_threads, "Threads that a CPU kernel is spread over.");
+  module.def("set_cpu_threads", &set_cpu_threads, py::arg("threads"),
+             "Sets that number; ROCMFORGE_CPU_THREADS, where it is set, has the last word.");
   module.def(
       "parse_amd_arch",
       [](const std::string& name) {

@@ -26,4 +26,13 @@ def per_type(concept: str, kernels: tuple[str, ...], types: tuple[str, ...] = TY
     ]
 
 
-UNITS: list[Unit] = []
+def widths(*kernels: str, bytes_wide: tuple[int, ...] = (16, 8, 1)) -> tuple[str, ...]:
+    """KERNEL_vN for each width of memory access."""
+    return tuple(f"{kernel}_v{width}" for kernel in kernels for width in bytes_wide)
+
+
+UNITS: list[Unit] = [
+    *per_type("mask", widths("causal_mask", bytes_wide=(16, 1))),
+    *per_type("cache", widths("kv_write")),
+    *per_type("position", widths("rotary", "rotary_kv_write", "norm_rotary_kv_write")),
+]

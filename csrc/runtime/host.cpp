@@ -74,7 +74,7 @@ class HostDriver : public Driver {
 #endif
     info_.name = processor_name();
     info_.arch = kArch;
-    info_.compute_units = default_threads();
+    info_.compute_units = cpu_threads();
     info_.targets = {"cpu"};
   }
 
@@ -85,7 +85,7 @@ class HostDriver : public Driver {
   void launch(const Function& function, const std::string& kernel, const int32_t grid[3], void*,
               const void* args) override {
     HostLaunch launch{static_cast<const HostKernel*>(function.handle), kernel, grid, args};
-    thread_pool().run(int64_t{grid[0]} * grid[1] * grid[2], run_one, &launch);
+    thread_pool()->run(int64_t{grid[0]} * grid[1] * grid[2], run_one, &launch);
   }
 };
 

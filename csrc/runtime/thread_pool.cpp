@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <memory>
+#include <cstring>
 #include <string>
 #include <system_error>
 
@@ -15,6 +15,7 @@ namespace rocmforge {
 
 namespace {
 
+constexpr int kMaxThreads = 4096;
 constexpr int kSpins = 2000;        // some 20 to 50 us: longer than from one launch to the next within a layer
 constexpr int kChunksPerThread = 16;  // small enough to even out, large enough that taking one costs nothing
 
@@ -26,20 +27,39 @@ void pause() {
 #endif
 }
 
-cpu_set_t current_cpus() {
+// Where the threads of a pool of this size may run: where the calling thread may, unless that is fewer CPUs than
+// threads. Then an OpenMP runtime has bound that thread, which says nothing about the others: the kernel keeps them
+// within the process's own limits.
+cpu_set_t cpus_for(int threads) {
   cpu_set_t cpus;
   CPU_ZERO(&cpus);
-  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0) CPU_SET(0, &cpus);  // more than 1024 CPUs: one thread
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) < threads) std::memset(&cpus, 0xff, sizeof(cpus));
   return cpus;
 }
 
-// Taken when the module is loaded. Later the thread that launches may be bound to one CPU by an OpenMP runtime, which
-// says nothing about how many this process may use.
-const cpu_set_t kProcessCpus = current_cpus();
+int allowed_cpus() {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? std::max(1, CPU_COUNT(&cpus)) : 1;
+}
+
+std::atomic<int> configured_threads{0};
+
+int threads_from_environment() {
+  const char* text = std::getenv("ROCMFORGE_CPU_THREADS");
+  if (!text || !*text) return 0;
+  char* end = nullptr;
+  const long threads = std::strtol(text, &end, 10);
+  if (*end != 0 || threads < 1 || threads > kMaxThreads) {
+    throw DeviceError("ROCMFORGE_CPU_THREADS=" + std::string(text) + ": a number from 1 to " +
+                      std::to_string(kMaxThreads) + " is needed");
+  }
+  return static_cast<int>(threads);
+}
 
 struct PoolHolder {
   std::mutex mutex;
-  std::unique_ptr<ThreadPool> pool;
+  std::shared_ptr<ThreadPool> pool;
 };
 
 // The holder is never destroyed: at exit a worker may still be asleep in it. After a fork the child has none of the
@@ -67,10 +87,11 @@ struct ThreadPool::Job {
   std::exception_ptr error;
 };
 
-ThreadPool::ThreadPool(int threads, const cpu_set_t& cpus) : threads_(threads), cpus_(cpus) {
+ThreadPool::ThreadPool(int threads) : threads_(threads) {
+  const cpu_set_t cpus = cpus_for(threads);
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
-  pthread_attr_setaffinity_np(&attributes, sizeof(cpus_), &cpus_);
+  pthread_attr_setaffinity_np(&attributes, sizeof(cpus), &cpus);
   const auto entry = [](void* pool) -> void* {
     static_cast<ThreadPool*>(pool)->work();
     return nullptr;
@@ -180,23 +201,23 @@ bool ThreadPool::spin_until_new(uint64_t seen) const {
   return false;
 }
 
-int default_threads() {
-  if (const char* text = std::getenv("ROCMFORGE_CPU_THREADS"); text && *text) {
-    char* end = nullptr;
-    const long threads = std::strtol(text, &end, 10);
-    if (*end != 0 || threads < 1 || threads > 4096) {
-      throw DeviceError("ROCMFORGE_CPU_THREADS=" + std::string(text) + ": a number from 1 to 4096 is needed");
-    }
-    return static_cast<int>(threads);
-  }
-  return std::max(1, CPU_COUNT(&kProcessCpus));
+int cpu_threads() {
+  static const int from_environment = threads_from_environment();
+  if (from_environment) return from_environment;
+  const int threads = configured_threads.load(std::memory_order_relaxed);
+  return threads ? threads : allowed_cpus();
 }
 
-ThreadPool& thread_pool() {
+void set_cpu_threads(int threads) {
+  configured_threads.store(std::clamp(threads, 1, kMaxThreads), std::memory_order_relaxed);
+}
+
+std::shared_ptr<ThreadPool> thread_pool() {
   PoolHolder& mine = *holder.load(std::memory_order_acquire);
   std::lock_guard lock(mine.mutex);
-  if (!mine.pool) mine.pool = std::make_unique<ThreadPool>(default_threads(), kProcessCpus);
-  return *mine.pool;
+  const int threads = cpu_threads();
+  if (!mine.pool || mine.pool->threads() != threads) mine.pool = std::make_shared<ThreadPool>(threads);
+  return mine.pool;
 }
 
 }  // namespace rocmforge

@@ -3,12 +3,11 @@
 #pragma once
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <exception>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -18,8 +17,7 @@ class ThreadPool {
  public:
   using Body = void (*)(void* context, int64_t index);
 
-  // `threads` counts the caller of run() too. Threads may run on `cpus`, whatever the creating thread is bound to.
-  ThreadPool(int threads, const cpu_set_t& cpus);
+  explicit ThreadPool(int threads);  // counting the caller of run()
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -39,7 +37,6 @@ class ThreadPool {
   bool spin_until_new(uint64_t seen) const;
 
   const int threads_;
-  cpu_set_t cpus_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable done_;
@@ -49,9 +46,11 @@ class ThreadPool {
   std::vector<pthread_t> workers_;
 };
 
-// The process's pool: made at first use, anew after a fork. Its size is ROCMFORGE_CPU_THREADS, or the number of CPUs
-// that the process could use when this module was loaded.
-ThreadPool& thread_pool();
-int default_threads();
+// The process's pool: made at first use, anew after a fork or when its size has changed.
+std::shared_ptr<ThreadPool> thread_pool();
+
+// Its size: ROCMFORGE_CPU_THREADS, else what was set, else the number of CPUs that the calling thread may use.
+int cpu_threads();
+void set_cpu_threads(int threads);
 
 }  // namespace rocmforge
