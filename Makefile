@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+# Each target does all of its own set-up. Variables:
+#   MODEL=  checkpoint folder or hub name to serve     ONCE=1  stop after the report    PORT=  default 8000
+#   ARGS=   further arguments of vllm serve, or of pytest for `make test`
+#   VLLM_PYTHON=/path/to/python   use the vLLM of that interpreter; nothing is installed over it (own: make .venv)
+#   PYTHON= the interpreter that makes the environment, 3.11 or newer
+
+PYTHON ?= python3
+PORT ?=
+MODEL ?=
+ARGS ?=
+ONCE ?=
+
+# One shell, so that what fails in the middle of a recipe ends it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.PHONY: help serve test env build doctor selftest clean
+
+help:
+	@echo "make serve     environment, build, vllm serve, one completion and one chat request, kernel launch counts"
+	echo "make test      environment, build, the whole suite"
+	echo "make doctor    what is installed, which kernels are built, what vLLM would say"
+	echo "make selftest  every kernel against its reference on this machine's device"
+	echo "make clean     remove what the build made; the environment stays"
+
+env:
+	@$(PYTHON) tools/environment.py > /dev/null
+
+# The environment's interpreter, with rocmforge built and installed in it.
+SET_UP = python="$$($(PYTHON) tools/environment.py)"; "$$python" tools/install.py
+
+build:
+	@$(SET_UP)
+
+serve:
+	@$(SET_UP)
+	exec "$$python" tools/serve.py --model '$(MODEL)' $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once) -- $(ARGS)
+
+test:
+	@$(SET_UP)
+	exec "$$python" -m pytest $(ARGS)
+
+doctor selftest:
+	@$(SET_UP)
+	exec "$$python" -m rocmforge_plugin.cli $@
+
+clean:
+	rm -rf build/cache build/checkpoints build/tests rocmforge_plugin/_kernels rocmforge_plugin/_C*.so

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attention layer: the KV write and paged attention, each one launch of a rocmforge kernel family."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.v1.attention.backend import AttentionImpl, AttentionType
+
+from rocmforge_plugin.ops.attention import paged_attention
+from rocmforge_plugin.ops.kv_cache import kv_write
+from rocmforge_plugin.vllm import eligibility
+from rocmforge_plugin.vllm.metadata import PlanKey, RocmForgeMetadata
+from rocmforge_plugin.vllm.target import target
+
+
+class RocmForgeImpl(AttentionImpl[RocmForgeMetadata]):
+    """Paged attention of one layer; the arguments are positional in the order vLLM passes them."""
+
+    def __init__(self, num_heads: int, head_size: int, scale: float, num_kv_heads: int | None = None,
+                 alibi_slopes: list[float] | None = None, sliding_window: int | None = None,
+                 kv_cache_dtype: str = "auto", logits_soft_cap: float | None = None,
+                 attn_type: str = AttentionType.DECODER, kv_sharing_target_layer_name: str | None = None,
+                 **extra: Any) -> None:
+        """Raises ValueError, naming the setting and what works, for what the kernels cannot do.
+
+        vLLM's selection does not see some of these (the soft cap above all), so they are checked again here.
+        """
+        num_kv_heads = num_kv_heads or num_heads
+        reasons = eligibility.refusals({
+            "num_queries_per_kv": num_heads / num_kv_heads,
+            "alibi_slopes": alibi_slopes,
+            "sliding_window": sliding_window,
+            "kv_cache_dtype": kv_cache_dtype,
+            "logits_soft_cap": logits_soft_cap,
+            "attn_type": getattr(attn_type, "value", attn_type),
+            **extra,
+        }, target(), eligibility.LAYER)
+        if reasons:
+            raise ValueError(f"rocmforge cannot serve this attention layer: {'; '.join(reasons)}")
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.scale = float(scale)
+        self.num_kv_heads = num_kv_heads
+        self.kv_cache_dtype = kv_cache_dtype
+        self.attn_type = attn_type
+        self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
+        self.plan_key = PlanKey(num_heads=num_heads, window=0)
+
+    def do_kv_cache_update(self, layer: Any, key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor,
+                           slot_mapping: torch.Tensor) -> None:
+        """Write keys and values to their pages.
+
+        Args:
+            layer: vLLM's attention layer, unused (the cache has the model's dtype, so there are no scales).
+            key: [tokens, kv_heads, head_size], any strides but the last; may be longer than `slot_mapping`.
+            value: as `key`.
+            kv_cache: [blocks, kv_heads, block_size, 2 * head_size] view, keys then values.
+            slot_mapping: int64 [written tokens], block * block_size + offset; -1 is skipped.
+        """
+        kv_write(key, value, kv_cache, slot_mapping)
+
+    def forward(self, layer: Any, query: torch.Tensor, key: torch.Tensor | None, value: torch.Tensor | None,
+                kv_cache: torch.Tensor, attn_metadata: RocmForgeMetadata | None, output: torch.Tensor,
+                output_scale: torch.Tensor | None = None,
+                output_block_scale: torch.Tensor | None = None) -> torch.Tensor:
+        """Attention of the batch over its pages, into `output`.
+
+        Args:
+            layer: vLLM's attention layer, unused.
+            query: [tokens (padded), heads, head_size].
+            key, value: unused: everything is read from the cache, also what this step wrote. May be None.
+            kv_cache: as for `do_kv_cache_update`.
+            attn_metadata: of this step; None while vLLM profiles memory, when there is no cache yet.
+            output: [tokens (padded), heads, head_size], uninitialised.
+            output_scale, output_block_scale: for fused output quantization, which this layer does not offer.
+        """
+        if output_scale is not None or output_block_scale is not None:
+            raise ValueError("rocmforge does not quantize attention outputs; "
+                             "set compilation_config.pass_config.fuse_attn_quant=false")
+        if attn_metadata is None:
+            return output.zero_()
+        tokens = attn_metadata.num_actual_tokens
+        paged_attention(
+            query[:tokens], kv_cache, attn_metadata.block_table, attn_metadata.seq_lens,
+            attn_metadata.query_start_loc, max_query_len=attn_metadata.max_query_len, scale=self.scale,
+            out=output[:tokens], plan=attn_metadata.plans[self.plan_key])
+        return output

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM's CPU platform, with one change: an explicitly chosen rocmforge is honoured, or refused with its reasons."""
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.logger import init_logger
+from vllm.platforms import cpu_platform_plugin
+from vllm.utils.import_utils import resolve_obj_by_qualname
+
+from rocmforge_plugin.vllm.register import NAME
+
+logger = init_logger(__name__)
+# Whichever CPU platform vLLM would have used (there is one for Zen CPUs as well).
+_HostPlatform = resolve_obj_by_qualname(cpu_platform_plugin() or "vllm.platforms.cpu.CpuPlatform")
+
+
+class RocmForgeCpuPlatform(_HostPlatform):
+    """The CPU platform that knows a second attention backend; `is_cpu()` and everything else stay as they were."""
+
+    @classmethod
+    def get_attn_backend_cls(cls, selected_backend: Any, attn_selector_config: Any, *args: Any, **kwargs: Any) -> str:
+        """Class path of the backend for one layer; ValueError with the reasons when rocmforge cannot serve it."""
+        if getattr(selected_backend, "name", None) != NAME:
+            return super().get_attn_backend_cls(selected_backend, attn_selector_config, *args, **kwargs)
+        reasons = selected_backend.get_class().validate_configuration(
+            device_capability=None, **attn_selector_config._asdict())
+        if reasons:
+            raise ValueError(f"Selected backend {NAME} is not valid for this configuration. Reason: {reasons}")
+        logger.info_once("Using %s backend (selected via --attention-backend).", NAME)
+        return selected_backend.get_path()

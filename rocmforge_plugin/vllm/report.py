@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proof of execution: one line in the engine's log at start, and launch counts on request.
+
+Counts live where the kernels are launched, in the engine's worker processes. Two of vLLM's own extension points bring
+them out, both opt-in and neither on any hot path:
+
+    vllm serve MODEL --attention-backend rocmforge \\
+        --worker-extension-cls rocmforge_plugin.vllm.report.LaunchCounts \\
+        --middleware rocmforge_plugin.vllm.report.LaunchReport
+    curl http://localhost:8000/rocmforge/launches
+
+With `LLM(..., worker_extension_cls=...)`, `llm.collective_rpc("rocmforge_launches")` returns the same, one dict per
+worker. A kernel that is part of a captured graph counts when it is recorded, not when the graph replays.
+"""
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+ROUTE = "/rocmforge/launches"
+METHOD = "rocmforge_launches"
+
+
+class LaunchCounts:
+    """vLLM worker extension: adds the method that `collective_rpc` calls in every worker."""
+
+    def rocmforge_launches(self) -> dict[str, int]:
+        """Launches by kernel since the worker started."""
+        import rocmforge_plugin
+
+        return rocmforge_plugin.launches()
+
+
+class LaunchReport:
+    """ASGI middleware of the API server: GET /rocmforge/launches -> {"total": {...}, "workers": [{...}, ...]}."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != ROUTE or scope["method"] != "GET":
+            await self.app(scope, receive, send)
+            return
+        workers = await scope["app"].state.engine_client.collective_rpc(METHOD)
+        total: Counter[str] = Counter()
+        for counts in workers:
+            total.update(counts)
+        body = json.dumps({"total": dict(sorted(total.items())), "workers": workers}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+@cache
+def log_summary(device: torch.device) -> None:
+    """Log once per process and device which target, device, code objects and kernels will run."""
+    from vllm.logger import init_logger
+
+    import rocmforge_plugin
+
+    # A name of vLLM's own, since vLLM configures no other logger.
+    init_logger("vllm.rocmforge").info("%s", rocmforge_plugin.summary(device))

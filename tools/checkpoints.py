@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Make small seeded checkpoints, real in every respect but their size and their random weights.
+
+    python tools/checkpoints.py glm4 build/checkpoints/glm4          # one of: glm4 glm glm4_moe chatglm llama
+
+The tokenizer is byte-level (any text, one token a byte) with GLM-4's role tags and a chat template. The same function
+serves `make serve` (its default model) and the tests, which ask for the shapes they need.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+import torch
+
+SPECIAL = ("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
+VOCAB = 256 + 8  # bytes, special tokens, padded to a multiple of 8
+EOS = 256
+CHAT_TEMPLATE = (
+    "[gMASK]<sop>{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048}
+# Wide enough that attention decides the next token, so that a fault in it changes the text.
+SPREAD = 0.12
+MAKER = "rocmforge seeded checkpoint, format 1"
+
+
+def save_tokenizer(folder: pathlib.Path) -> None:
+    """Byte-level tokenizer with special tokens and a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[0])
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+
+
+def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
+    """A model of one of the architectures that transformers implements."""
+    import transformers as hf
+
+    common = dict(shape, vocab_size=VOCAB, eos_token_id=[EOS], pad_token_id=EOS, initializer_range=SPREAD)
+    if kind == "glm4":
+        return hf.Glm4ForCausalLM(hf.Glm4Config(**common))
+    if kind == "glm":
+        return hf.GlmForCausalLM(hf.GlmConfig(**common))
+    if kind == "llama":
+        return hf.LlamaForCausalLM(hf.LlamaConfig(**common, bos_token_id=EOS))
+    experts = {"moe_intermediate_size": 128, "n_routed_experts": 4, "num_experts_per_tok": 2,
+               "first_k_dense_replace": 1, "use_qk_norm": True, "attention_bias": True, "num_mtp_layers": 0}
+    return hf.Glm4MoeForCausalLM(hf.Glm4MoeConfig(**{**common, **experts}))
+
+
+def _chatglm(shape: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Weights and config of ChatGLM2/3's own layout, which no transformers class writes."""
+    hidden, inner, layers = shape["hidden_size"], shape["intermediate_size"], shape["num_hidden_layers"]
+    heads, kv_heads, head = shape["num_attention_heads"], shape["num_key_value_heads"], shape["head_dim"]
+
+    def matrix(*size: int) -> torch.Tensor:
+        return torch.randn(*size) * SPREAD
+
+    def norm() -> torch.Tensor:
+        return 1 + torch.randn(hidden) * 0.05
+
+    weights = {"embedding.word_embeddings.weight": matrix(VOCAB, hidden), "output_layer.weight": matrix(VOCAB, hidden),
+               "encoder.final_layernorm.weight": norm(), "rotary_pos_emb.inv_freq": torch.ones(head // 4)}
+    for index in range(layers):
+        layer = f"encoder.layers.{index}."
+        weights |= {
+            layer + "input_layernorm.weight": norm(), layer + "post_attention_layernorm.weight": norm(),
+            layer + "self_attention.query_key_value.weight": matrix((heads + 2 * kv_heads) * head, hidden),
+            layer + "self_attention.query_key_value.bias": matrix((heads + 2 * kv_heads) * head),
+            layer + "self_attention.dense.weight": matrix(hidden, heads * head),
+            layer + "mlp.dense_h_to_4h.weight": matrix(2 * inner, hidden),
+            layer + "mlp.dense_4h_to_h.weight": matrix(hidden, inner),
+        }
+    config = {
+        "architectures": ["ChatGLMModel"], "model_type": "chatglm", "num_layers": layers, "padded_vocab_size": VOCAB,
+        "hidden_size": hidden, "ffn_hidden_size": inner, "kv_channels": head, "num_attention_heads": heads,
+        "seq_length": shape["max_position_embeddings"], "layernorm_epsilon": 1e-5, "rmsnorm": True,
+        "post_layer_norm": True, "add_bias_linear": False, "add_qkv_bias": True, "multi_query_attention": True,
+        "apply_residual_connection_post_layernorm": False, "multi_query_group_num": kv_heads, "original_rope": True,
+        "rope_ratio": 1.0, "fp32_residual_connection": False, "dtype": "bfloat16", "eos_token_id": EOS,
+        "pad_token_id": EOS, "tie_word_embeddings": False,
+    }
+    return {f"transformer.{name}": value for name, value in weights.items()}, config
+
+
+def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pathlib.Path:
+    """Make a bf16 checkpoint unless `folder` already holds this very one.
+
+    Args:
+        kind: "glm4", "glm", "glm4_moe", "chatglm" or "llama".
+        folder: where it goes; replaced when it holds another checkpoint of this maker.
+        seed: of the weights.
+        shape: replaces entries of SHAPE, for example `num_attention_heads=8`.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is unknown; one of: {', '.join(KINDS)}")
+    if unknown := set(shape) - set(SHAPE):
+        raise ValueError(f"shape settings {sorted(unknown)} are unknown; there are: {', '.join(SHAPE)}")
+    full = SHAPE | shape
+    recipe = json.dumps({"maker": MAKER, "kind": kind, "seed": seed, **full}, sort_keys=True)
+    stamp = folder / "recipe.json"
+    if folder.exists():
+        if stamp.exists() and stamp.read_text() == recipe:
+            return folder
+        if any(folder.iterdir()) and not stamp.exists():
+            raise ValueError(f"{folder} holds something else; name an empty folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        if kind == "chatglm":
+            from safetensors.torch import save_file
+
+            weights, config = _chatglm(full)
+            save_file({name: value.to(torch.bfloat16).contiguous() for name, value in weights.items()},
+                      folder / "model.safetensors", metadata={"format": "pt"})
+            (folder / "config.json").write_text(json.dumps(config, indent=1))
+        else:
+            model = _transformers_model(kind, full)
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if "norm" in name:
+                        parameter.add_(torch.randn_like(parameter) * 0.05)
+            model.to(torch.bfloat16).save_pretrained(folder)
+    finally:
+        torch.set_rng_state(generator_state)
+    save_tokenizer(folder)
+    stamp.write_text(recipe)
+    return folder
+
+
+KINDS = ("glm4", "glm", "glm4_moe", "chatglm", "llama")
+
+
+def main() -> None:
+    """Command line: KIND FOLDER [--seed N] [--shape name=value ...]."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shape", nargs="*", default=[], metavar="NAME=VALUE")
+    given = parser.parse_args()
+    shape = {name: int(value) for name, value in (item.split("=") for item in given.shape)}
+    print(make(given.kind, given.folder, seed=given.seed, **shape), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
