@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/cache.h"
+
+#include <algorithm>
+
+#include "launch/lanes.h"
+
+namespace rocmforge {
+namespace {
+
+const KernelTable kernels(kWidths * kElements, [](int variant) {
+  return std::string("kv_write_") + kWidthNames[variant / kElements] + "_" + kElementNames[variant % kElements];
+});
+
+}  // namespace
+
+PagedRows CacheView::args() const {
+  return {.data = reinterpret_cast<void*>(data),
+          .block_stride = block_stride,
+          .head_stride = head_stride,
+          .token_stride = token_stride,
+          .slots = reinterpret_cast<const int64_t*>(slots),
+          .slot_end = blocks * block_size,
+          .slot_count = static_cast<int32_t>(slot_count),
+          .block_size = make_fast_div(static_cast<uint32_t>(block_size))};
+}
+
+void launch_kv_write(Device& device, Stream stream, const KvWriteCall& call) {
+  const int64_t tokens = std::min(call.tokens, call.cache.slot_count);
+  if (tokens == 0 || call.heads == 0) return;
+  Alignment alignment(call.element);
+  alignment.elements(call.head_size);
+  call.key.align(alignment);
+  call.value.align(alignment);
+  call.cache.align(alignment);
+  const Width width = alignment.widest();
+  const int64_t row_lanes = 2 * call.head_size / vector_elements(call.element, width);
+  const int64_t lanes = tokens * call.heads * row_lanes;
+  const KvWriteArgs args{.key = call.key.args(),
+                         .value = call.value.args(),
+                         .cache = call.cache.args(),
+                         .token_lanes = make_fast_div(static_cast<uint32_t>(call.heads * row_lanes)),
+                         .row_lanes = make_fast_div(static_cast<uint32_t>(row_lanes)),
+                         .lanes = checked_lanes("kv_write", lanes),
+                         .head_size = static_cast<int32_t>(call.head_size)};
+  Kernel& kernel = kernels.get(device, static_cast<int>(width) * kElements + static_cast<int>(call.element));
+  kernel.launch(grid_of(kernel, lanes), stream, args);
+}
+
+}  // namespace rocmforge

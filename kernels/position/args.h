@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Arguments of the position kernels, shared by host and device. Strides count elements.
+#pragma once
+
+#include "../cache/args.h"
+
+namespace rocmforge {
+
+// Which row of the cos/sin table a pair of elements takes.
+enum class PositionMode : int32_t {
+  kOne,          // positions[token]
+  kSections,     // positions[axis][token], the axis by the pair: t, then h, then w (M-RoPE)
+  kInterleaved,  // as kSections, axes taken in turn: t h w t h w ... t t
+  kAxes,         // positions[axis][token], the axis by the part of the head (ChatGLM-6B's two-dimensional positions)
+  kPeriodic,     // token modulo `period`: cos and sin are given per token
+};
+
+struct RopeTable {
+  const void* cos;  // [rows, rotary_dim / 2]
+  const void* sin;
+  int64_t cos_stride, sin_stride;
+  const int64_t* positions;  // [tokens] or [axes, tokens], each below the table's rows; null with kPeriodic
+  int64_t axis_stride;
+  FastDiv period;
+  int32_t sections[2];  // kSections: where h and w begin; kInterleaved: three times their pair counts
+  PositionMode mode;
+  int32_t float_table;  // the table is float, else of the rows' type
+};
+
+// How a head's row is cut. An item is what one lane does at a time: two vectors of N elements, either N rotated pairs
+// or 2N elements that only move.
+struct RowShape {
+  int32_t head_size;
+  int32_t rotary_dim;    // per part
+  int32_t parts;         // a head's first parts * rotary_dim elements are rotated, each part on its own (kAxes: 2)
+  int32_t interleaved;   // pairs are (2i, 2i + 1), else (i, i + rotary_dim / 2)
+  FastDiv part_items;    // items of a part: rotary_dim / (2 N)
+  int32_t rotary_items;  // parts * part_items
+  int32_t items;         // with the elements behind them, which only move
+};
+
+struct RotaryArgs {
+  RopeTable table;
+  RowShape shape;
+  HeadRows query, query_out, key, key_out;
+  FastDiv token_lanes;  // lanes per token: (query_heads + key_heads) << lane_shift
+  int32_t lanes;        // tokens * token_lanes, below 2^31
+  int32_t query_heads;
+  int32_t lane_shift;   // a row has 2^lane_shift lanes
+  int32_t row_items;    // shape.rotary_items in place, shape.items to another tensor
+};
+
+struct RotaryKvWriteArgs {
+  RopeTable table;
+  RowShape shape;
+  HeadRows query, query_out, key, value;
+  PagedRows cache;
+  const void* query_weight;  // [head_size] of the rows' type: RMS norm of every head before the rotation, or null
+  const void* key_weight;
+  FastDiv token_lanes;  // (query_heads << query_shift) + (2 * kv_heads << kv_shift)
+  float epsilon;
+  float inverse_head_size;
+  int32_t lanes;  // tokens * token_lanes, below 2^31
+  int32_t query_heads, kv_heads;
+  int32_t query_shift, kv_shift;  // lanes per row; equal with the norm
+  int32_t query_items;            // shape.rotary_items in place without the norm, else shape.items
+};
+
+static_assert(sizeof(RotaryKvWriteArgs) <= 512);
+
+}  // namespace rocmforge

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// One lane's share of a head's row: which elements, and their rotation in float.
+#pragma once
+
+#include "rope_table.h"
+
+namespace rocmforge {
+
+// Two vectors of N elements. In both pair layouts they lie half a part apart, so that neighbouring lanes touch
+// neighbouring memory; with interleaved pairs each vector holds whole pairs (one element per vector: the two of a pair).
+template <int N>
+struct Item {
+  int low, high;  // first element of each vector
+  bool has_high;  // the elements behind the rotated ones may be an odd number of vectors
+  int part;       // -1: the elements only move
+  int first[2];   // pairs, as load_cos_sin takes them
+};
+
+template <int N>
+RF_DEVICE Item<N> rotary_item(const RowShape& shape, int index) {
+  const Quotient part = divide(index, shape.part_items);
+  const int half = shape.rotary_dim / 2;
+  const int start = part.quotient * shape.rotary_dim;
+  const int offset = part.remainder * N;
+  Item<N> item{start + offset, start + offset + half, true, part.quotient, {offset, offset + N / 2}};
+  if (shape.interleaved) {
+    if constexpr (N == 1) {
+      item.low = start + 2 * offset;
+      item.high = item.low + 1;
+    } else {
+      item.first[0] = offset / 2;
+      item.first[1] = (half + offset) / 2;
+    }
+  }
+  return item;
+}
+
+// Item `index` of the `items` that cover `count` elements from `start` on and only move.
+template <int N>
+RF_DEVICE Item<N> plain_item(int start, int count, int items, int index) {
+  const int low = start + index * N;
+  const int high = low + items * N;
+  return {low, high, high < start + count, -1, {0, 0}};
+}
+
+template <int N>
+RF_DEVICE Item<N> row_item(const RowShape& shape, int index) {
+  if (index < shape.rotary_items) return rotary_item<N>(shape, index);
+  const int start = shape.parts * shape.rotary_dim;
+  return plain_item<N>(start, shape.head_size - start, shape.items - shape.rotary_items, index - shape.rotary_items);
+}
+
+template <class T, int N>
+struct ItemBits {
+  Vec<T, N> low, high;
+};
+
+template <class T, int N>
+RF_DEVICE ItemBits<T, N> load_item(const T* row, const Item<N>& item) {
+  ItemBits<T, N> bits{load_vec<T, N>(row + item.low), {}};
+  if (item.has_high) bits.high = load_vec<T, N>(row + item.high);
+  return bits;
+}
+
+template <class T, int N>
+RF_DEVICE void store_item(T* row, const Item<N>& item, const ItemBits<T, N>& bits) {
+  store_vec(row + item.low, bits.low);
+  if (item.has_high) store_vec(row + item.high, bits.high);
+}
+
+template <int N>
+struct ItemFloats {
+  float x[2 * N];  // low, then high
+};
+
+template <class T, int N>
+RF_DEVICE ItemFloats<N> to_floats(const ItemBits<T, N>& bits) {
+  ItemFloats<N> out;
+  RF_UNROLL
+  for (int i = 0; i < N; ++i) {
+    out.x[i] = to_float(bits.low[i]);
+    out.x[N + i] = to_float(bits.high[i]);
+  }
+  return out;
+}
+
+template <class T, int N>
+RF_DEVICE ItemBits<T, N> from_floats(const ItemFloats<N>& values) {
+  ItemBits<T, N> out;
+  RF_UNROLL
+  for (int i = 0; i < N; ++i) {
+    out.low[i] = from_float<T>(values.x[i]);
+    out.high[i] = from_float<T>(values.x[N + i]);
+  }
+  return out;
+}
+
+namespace detail {
+// Pair i is (x[i * Step], x[i * Step + Apart]).
+template <int Step, int Apart, int N>
+RF_DEVICE void rotate_pairs(ItemFloats<N>& values, const CosSin<N>& table) {
+  RF_UNROLL
+  for (int i = 0; i < N; ++i) {
+    const float a = values.x[i * Step];
+    const float b = values.x[i * Step + Apart];
+    values.x[i * Step] = a * table.cos[i] - b * table.sin[i];
+    values.x[i * Step + Apart] = b * table.cos[i] + a * table.sin[i];
+  }
+}
+}  // namespace detail
+
+template <int N>
+RF_DEVICE void rotate(ItemFloats<N>& values, const CosSin<N>& table, bool interleaved) {
+  if (interleaved) detail::rotate_pairs<2, 1>(values, table);
+  else detail::rotate_pairs<1, N>(values, table);
+}
+
+}  // namespace rocmforge
