@@ -51,6 +51,14 @@ class RocmForgeBackend(AttentionBackend):
         return list(eligibility.HEAD_SIZES)
 
     @classmethod
+    def supports_sink(cls) -> bool:
+        return True
+
+    @classmethod
+    def supports_sliding_window(cls) -> bool:
+        return True
+
+    @classmethod
     def supports_attn_type(cls, attn_type: str) -> bool:
         return attn_type == AttentionType.DECODER
 

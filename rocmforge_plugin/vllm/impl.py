@@ -21,7 +21,7 @@ class RocmForgeImpl(AttentionImpl[RocmForgeMetadata]):
                  alibi_slopes: list[float] | None = None, sliding_window: int | None = None,
                  kv_cache_dtype: str = "auto", logits_soft_cap: float | None = None,
                  attn_type: str = AttentionType.DECODER, kv_sharing_target_layer_name: str | None = None,
-                 **extra: Any) -> None:
+                 sinks: torch.Tensor | None = None, **extra: Any) -> None:
         """Raises ValueError, naming the setting and what works, for what the kernels cannot do.
 
         vLLM's selection does not see some of these (the soft cap above all), so they are checked again here.
@@ -45,7 +45,13 @@ class RocmForgeImpl(AttentionImpl[RocmForgeMetadata]):
         self.kv_cache_dtype = kv_cache_dtype
         self.attn_type = attn_type
         self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
-        self.plan_key = PlanKey(num_heads=num_heads, window=0)
+        self.sinks = sinks
+        self.plan_key = PlanKey(num_heads=num_heads, window=sliding_window or 0)
+
+    def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
+        """The kernels read sinks as fp32; they are only known now that the weights are loaded."""
+        if self.sinks is not None:
+            self.sinks = self.sinks.detach().float().contiguous()
 
     def do_kv_cache_update(self, layer: Any, key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor,
                            slot_mapping: torch.Tensor) -> None:
@@ -84,5 +90,6 @@ class RocmForgeImpl(AttentionImpl[RocmForgeMetadata]):
         paged_attention(
             query[:tokens], kv_cache, attn_metadata.block_table, attn_metadata.seq_lens,
             attn_metadata.query_start_loc, max_query_len=attn_metadata.max_query_len, scale=self.scale,
-            out=output[:tokens], plan=attn_metadata.plans[self.plan_key])
+            out=output[:tokens], window=self.plan_key.window, sinks=self.sinks,
+            plan=attn_metadata.plans[self.plan_key])
         return output

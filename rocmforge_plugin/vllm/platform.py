@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm.logger import init_logger
 from vllm.platforms import cpu_platform_plugin
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
+from rocmforge_plugin.vllm.log import logger
 from rocmforge_plugin.vllm.register import NAME
 
-logger = init_logger(__name__)
 # Whichever CPU platform vLLM would have used (there is one for Zen CPUs as well).
 _HostPlatform = resolve_obj_by_qualname(cpu_platform_plugin() or "vllm.platforms.cpu.CpuPlatform")
 

@@ -39,7 +39,8 @@ def check_version() -> None:
         return
     _state["version_checked"] = True
     import vllm
-    from vllm.logger import init_logger
+
+    from rocmforge_plugin.vllm.log import logger
 
     parts = vllm.__version__.split(".")
     try:
@@ -48,7 +49,7 @@ def check_version() -> None:
         release = None
     if release is None or not TESTED[0] <= release <= TESTED[1]:
         first, last = (".".join(map(str, version)) for version in TESTED)
-        init_logger(__name__).warning(
+        logger.warning(
             "rocmforge %s was tested with vLLM %s to %s; this is vLLM %s and may not work.",
             __version__, first, last, vllm.__version__)
 

@@ -59,9 +59,7 @@ class LaunchReport:
 @cache
 def log_summary(device: torch.device) -> None:
     """Log once per process and device which target, device, code objects and kernels will run."""
-    from vllm.logger import init_logger
-
     import rocmforge_plugin
+    from rocmforge_plugin.vllm.log import logger
 
-    # A name of vLLM's own, since vLLM configures no other logger.
-    init_logger("vllm.rocmforge").info("%s", rocmforge_plugin.summary(device))
+    logger.info("%s", rocmforge_plugin.summary(device))
