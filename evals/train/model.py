@@ -150,10 +150,12 @@ class Moe(nn.Module):
         self.chosen = shape.chosen
 
     def forward(self, x: Tensor) -> Tensor:
-        scores = (x.float() @ self.gate.weight.float().t()).sigmoid()
-        top, index = scores.topk(self.chosen, -1)
-        top = top / (top.sum(-1, keepdim=True) + 1e-20)
-        weights = torch.zeros_like(scores).scatter(-1, index, top).to(x.dtype)
+        # The router decides in float32, also under autocast.
+        with torch.autocast(x.device.type, enabled=False):
+            scores = (x.float() @ self.gate.weight.float().t()).sigmoid()
+            top, index = scores.topk(self.chosen, -1)
+            top = top / (top.sum(-1, keepdim=True) + 1e-20)
+            weights = torch.zeros_like(scores).scatter(-1, index, top).to(x.dtype)
         out = self.shared_experts(x)
         for place, expert in enumerate(self.experts):
             out = out + expert(x) * weights[..., place, None]
