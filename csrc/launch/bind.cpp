@@ -45,11 +45,11 @@ CacheView cache_view(const py::tuple& tuple) {
   return {in.next<uintptr_t>(), in.next(), in.next(), in.next(), in.next(), in.next(), in.next<uintptr_t>(), in.next()};
 }
 
-// (cos, sin, cos stride, sin stride, float table, positions, axis stride, period, two sections, mode)
+// (cos, sin, cos stride, sin stride, float table, positions, axis stride, two sections, mode)
 RopeView rope_view(const py::tuple& tuple) {
-  Ints in(tuple, 11);
+  Ints in(tuple, 10);
   return {in.next<uintptr_t>(), in.next<uintptr_t>(), in.next(), in.next(), in.next() != 0, in.next<uintptr_t>(),
-          in.next(), in.next(), {in.next(), in.next()}, in.next<PositionMode>()};
+          in.next(), {in.next(), in.next()}, in.next<PositionMode>()};
 }
 
 // (head_size, rotary_dim, interleaved)
@@ -84,9 +84,12 @@ void bind_kv_write(py::module_& module) {
 void bind_rotary(py::module_& module) {
   module.def("rotary", [](Device& device, Stream stream, int element, int64_t tokens, int64_t query_heads,
                           int64_t key_heads, const py::tuple& shape, const py::tuple& table, const py::tuple& query,
-                          const py::tuple& query_out, const py::tuple& key, const py::tuple& key_out) {
+                          const py::tuple& query_out, const py::tuple& key, const py::tuple& key_out,
+                          const py::tuple& batch) {
+    Ints in(batch, 3);  // (tokens of a sequence, batch stride of query, of query_out)
     const RotaryCall call{static_cast<Element>(element), tokens, query_heads, key_heads, head_shape(shape),
-                          rope_view(table), rows_view(query), rows_view(query_out), rows_view(key), rows_view(key_out)};
+                          rope_view(table), rows_view(query), rows_view(query_out), rows_view(key), rows_view(key_out),
+                          in.next(), in.next(), in.next()};
     ReleaseGil released(device);
     launch_rotary(device, stream, call);
   });

@@ -27,7 +27,7 @@ int variant_of(Width width, Element element) { return static_cast<int>(width) * 
 int parts_of(const RopeView& table) { return table.mode == PositionMode::kAxes ? 2 : 1; }
 
 void align_table(const RopeView& table, const HeadShape& shape, Alignment& alignment) {
-  // A lane reads cos and sin in runs of half a vector, of float at most: as many bytes as a vector of the rows has.
+  // A lane reads cos and sin in runs of half a vector's elements: half as many bytes, or as many where they are float.
   const int64_t size = table.float_table ? 4 : 2;
   const int64_t scale = table.float_table ? 1 : 2;
   alignment.bytes(static_cast<int64_t>(table.cos) * scale).bytes(static_cast<int64_t>(table.sin) * scale);
@@ -42,7 +42,6 @@ RopeTable table_args(const RopeView& view) {
           .sin_stride = view.sin_stride,
           .positions = reinterpret_cast<const int64_t*>(view.positions),
           .axis_stride = view.axis_stride,
-          .period = make_fast_div(static_cast<uint32_t>(view.period)),
           .sections = {static_cast<int32_t>(view.sections[0]), static_cast<int32_t>(view.sections[1])},
           .mode = view.mode,
           .float_table = view.float_table};
@@ -77,6 +76,7 @@ void launch_rotary(Device& device, Stream stream, const RotaryCall& call) {
   align_table(call.table, call.shape, alignment);
   if (!in_place) alignment.elements(call.shape.head_size);
   for (const RowsView* rows : {&call.query, &call.query_out, &call.key, &call.key_out}) rows->align(alignment);
+  alignment.elements(call.query_batch_stride).elements(call.query_out_batch_stride);
   const Width width = alignment.widest();
   const RowShape shape = shape_args(call.shape, parts_of(call.table), vector_elements(call.element, width));
   const int32_t row_items = in_place ? shape.rotary_items : shape.items;
@@ -88,6 +88,9 @@ void launch_rotary(Device& device, Stream stream, const RotaryCall& call) {
                         .query_out = call.query_out.args(),
                         .key = call.key.args(),
                         .key_out = call.key_out.args(),
+                        .query_batch_stride = call.query_batch_stride,
+                        .query_out_batch_stride = call.query_out_batch_stride,
+                        .sequence = make_fast_div(static_cast<uint32_t>(call.sequence)),
                         .token_lanes = make_fast_div(static_cast<uint32_t>(token_lanes)),
                         .lanes = checked_lanes("rotary", call.tokens * token_lanes),
                         .query_heads = static_cast<int32_t>(call.query_heads),

@@ -17,7 +17,6 @@ struct RopeView {
   bool float_table = false;
   uintptr_t positions = 0;
   int64_t axis_stride = 0;
-  int64_t period = 1;
   std::array<int64_t, 2> sections{};
   PositionMode mode = PositionMode::kOne;
 };
@@ -33,6 +32,8 @@ struct RotaryCall {
   HeadShape shape;
   RopeView table;
   RowsView query, query_out, key, key_out;
+  int64_t sequence;  // tokens of one sequence; `tokens` is a multiple, and more than one sequence has no key
+  int64_t query_batch_stride, query_out_batch_stride;
 };
 
 void launch_rotary(Device& device, Stream stream, const RotaryCall& call);

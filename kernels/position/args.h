@@ -12,16 +12,15 @@ enum class PositionMode : int32_t {
   kSections,     // positions[axis][token], the axis by the pair: t, then h, then w (M-RoPE)
   kInterleaved,  // as kSections, axes taken in turn: t h w t h w ... t t
   kAxes,         // positions[axis][token], the axis by the part of the head (ChatGLM-6B's two-dimensional positions)
-  kPeriodic,     // token modulo `period`: cos and sin are given per token
+  kPerToken,     // the token's place in its sequence: cos and sin are given per token
 };
 
 struct RopeTable {
   const void* cos;  // [rows, rotary_dim / 2]
   const void* sin;
   int64_t cos_stride, sin_stride;
-  const int64_t* positions;  // [tokens] or [axes, tokens], each below the table's rows; null with kPeriodic
+  const int64_t* positions;  // [tokens] or [axes, tokens], each below the table's rows; null with kPerToken
   int64_t axis_stride;
-  FastDiv period;
   int32_t sections[2];  // kSections: where h and w begin; kInterleaved: three times their pair counts
   PositionMode mode;
   int32_t float_table;  // the table is float, else of the rows' type
@@ -43,6 +42,8 @@ struct RotaryArgs {
   RopeTable table;
   RowShape shape;
   HeadRows query, query_out, key, key_out;
+  int64_t query_batch_stride, query_out_batch_stride;  // between sequences of the query; a key has one sequence
+  FastDiv sequence;     // tokens of a sequence
   FastDiv token_lanes;  // lanes per token: (query_heads + key_heads) << lane_shift
   int32_t lanes;        // tokens * token_lanes, below 2^31
   int32_t query_heads;

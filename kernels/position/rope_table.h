@@ -26,7 +26,7 @@ RF_DEVICE void load_floats(const void* row, int64_t offset, float* out) {
 }
 
 RF_DEVICE int64_t table_row(const RopeTable& table, int32_t token, int axis) {
-  if (table.mode == PositionMode::kPeriodic) return divide(token, table.period).remainder;
+  if (table.mode == PositionMode::kPerToken) return token;
   return table.positions[axis * table.axis_stride + token];
 }
 

@@ -18,18 +18,21 @@ struct Rotary {
     const int64_t index = static_cast<int64_t>(block_index(0)) * kConfig.threads + thread_index();
     if (index >= args.lanes) return;
     const Quotient token = divide(static_cast<int32_t>(index), args.token_lanes);
+    const Quotient batch = divide(token.quotient, args.sequence);
     const int head = token.remainder >> args.lane_shift;
     const int lanes = 1 << args.lane_shift;
     const bool is_query = head < args.query_heads;
     const int row_head = is_query ? head : head - args.query_heads;
-    const T* source = head_row<T>(is_query ? args.query : args.key, token.quotient, row_head);
-    T* target = head_row<T>(is_query ? args.query_out : args.key_out, token.quotient, row_head);
+    const T* source = head_row<T>(is_query ? args.query : args.key, batch.remainder, row_head) +
+                      batch.quotient * args.query_batch_stride;
+    T* target = head_row<T>(is_query ? args.query_out : args.key_out, batch.remainder, row_head) +
+                batch.quotient * args.query_out_batch_stride;
     for (int i = token.remainder & (lanes - 1); i < args.row_items; i += lanes) {
       const auto item = row_item<N>(args.shape, i);
       auto bits = load_item<T, N>(source, item);
       if (item.part >= 0) {
         auto values = to_floats(bits);
-        rotate(values, load_cos_sin<T, N>(args.table, token.quotient, item.part, item.first), args.shape.interleaved);
+        rotate(values, load_cos_sin<T, N>(args.table, batch.remainder, item.part, item.first), args.shape.interleaved);
         bits = from_floats<T>(values);
       }
       store_item(target, item, bits);

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ops as `torch.ops.rocmforge.*`, for graphs that torch.compile traces. Eager code calls the functions directly,
+which saves the dispatcher's share of a launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .kv_cache import kv_write
+from .mask import causal_mask
+from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_out
+
+_library = torch.library.Library("rocmforge", "FRAGMENT")  # registrations live as long as this object
+
+
+def define(schema: str, implementation: Callable, fake: Callable) -> None:
+    """Registers an op for the CPU and for GPUs (AMD's are CUDA to torch's dispatcher too), with its shape function."""
+    name = schema.split("(", 1)[0]
+    _library.define(schema)
+    for key in ("CPU", "CUDA"):
+        _library.impl(name, implementation, key)
+    torch.library.register_fake(f"rocmforge::{name}", fake, lib=_library)
+
+
+def _nothing(*args: object) -> None:
+    """Shape function of ops that only write to their arguments."""
+
+
+def _causal_mask(scores, cache_len):
+    causal_mask(scores, cache_len)
+
+
+def _rotary(positions, query, key, cos_sin_cache, head_size, interleaved, mrope_section, mrope_interleaved):
+    rotary(positions, query, key, cos_sin_cache, head_size=head_size, interleaved=interleaved,
+           mrope_section=mrope_section, mrope_interleaved=mrope_interleaved)
+
+
+def _rotary_out(positions, query, key, cos_sin_cache, head_size, interleaved, mrope_section, mrope_interleaved):
+    query_out, key_out = rotary_out(positions, query, key, cos_sin_cache, head_size=head_size, interleaved=interleaved,
+                                    mrope_section=mrope_section, mrope_interleaved=mrope_interleaved)
+    return query_out, query.new_empty(0) if key_out is None else key_out
+
+
+def _rotary_out_fake(positions, query, key, cos_sin_cache, head_size, interleaved, mrope_section, mrope_interleaved):
+    return query.new_empty(query.shape), query.new_empty(0) if key is None else key.new_empty(key.shape)
+
+
+def _rotary_2d(positions, query, key, cos_sin_cache, head_size, interleaved):
+    rotary_2d(positions, query, key, cos_sin_cache, head_size=head_size, interleaved=interleaved)
+
+
+def _apply_rotary(x, cos, sin, interleaved):
+    return apply_rotary(x, cos, sin, interleaved=interleaved)
+
+
+def _apply_rotary_fake(x, cos, sin, interleaved):
+    return x.new_empty(x.shape)
+
+
+def _rotary_kv_write(positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping, interleaved, mrope_section,
+                     mrope_interleaved, q_norm_weight, k_norm_weight, eps):
+    rotary_kv_write(positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping, interleaved=interleaved,
+                    mrope_section=mrope_section, mrope_interleaved=mrope_interleaved, q_norm_weight=q_norm_weight,
+                    k_norm_weight=k_norm_weight, eps=eps)
+
+
+def _rotary_kv_write_out(positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping, query_out, interleaved,
+                         mrope_section, mrope_interleaved, q_norm_weight, k_norm_weight, eps):
+    rotary_kv_write(positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping, interleaved=interleaved,
+                    mrope_section=mrope_section, mrope_interleaved=mrope_interleaved, q_norm_weight=q_norm_weight,
+                    k_norm_weight=k_norm_weight, eps=eps, query_out=query_out)
+
+
+_MROPE = "bool interleaved, int[]? mrope_section, bool mrope_interleaved"
+_NORM = "Tensor? q_norm_weight, Tensor? k_norm_weight, float eps"
+
+define("causal_mask(Tensor(a!) scores, int cache_len) -> ()", _causal_mask, _nothing)
+define("kv_write(Tensor key, Tensor value, Tensor(a!) kv_cache, Tensor slot_mapping) -> ()", kv_write, _nothing)
+define("rotary(Tensor positions, Tensor(a!) query, Tensor(b!)? key, Tensor cos_sin_cache, int head_size, "
+       f"{_MROPE}) -> ()", _rotary, _nothing)
+define("rotary_out(Tensor positions, Tensor query, Tensor? key, Tensor cos_sin_cache, int head_size, "
+       f"{_MROPE}) -> (Tensor, Tensor)", _rotary_out, _rotary_out_fake)
+define("rotary_2d(Tensor positions, Tensor(a!) query, Tensor(b!)? key, Tensor cos_sin_cache, int head_size, "
+       "bool interleaved) -> ()", _rotary_2d, _nothing)
+define("apply_rotary(Tensor x, Tensor cos, Tensor sin, bool interleaved) -> Tensor", _apply_rotary, _apply_rotary_fake)
+define("rotary_kv_write(Tensor positions, Tensor(a!) query, Tensor key, Tensor value, Tensor cos_sin_cache, "
+       f"Tensor(b!) kv_cache, Tensor slot_mapping, {_MROPE}, {_NORM}) -> ()", _rotary_kv_write, _nothing)
+define("rotary_kv_write_out(Tensor positions, Tensor query, Tensor key, Tensor value, Tensor cos_sin_cache, "
+       f"Tensor(a!) kv_cache, Tensor slot_mapping, Tensor(b!) query_out, {_MROPE}, {_NORM}) -> ()",
+       _rotary_kv_write_out, _nothing)

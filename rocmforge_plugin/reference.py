@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernels must compute, in plain torch and as written in the papers. Nothing that serves a model imports this.
+
+`compute` is the dtype that every step is done and rounded in: float64 makes an oracle; the inputs' own dtype makes the
+naive implementation whose error bounds the kernels' ("at most twice the error of doing it naively in that dtype").
+Nothing is changed in place and results have dtype `compute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def causal_mask(scores: torch.Tensor, cache_len: int = 0) -> torch.Tensor:
+    """scores [..., queries, keys] with -inf where ``key > query + cache_len``."""
+    queries, keys = scores.shape[-2:]
+    future = torch.arange(keys)[None, :] > torch.arange(queries)[:, None] + cache_len
+    return scores.masked_fill(future.to(scores.device), float("-inf"))
+
+
+def select_cos_sin(positions: torch.Tensor, cos_sin_cache: torch.Tensor, mrope_section: Sequence[int] | None = None,
+                   mrope_interleaved: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin [tokens, rotary_dim / 2] of positions [tokens] or [3, tokens]."""
+    pairs = cos_sin_cache.shape[1] // 2
+    if positions.dim() == 1:
+        rows = cos_sin_cache[positions]
+        return rows[:, :pairs], rows[:, pairs:]
+    time, height, width = mrope_section
+    if mrope_interleaved:
+        axes = [0] * pairs
+        for pair in range(pairs):
+            if pair % 3 == 1 and pair < 3 * height:
+                axes[pair] = 1
+            elif pair % 3 == 2 and pair < 3 * width:
+                axes[pair] = 2
+    else:
+        axes = [0] * time + [1] * height + [2] * width
+    rows = torch.stack([cos_sin_cache[positions[axis]][:, [pair, pair + pairs]] for pair, axis in enumerate(axes)], 1)
+    return rows[..., 0], rows[..., 1]
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool,
+           compute: torch.dtype = torch.float64) -> torch.Tensor:
+    """x [tokens, heads, head_size] with its first 2 * cos.shape[-1] elements rotated; cos, sin [tokens, pairs]."""
+    x, cos, sin = x.to(compute), cos.to(compute)[:, None], sin.to(compute)[:, None]
+    pairs = cos.shape[-1]
+    out = x.clone()
+    first, second = ((slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)) if interleaved
+                     else (slice(0, pairs), slice(pairs, 2 * pairs)))
+    a, b = x[..., first], x[..., second]
+    out[..., first] = a * cos - b * sin
+    out[..., second] = b * cos + a * sin
+    return out
+
+
+def rotary(positions: torch.Tensor, x: torch.Tensor, cos_sin_cache: torch.Tensor, *, head_size: int, interleaved: bool,
+           mrope_section: Sequence[int] | None = None, mrope_interleaved: bool = False,
+           compute: torch.dtype = torch.float64) -> torch.Tensor:
+    """One of ops.rotary's tensors, rotated, in its own shape."""
+    cos, sin = select_cos_sin(positions, cos_sin_cache, mrope_section, mrope_interleaved)
+    heads = x.reshape(x.shape[0], -1, head_size)
+    return rotate(heads, cos, sin, interleaved, compute).reshape(x.shape)
+
+
+def rotary_2d(positions: torch.Tensor, x: torch.Tensor, cos_sin_cache: torch.Tensor, *, head_size: int,
+              interleaved: bool = False, compute: torch.dtype = torch.float64) -> torch.Tensor:
+    """x [tokens, heads * head_size] or [tokens, heads, head_size], each half of a head by its own position."""
+    halves = x.reshape(x.shape[0], -1, head_size).split(head_size // 2, dim=-1)
+    turned = [rotate(half, *select_cos_sin(row, cos_sin_cache), interleaved, compute)
+              for half, row in zip(halves, positions)]
+    return torch.cat(turned, dim=-1).reshape(x.shape)
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, compute: torch.dtype = torch.float64) -> torch.Tensor:
+    """x [..., size] / sqrt(mean(x^2) + eps) * weight [size]."""
+    x = x.to(compute)
+    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + eps) * weight.to(compute)
+
+
+def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slot_mapping: torch.Tensor) -> torch.Tensor:
+    """A copy of the cache with the rows written; key and value [tokens, kv_heads, head_size]."""
+    out = kv_cache.clone()
+    block_size = kv_cache.shape[2]
+    for token, slot in enumerate(slot_mapping.tolist()):
+        if 0 <= slot < kv_cache.shape[0] * block_size:
+            row = torch.cat((key[token], value[token]), dim=-1)
+            out[slot // block_size, :, slot % block_size] = row.to(out.dtype)
+    return out
+
+
+def paged_attention_reference(query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor,
+                              seq_lens: torch.Tensor, query_start_loc: torch.Tensor, scale: float, window: int = 0,
+                              sinks: torch.Tensor | None = None, soft_cap: float = 0,
+                              alibi_slopes: torch.Tensor | None = None,
+                              compute: torch.dtype = torch.float64) -> torch.Tensor:
+    """Attention of each request's new tokens over its pages; shapes as for ops.paged_attention.
+
+    ``score = scale * q k``; with a soft cap c, ``c * tanh(score / c)``; plus ``slope * (key - query)``; keys after the
+    query, and those `window` or more before it, are masked. A sink is a logit that only enlarges the denominator.
+
+    Returns:
+        [tokens, heads, head_size] in `compute`; zero where a query sees no key.
+    """
+    tokens, heads, head_size = query.shape
+    kv_heads, block_size = kv_cache.shape[1:3]
+    out = torch.zeros(tokens, heads, head_size, dtype=compute, device=query.device)
+    starts = query_start_loc.tolist()
+    for request, length in enumerate(seq_lens.tolist()):
+        begin, end = starts[request], starts[request + 1]
+        if begin == end or length == 0:
+            continue
+        slots = torch.arange(length, device=query.device)
+        pages = block_table[request].long()[slots // block_size]
+        rows = kv_cache[pages, :, slots % block_size].to(compute).transpose(0, 1)  # [kv_heads, length, 2 * head_size]
+        keys, values = (part.repeat_interleave(heads // kv_heads, 0) for part in rows.split(head_size, dim=-1))
+        scores = query[begin:end].to(compute).transpose(0, 1) @ keys.transpose(1, 2) * scale
+        if soft_cap:
+            scores = torch.tanh(scores / soft_cap) * soft_cap
+        distance = slots[None, :] - torch.arange(length - (end - begin), length, device=query.device)[:, None]
+        if alibi_slopes is not None:
+            scores = scores + alibi_slopes.to(compute)[:, None, None] * distance.to(compute)
+        masked = distance > 0
+        if window:
+            masked = masked | (distance <= -window)
+        scores = scores.masked_fill(masked, float("-inf"))
+        if sinks is not None:
+            column = sinks.to(compute)[:, None, None].expand(heads, end - begin, 1)
+            scores = torch.cat((scores, column), dim=-1)
+        weights = torch.softmax(scores, dim=-1)[..., :length]
+        weights = weights.masked_fill(masked.all(-1, keepdim=True), 0)
+        out[begin:end] = (weights @ values).transpose(0, 1)
+    return out
+
+
+def paged_attention_naive(query: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+    """As paged_attention_reference, every step in query's own dtype."""
+    return paged_attention_reference(query, *arguments, compute=query.dtype, **options)
