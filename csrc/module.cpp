@@ -56,7 +56,19 @@ void register_device(py::module_& module) {
              out["blocks_per_unit"] = config.blocks_per_unit;
              return out;
            },
-           py::arg("name"), "Loads a kernel, if it is not loaded yet, and returns its launch shape.");
+           py::arg("name"), "Loads a kernel, if it is not loaded yet, and returns its launch shape.")
+      .def(
+          "launch",
+          [](Device& device, const std::string& name, const Grid& grid, Stream stream, const std::string& args) {
+            if (args.size() > kMaxArgs) throw py::value_error("args is longer than any kernel's arguments");
+            alignas(16) char bytes[kMaxArgs] = {};  // a kernel may read its whole argument, whatever came
+            std::memcpy(bytes, args.data(), args.size());
+            Kernel& kernel = device.kernel(name);
+            ReleaseGil released(device);
+            kernel.launch_bytes(grid, stream, bytes);
+          },
+          py::arg("name"), py::arg("grid"), py::arg("stream"), py::arg("args"),
+          "Launches any kernel with the bytes of its argument struct: for tests and tools. Nothing is checked.");
 }
 
 }  // namespace
@@ -64,6 +76,7 @@ void register_device(py::module_& module) {
 PYBIND11_MODULE(_C, module) {
   register_errors(module);
   register_device(module);
+  module.attr("interface") = ROCMFORGE_INTERFACE;  // of the kernels that this module can load
   module.def("launches", &launch_counts, "Launches so far, by kernel, over all devices of this process.");
   module.def("reset_launches", &reset_launch_counts);
   module.def("cpu_threads", &cpu_threads, "Threads that a CPU kernel is spread over.");

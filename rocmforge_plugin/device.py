@@ -39,7 +39,8 @@ def of(tensor: torch.Tensor) -> Device:
         TypeError: rocmforge has no kernels for that type of device.
     """
     found = _open_devices.get(tensor.get_device())
-    return open_device(tensor.device) if found is None else found
+    # A meta tensor's index is the CPU's, but it has no memory to launch on.
+    return open_device(tensor.device) if found is None or tensor.is_meta else found
 
 
 def stream(tensor: torch.Tensor) -> int:
@@ -69,10 +70,10 @@ def open_device(device: torch.device | str) -> Device:
 def summary(device: torch.device | str) -> str:
     """One line: the target, the device, and the kernels that are there with their variants."""
     found = open_device(device)
-    variants: dict[str, list[str]] = defaultdict(list)
+    variants: dict[str, dict[str, None]] = defaultdict(dict)  # in the order of the index, each once
     for name in found.kernel_names():
-        match = re.fullmatch(r"(.*?)_((?:bf16|f16|float).*)", name)
-        variants[match[1] if match else name].append(match[2] if match else "")
+        match = re.fullmatch(r"(.*?)(?:_v\d+)?_((?:bf16|f16|float).*)", name)
+        variants[match[1] if match else name][match[2] if match else ""] = None
     listed = "; ".join(f"{name} {' '.join(kinds)}".strip() for name, kinds in sorted(variants.items()))
     unit = "threads" if found.kind == "cpu" else "compute units"
     return f"{found.target} code on {found.name} ({found.arch}, {found.compute_units} {unit}): {listed or 'no kernels'}"

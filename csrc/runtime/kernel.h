@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "runtime/driver.h"
@@ -17,6 +18,7 @@
 namespace rocmforge {
 
 using Grid = std::array<int32_t, 3>;
+inline constexpr size_t kMaxArgs = 512;
 using Stream = uintptr_t;  // hipStream_t or CUstream as an integer, as torch hands it out; unused on the CPU
 
 class Kernel {
@@ -30,9 +32,13 @@ class Kernel {
   // An empty grid has no work: nothing is launched and nothing counted.
   template <class Args>
   void launch(const Grid& grid, Stream stream, const Args& args) {
-    static_assert(std::is_trivially_copyable_v<Args> && sizeof(Args) <= 512);
+    static_assert(std::is_trivially_copyable_v<Args> && sizeof(Args) <= kMaxArgs);
+    launch_bytes(grid, stream, &args);
+  }
+
+  void launch_bytes(const Grid& grid, Stream stream, const void* args) {
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return;
-    driver_.launch(function_, name_, grid.data(), reinterpret_cast<void*>(stream), &args);
+    driver_.launch(function_, name_, grid.data(), reinterpret_cast<void*>(stream), args);
     launches_.fetch_add(1, std::memory_order_relaxed);
   }
 

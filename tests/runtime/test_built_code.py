@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was built for each GPU target, read through the runtime as on a machine that has the GPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rocmforge_build import driver, toolchain, variants
+from rocmforge_plugin import _C
+from rocmforge_plugin.device import kernels_dir
+
+from .fake_gpu import SOURCE, Fake
+
+TARGETS = sorted(path.parent.name for path in kernels_dir().glob("*/kernels.txt"))
+GPU_TARGETS = [target for target in TARGETS if target != "cpu"]
+WAVES = {"gfx9": 64, "gfx1": 32, "sm_": 32}
+
+
+def open_device(target: str, compile_shared: Callable[..., Path]) -> _C.Device:
+    fake = Fake(compile_shared(SOURCE, "libbuilt.so"))
+    fake.reset()
+    if target.startswith("sm_"):
+        fake.capability(int(target[3:-1]), int(target[-1]))
+    else:
+        fake.arch(target.encode())
+    return _C.Device("cuda" if target.startswith("sm_") else "hip", 0, str(kernels_dir()), fake.path)
+
+
+def test_something_is_built() -> None:
+    assert "cpu" in TARGETS, "build first: python -m rocmforge_build"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_index_follows_the_table(target: str) -> None:
+    """Each row of the table is there, and was built from these sources."""
+    lines = (kernels_dir() / target / "kernels.txt").read_text().splitlines()
+    assert lines[0] == f"interface {_C.interface}"
+    units = variants.load_units(driver.ROOT)
+    expected = {kernel for unit in units if toolchain.family(target) in unit.targets for kernel in unit.kernels}
+    assert {line.split()[0] for line in lines[1:]} == expected
+
+
+@pytest.mark.parametrize("target", GPU_TARGETS)
+def test_every_kernel_can_be_loaded(target: str, compile_shared: Callable[..., Path]) -> None:
+    device = open_device(target, compile_shared)
+    assert device.target == target
+    wave = next(size for prefix, size in WAVES.items() if target.startswith(prefix))
+    for name in device.kernel_names():
+        config = device.kernel_config(name)
+        assert config["wave"] in (1, wave), name
+        assert 0 < config["threads"] <= 1024 and config["threads"] % wave == 0, name
+        assert 0 <= config["shared_bytes"] <= 227 * 1024 and config["blocks_per_unit"] >= 1, name
+
+
+@pytest.mark.parametrize("target", GPU_TARGETS)
+def test_every_kernel_has_its_code(target: str) -> None:
+    folder = kernels_dir() / target
+    suffix = b"" if target.startswith("sm_") else b".kd"  # AMD's kernel descriptor
+    for line in (folder / "kernels.txt").read_text().splitlines()[1:]:
+        name, file = line.split()
+        code = (folder / file).read_bytes()
+        assert re.search(rb"\0" + name.encode() + suffix + rb"\0", code), f"{file} does not export {name}"
+
+
+def test_every_cpu_kernel_can_be_loaded() -> None:
+    device = _C.Device("cpu", 0, str(kernels_dir()))
+    for name in device.kernel_names():
+        config = device.kernel_config(name)
+        assert config["wave"] in (1, 32, 64) and config["threads"] > 0, name
