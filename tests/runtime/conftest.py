@@ -76,11 +76,13 @@ def toy_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def compile_shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """compile_shared(source, name, *flags) -> path of the shared library."""
+    """compile_shared(source, name, *flags) -> path of the shared library, compiled once per name."""
     folder = tmp_path_factory.mktemp("shared")
 
     def compile_it(source: Path, name: str, *flags: str) -> Path:
         out = folder / name
+        if out.exists():  # one name, one library: a loaded one is not written over
+            return out
         command = [toolchain.find_cxx().path, "-std=c++20", "-shared", "-fPIC", *flags, str(source), "-o", str(out)]
         subprocess.run(command, check=True)
         return out

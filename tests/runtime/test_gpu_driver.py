@@ -47,7 +47,7 @@ def fake(library: Fake) -> Iterator[Fake]:
 
 @pytest.fixture
 def kernels(tmp_path: Path, compile_shared: Callable[..., Path]) -> Path:
-    """A kernels folder with one code object for gfx942 and for sm_80."""
+    """A kernels folder with one code object for gfx942 and for sm_80 (any ELF file will do for the fake driver)."""
     source = tmp_path / "code.cpp"
     source.write_text(CODE)
     code = compile_shared(source, "code.co", "-nostdlib")
