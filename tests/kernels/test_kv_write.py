@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, dtypes, generator, launched, poison, row_layouts, same_bits, seeds
+
+from rocmforge_plugin import ops, reference
+
+
+@st.composite
+def caches(draw, heads: int, size: int):
+    """Shape, strides and offset of a cache [blocks, heads, block_size, 2 * size] in any physical order."""
+    shape = (draw(st.integers(1, 5)), heads, draw(st.sampled_from((16, 48))), 2 * size)
+    multiple = draw(st.sampled_from((1, 4, 8)))
+    strides, step = [0, 0, 0, 1], 2 * size
+    for dim in draw(st.permutations((0, 1, 2))):
+        strides[dim] = step
+        step = step * shape[dim] + multiple * draw(st.integers(0, 2))
+    return shape, strides, multiple * draw(st.integers(0, 2))
+
+
+def draw_slots(count: int, slots: int, seed: int) -> torch.Tensor:
+    """Distinct slots in random page order, some of them padding."""
+    order = torch.randperm(max(slots, count), generator=generator(seed))[:count]
+    order[order >= slots] = -1
+    order[torch.rand(count, generator=generator(seed + 1)) < 0.2] = -1
+    return order.to(DEVICE)
+
+
+@given(st.data(), st.integers(0, 9), st.integers(1, 3), st.sampled_from((1, 3, 20, 64, 80, 128)), dtypes, seeds)
+def test_writes_slots_and_nothing_else(data, tokens, heads, size, dtype, seed):
+    key, value = (torch.randn(tokens, heads, size, generator=generator(seed + i)).to(dtype) for i in (0, 1))
+    views = []
+    for tensor in (key, value):
+        shape, strides, offset = data.draw(row_layouts(tokens, heads, size))
+        buffer = Buffer(shape, strides, offset, dtype, seed)
+        buffer.fill(tensor.view(shape).to(DEVICE))
+        views.append(buffer.view.unflatten(1, (heads, size)) if len(shape) == 2 else buffer.view)
+    cache = Buffer(*data.draw(caches(heads, size)), dtype, seed + 2)
+    slots = draw_slots(data.draw(st.integers(0, tokens)), cache.view.shape[0] * cache.view.shape[2], seed)
+    expected = cache.data.clone()
+    view = expected.as_strided(cache.view.shape, cache.view.stride(), cache.view.storage_offset())
+    view.copy_(reference.kv_write(key.to(DEVICE), value.to(DEVICE), cache.view, slots))
+    ops.kv_write(*views, cache.view, slots)
+    assert same_bits(cache.data, expected)
+
+
+def tensors(tokens=4, heads=2, size=64, blocks=3, block=16, dtype=torch.bfloat16):
+    key, value = (poison(tokens * heads * size, dtype, seed).view(tokens, heads, size) for seed in (1, 2))
+    cache = poison(blocks * heads * block * 2 * size, dtype, 3).view(blocks, heads, block, 2 * size)
+    return key, value, cache, torch.arange(tokens, device=DEVICE) + 5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_survive(dtype):
+    key, value, cache, slots = tensors(dtype=dtype)  # NaN payloads: a conversion on the way would change them
+    ops.kv_write(key, value, cache, slots)
+    assert same_bits(cache[0, :, 5:9, :64].transpose(0, 1), key)
+    assert same_bits(cache[0, :, 5:9, 64:].transpose(0, 1), value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shift, width", [(0, 16), (8, 8), (2, 1)])
+def test_one_launch_as_wide_as_alignment_allows(dtype, shift, width):
+    key, value, cache, slots = tensors(dtype=dtype)
+    elements = shift // dtype.itemsize
+    if width == 1:
+        elements = 1
+    shifted = torch.zeros(key.numel() + 16, dtype=dtype, device=DEVICE)[elements:elements + key.numel()].view(key.shape)
+    assert launched(lambda: ops.kv_write(shifted, value, cache, slots)) == {f"kv_write_v{width}_{SUFFIX[dtype]}": 1}
+
+
+def test_empty_batches_launch_nothing():
+    key, value, cache, slots = tensors()
+    assert launched(lambda: ops.kv_write(key[:0], value[:0], cache, slots[:0])) == {}
+    assert launched(lambda: ops.kv_write(key, value, cache, slots[:0])) == {}
+
+
+def test_slots_outside_the_cache_are_padding():
+    key, value, cache, _ = tensors()
+    before = cache.clone()
+    ops.kv_write(key, value, cache, torch.tensor([-1, 48, -(2**40), 2**40], device=DEVICE))
+    assert same_bits(cache, before)
+
+
+def test_offsets_are_64_bit():
+    # A cache whose last block starts 2^32 elements behind the first, without the memory for what lies between.
+    block = 2 * 64 * 16
+    storage = torch.UntypedStorage(2 * (2**32 + block)) if DEVICE == "cpu" else None
+    if storage is None:
+        pytest.skip("memory is not overcommitted on a GPU")
+    cache = torch.empty(0, dtype=torch.bfloat16).set_(storage, 0, (2, 1, 16, 128), (2**32, block, 128, 1))
+    key, value, _, _ = tensors(tokens=1, heads=1)
+    ops.kv_write(key, value, cache, torch.tensor([16 + 3]))
+    assert same_bits(cache[1, 0, 3, :64], key[0, 0]) and same_bits(cache[1, 0, 3, 64:], value[0, 0])
+
+
+def refuse(**changes):
+    key, value, cache, slots = tensors()
+    arguments = {"key": key, "value": value, "kv_cache": cache, "slot_mapping": slots}
+    arguments.update({name: change(arguments[name]) for name, change in changes.items()})
+    ops.kv_write(**arguments)
+
+
+REFUSALS = {
+    "key dtype": (dict(key=lambda t: t.double()), TypeError, "key is torch.float64.*bfloat16"),
+    "key flat": (dict(key=lambda t: t.flatten(1)), ValueError, r"key is \[4, 128\].*kv_heads, head_size"),
+    "value shape": (dict(value=lambda t: t[:, :1]), ValueError, r"value is \[4, 1, 64\].*key's shape, \[4, 2, 64\]"),
+    "value dtype": (dict(value=lambda t: t.half()), TypeError, "value is torch.float16.*bfloat16"),
+    "value strided rows": (dict(value=lambda t: t.transpose(0, 2).contiguous().transpose(0, 2)), ValueError,
+                           "value is .*contiguous in its last dimension"),
+    "cache dtype": (dict(kv_cache=lambda t: t.float()), TypeError, "kv_cache is torch.float32.*bfloat16"),
+    "cache heads": (dict(kv_cache=lambda t: t[:, :1]), ValueError, r"kv_cache is \[3, 1, 16, 128\].*\[blocks, 2"),
+    "cache head size": (dict(kv_cache=lambda t: t[..., :64]), ValueError, r"block_size, 128\]"),
+    "cache rank": (dict(kv_cache=lambda t: t[0]), ValueError, "kv_cache is"),
+    "cache strided rows": (dict(kv_cache=lambda t: t.repeat_interleave(2, -1)[..., ::2]), ValueError,
+                           "kv_cache is .*contiguous in its last"),
+    "slots int32": (dict(slot_mapping=lambda t: t.int()), TypeError, "slot_mapping is torch.int32.*int64"),
+    "slots rank": (dict(slot_mapping=lambda t: t[None]), ValueError, r"slot_mapping is \[1, 4\].*\[slots\]"),
+    "too many slots": (dict(slot_mapping=lambda t: t.repeat(2)), ValueError, "slot_mapping is .*at most .* 4"),
+    "slots strided": (dict(slot_mapping=lambda t: t.repeat_interleave(2)[::2]), ValueError,
+                      "slot_mapping is .*contiguous"),
+    "other device": (dict(slot_mapping=lambda t: t.to("meta")), ValueError, "slot_mapping is on meta.*key's device"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    changes, error, message = REFUSALS[name]
+    with pytest.raises(error, match=message):
+        refuse(**changes)
