@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // AMD GPUs. The runtime library is opened, not linked: one build serves ROCm 6 and 7, and a machine without either.
+#include <cstddef>
 #include <cstring>
 #include <string>
 
