@@ -75,7 +75,7 @@ inline void host_switch(void** save, void* load) { rocmforge_host_switch(save, l
 // A stack that enters `entry` (which never returns) at the first switch to it.
 inline void* host_prepare_stack(char* top, void (*entry)()) {
 #if defined(__x86_64__)
-  void** sp = reinterpret_cast<void**>(top) - 2;  // at entry: rsp = 8 modulo 16, as after a call
+  void** sp = reinterpret_cast<void**>(top) - 1;  // at entry: rsp = 8 modulo 16, as after a call
   *sp = nullptr;
   *--sp = reinterpret_cast<void*>(entry);
   sp -= 6;
