@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make small seeded checkpoints, real in every respect but their size and their random weights.
 
-    python tools/checkpoints.py glm4 build/checkpoints/glm4          # one of: glm4 glm glm4_moe chatglm llama
+    python tools/checkpoints.py glm4 build/checkpoints/glm4          # one of: glm4 glm glm4_moe chatglm llama mistral
 
 The tokenizer is byte-level (any text, one token a byte) with GLM-4's role tags and a chat template. The same function
 serves `make serve` (its default model) and the tests, which ask for the shapes they need.
@@ -26,10 +26,10 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048}
+         "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048, "sliding_window": 0}
 # Wide enough that attention decides the next token, so that a fault in it changes the text.
 SPREAD = 0.12
-MAKER = "rocmforge seeded checkpoint, format 1"
+MAKER = "rocmforge seeded checkpoint, format 2"
 
 
 def save_tokenizer(folder: pathlib.Path) -> None:
@@ -52,12 +52,15 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
     import transformers as hf
 
     common = dict(shape, vocab_size=VOCAB, eos_token_id=[EOS], pad_token_id=EOS, initializer_range=SPREAD)
+    window = common.pop("sliding_window")
     if kind == "glm4":
         return hf.Glm4ForCausalLM(hf.Glm4Config(**common))
     if kind == "glm":
         return hf.GlmForCausalLM(hf.GlmConfig(**common))
     if kind == "llama":
         return hf.LlamaForCausalLM(hf.LlamaConfig(**common, bos_token_id=EOS))
+    if kind == "mistral":
+        return hf.MistralForCausalLM(hf.MistralConfig(**common, bos_token_id=EOS, sliding_window=window or None))
     experts = {"moe_intermediate_size": 128, "n_routed_experts": 4, "num_experts_per_tok": 2,
                "first_k_dense_replace": 1, "use_qk_norm": True, "attention_bias": True, "num_mtp_layers": 0}
     return hf.Glm4MoeForCausalLM(hf.Glm4MoeConfig(**{**common, **experts}))
@@ -102,7 +105,7 @@ def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pat
     """Make a bf16 checkpoint unless `folder` already holds this very one.
 
     Args:
-        kind: "glm4", "glm", "glm4_moe", "chatglm" or "llama".
+        kind: one of KINDS.
         folder: where it goes; replaced when it holds another checkpoint of this maker.
         seed: of the weights.
         shape: replaces entries of SHAPE, for example `num_attention_heads=8`.
@@ -145,7 +148,7 @@ def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pat
     return folder
 
 
-KINDS = ("glm4", "glm", "glm4_moe", "chatglm", "llama")
+KINDS = ("glm4", "glm", "glm4_moe", "chatglm", "llama", "mistral")
 
 
 def main() -> None:

@@ -48,7 +48,8 @@ def default_model() -> pathlib.Path:
     """The shipped checkpoint, or a seeded GLM-4 of random weights made on the first call."""
     if (SHIPPED_MODEL / "config.json").exists():
         return SHIPPED_MODEL
-    from checkpoints import make
+    sys.path.insert(0, str(ROOT))
+    from tools.checkpoints import make
 
     say(f"no MODEL named: serving a small GLM-4 with seeded random weights, {MADE_MODEL.relative_to(ROOT)}")
     return make("glm4", MADE_MODEL, num_hidden_layers=4, head_dim=128)

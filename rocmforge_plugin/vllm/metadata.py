@@ -28,7 +28,7 @@ class PlanKey(NamedTuple):
     window: int
 
 
-def _metadata_base() -> type:
+def metadata_base() -> type:
     """vLLM's V1 runner drafts on ROCm only with metadata from a list of its own classes; this is one of them."""
     if current_platform.is_rocm():
         from vllm.v1.attention.backends.rocm_attn import RocmAttentionMetadata
@@ -38,7 +38,7 @@ def _metadata_base() -> type:
 
 
 @dataclass(kw_only=True)
-class RocmForgeMetadata(_metadata_base()):  # type: ignore[misc]
+class RocmForgeMetadata(metadata_base()):  # type: ignore[misc]
     """One step's batch.
 
     Attributes:
