@@ -8,7 +8,7 @@
 #include "runtime/arch.h"
 #include "runtime/errors.h"
 #include "runtime/kernel.h"
-#include "runtime/thread_pool.h"
+#include "runtime/parallel.h"
 
 namespace py = pybind11;
 
@@ -82,6 +82,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("cpu_threads", &cpu_threads, "Threads that a CPU kernel is spread over.");
   module.def("set_cpu_threads", &set_cpu_threads, py::arg("threads"),
              "Sets that number; ROCMFORGE_CPU_THREADS, where it is set, has the last word.");
+  module.def("set_share_torch_threads", &set_share_torch_threads, py::arg("share"),
+             "Whether CPU kernels run on torch's OpenMP threads (the default) or always on threads of their own.");
   module.def(
       "parse_amd_arch",
       [](const std::string& name) {

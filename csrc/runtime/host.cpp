@@ -8,7 +8,7 @@
 #include "runtime/driver.h"
 #include "runtime/errors.h"
 #include "runtime/library.h"
-#include "runtime/thread_pool.h"
+#include "runtime/parallel.h"
 
 namespace rocmforge {
 
@@ -85,7 +85,7 @@ class HostDriver : public Driver {
   void launch(const Function& function, const std::string& kernel, const int32_t grid[3], void*,
               const void* args) override {
     HostLaunch launch{static_cast<const HostKernel*>(function.handle), kernel, grid, args};
-    thread_pool()->run(int64_t{grid[0]} * grid[1] * grid[2], run_one, &launch);
+    parallel_for(int64_t{grid[0]} * grid[1] * grid[2], run_one, &launch);
   }
 };
 

@@ -40,9 +40,14 @@ Library::~Library() {
 Library::Library(Library&& other) noexcept
     : path_(std::move(other.path_)), handle_(std::exchange(other.handle_, nullptr)) {}
 
-Library Library::open_any(const std::string& stem, std::span<const char* const> names, const std::string& advice) {
+std::string Library::find_loaded(const std::string& stem) {
   LoadedSearch search{stem, {}};
-  if (dl_iterate_phdr(match_loaded, &search)) return Library(search.path);
+  dl_iterate_phdr(match_loaded, &search);
+  return search.path;
+}
+
+Library Library::open_any(const std::string& stem, std::span<const char* const> names, const std::string& advice) {
+  if (const std::string loaded = find_loaded(stem); !loaded.empty()) return Library(loaded);
   std::string tried;
   for (const char* name : names) {
     try {

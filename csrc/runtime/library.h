@@ -15,6 +15,9 @@ class Library {
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
+  // Path of a library in this process whose file name starts with `stem`; empty if there is none.
+  static std::string find_loaded(const std::string& stem);
+
   // The copy that is already in the process, whatever folder it came from, else the first of `names` that can be
   // opened: two copies of a GPU runtime in one process do not know each other's streams.
   static Library open_any(const std::string& stem, std::span<const char* const> names, const std::string& advice);

@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/thread_pool.h"
 
-#include <pthread.h>
+#include <sched.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <string>
 #include <system_error>
-
-#include "runtime/errors.h"
 
 namespace rocmforge {
 
 namespace {
 
-constexpr int kMaxThreads = 4096;
-constexpr int kSpins = 2000;        // some 20 to 50 us: longer than from one launch to the next within a layer
-constexpr int kChunksPerThread = 16;  // small enough to even out, large enough that taking one costs nothing
+constexpr int kSpins = 2000;  // some 20 to 50 us: longer than from one launch to the next within a layer
 
 void pause() {
 #if defined(__x86_64__)
@@ -35,26 +29,6 @@ cpu_set_t cpus_for(int threads) {
   CPU_ZERO(&cpus);
   if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) < threads) std::memset(&cpus, 0xff, sizeof(cpus));
   return cpus;
-}
-
-int allowed_cpus() {
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? std::max(1, CPU_COUNT(&cpus)) : 1;
-}
-
-std::atomic<int> configured_threads{0};
-
-int threads_from_environment() {
-  const char* text = std::getenv("ROCMFORGE_CPU_THREADS");
-  if (!text || !*text) return 0;
-  char* end = nullptr;
-  const long threads = std::strtol(text, &end, 10);
-  if (*end != 0 || threads < 1 || threads > kMaxThreads) {
-    throw DeviceError("ROCMFORGE_CPU_THREADS=" + std::string(text) + ": a number from 1 to " +
-                      std::to_string(kMaxThreads) + " is needed");
-  }
-  return static_cast<int>(threads);
 }
 
 struct PoolHolder {
@@ -77,14 +51,8 @@ void forget_pool() { holder.store(new PoolHolder, std::memory_order_release); }
 
 // Lives on the stack of run().
 struct ThreadPool::Job {
-  Body body;
-  void* context;
-  int64_t count;
-  int64_t chunk;
-  std::atomic<int64_t> next{0};
+  SharedLoop& loop;
   std::atomic<int> inside{0};  // workers; changed only under the pool's mutex
-  std::mutex mutex;
-  std::exception_ptr error;
 };
 
 ThreadPool::ThreadPool(int threads) : threads_(threads) {
@@ -122,46 +90,24 @@ void ThreadPool::stop() {
   workers_.clear();
 }
 
-void ThreadPool::run(int64_t count, Body body, void* context) {
-  if (count <= 1 || threads_ == 1) {
-    for (int64_t i = 0; i < count; ++i) body(context, i);
-    return;
-  }
-  Job job{body, context, count, std::max<int64_t>(1, count / (int64_t{threads_} * kChunksPerThread)), {}, {}, {}, {}};
+void ThreadPool::run(SharedLoop& loop) {
+  Job job{loop, {}};
   {
     std::lock_guard lock(mutex_);
     jobs_.push_back(&job);
   }
   published_.fetch_add(1, std::memory_order_release);
-  if (count - 1 >= threads_ - 1) {
+  if (loop.count() >= threads_) {
     wake_.notify_all();
   } else {
-    for (int64_t i = 1; i < count; ++i) wake_.notify_one();
+    for (int64_t i = 1; i < loop.count(); ++i) wake_.notify_one();
   }
-  help(job);
+  loop.help();
   // All indices are taken; whoever is inside is in its last chunk.
   for (int i = 0; i < kSpins && job.inside.load(std::memory_order_acquire) != 0; ++i) pause();
-  {
-    std::unique_lock lock(mutex_);
-    jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
-    done_.wait(lock, [&job] { return job.inside.load(std::memory_order_acquire) == 0; });
-  }
-  if (job.error) std::rethrow_exception(job.error);
-}
-
-void ThreadPool::help(Job& job) {
-  try {
-    for (;;) {
-      const int64_t begin = job.next.fetch_add(job.chunk, std::memory_order_relaxed);
-      if (begin >= job.count) return;
-      const int64_t end = std::min(begin + job.chunk, job.count);
-      for (int64_t i = begin; i < end; ++i) job.body(job.context, i);
-    }
-  } catch (...) {
-    job.next.store(job.count, std::memory_order_relaxed);
-    std::lock_guard lock(job.mutex);
-    if (!job.error) job.error = std::current_exception();
-  }
+  std::unique_lock lock(mutex_);
+  jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
+  done_.wait(lock, [&job] { return job.inside.load(std::memory_order_acquire) == 0; });
 }
 
 void ThreadPool::work() {
@@ -172,9 +118,7 @@ void ThreadPool::work() {
       for (;;) {
         if (stop_) return;
         seen = published_.load(std::memory_order_acquire);
-        const auto open = std::find_if(jobs_.begin(), jobs_.end(), [](const Job* listed) {
-          return listed->next.load(std::memory_order_relaxed) < listed->count;
-        });
+        const auto open = std::find_if(jobs_.begin(), jobs_.end(), [](const Job* listed) { return listed->loop.open(); });
         if (open != jobs_.end()) {
           job = *open;
           job->inside.fetch_add(1, std::memory_order_relaxed);
@@ -186,7 +130,7 @@ void ThreadPool::work() {
         if (!more && published_.load(std::memory_order_acquire) == seen) wake_.wait(lock);
       }
     }
-    help(*job);
+    job->loop.help();
     std::lock_guard lock(mutex_);
     // Under the mutex: run() cannot return, and the job end, before this thread has let go of it.
     if (job->inside.fetch_sub(1, std::memory_order_acq_rel) == 1) done_.notify_all();
@@ -201,21 +145,9 @@ bool ThreadPool::spin_until_new(uint64_t seen) const {
   return false;
 }
 
-int cpu_threads() {
-  static const int from_environment = threads_from_environment();
-  if (from_environment) return from_environment;
-  const int threads = configured_threads.load(std::memory_order_relaxed);
-  return threads ? threads : allowed_cpus();
-}
-
-void set_cpu_threads(int threads) {
-  configured_threads.store(std::clamp(threads, 1, kMaxThreads), std::memory_order_relaxed);
-}
-
-std::shared_ptr<ThreadPool> thread_pool() {
+std::shared_ptr<ThreadPool> thread_pool(int threads) {
   PoolHolder& mine = *holder.load(std::memory_order_acquire);
   std::lock_guard lock(mine.mutex);
-  const int threads = cpu_threads();
   if (!mine.pool || mine.pool->threads() != threads) mine.pool = std::make_shared<ThreadPool>(threads);
   return mine.pool;
 }

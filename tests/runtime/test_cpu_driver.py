@@ -14,16 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch  # noqa: F401  its threads are there to be shared
 
+from rocmforge_build.toolchain import find_cxx
 from rocmforge_plugin import _C
 
 
-@pytest.fixture(params=[1, 2, 5])
+@pytest.fixture(params=["1", "2 own", "5 own", "2 torch", "5 torch"])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Runs the test on that many threads, of our own or torch's."""
+    number, *whose = request.param.split()
     before = _C.cpu_threads()
-    _C.set_cpu_threads(request.param)
-    yield request.param
+    _C.set_cpu_threads(int(number))
+    _C.set_share_torch_threads(whose == ["torch"])
+    yield int(number)
     _C.set_cpu_threads(before)
+    _C.set_share_torch_threads(True)
 
 
 @pytest.fixture
@@ -95,8 +101,8 @@ def test_an_empty_grid_is_no_launch(device: _C.Device) -> None:
     assert _C.launches() == {}
 
 
-def test_idle_threads_sleep(device: _C.Device) -> None:
-    _C.set_cpu_threads(4)
+@pytest.mark.parametrize("threads", ["5 own"], indirect=True)
+def test_idle_threads_sleep(device: _C.Device, threads: int) -> None:
     out = np.zeros(64, np.int32)
     device.launch("toy_count", (64, 1, 1), 0, args(out, (64, 1, 1)))
     time.sleep(0.05)
@@ -166,3 +172,48 @@ def test_a_bound_caller_does_not_bind_the_others(toy_kernels: Path) -> None:
     done = run(toy_kernels, "bind")
     threads, workers, widest = map(int, done.stdout.split())
     assert (threads, workers) == (2, 1) and widest > 1
+
+
+SHARE = """
+import os, struct, sys
+import torch
+torch.set_num_threads(3)
+import numpy
+from rocmforge_plugin import _C
+def tasks(): return len(os.listdir("/proc/self/task"))
+device = _C.Device("cpu", 0, sys.argv[1])
+_C.set_cpu_threads(3)
+_C.set_share_torch_threads(sys.argv[2] == "share")
+torch.ones(1 << 20).exp()  # torch has started its threads by now
+out = numpy.zeros(64, numpy.int32)
+before = tasks()
+for _ in range(20): device.launch("toy_count", (64, 1, 1), 0, struct.pack("P3i", out.ctypes.data, 64, 64, 1))
+assert (out == 20).all()
+print(tasks() - before)
+"""
+
+
+@pytest.mark.parametrize("mode, started", [("share", "0"), ("own", "2")])
+def test_torchs_threads_are_shared(toy_kernels: Path, mode: str, started: str) -> None:
+    clean = {name: value for name, value in os.environ.items() if name != "ROCMFORGE_CPU_THREADS"}
+    done = subprocess.run([sys.executable, "-c", SHARE, str(toy_kernels), mode], capture_output=True, text=True, env=clean)
+    assert done.stdout.strip() == started, done.stderr
+
+
+def test_no_data_races(tmp_path: Path) -> None:
+    """The threads under ThreadSanitizer: several callers, exceptions, pools of changing size."""
+    runtime = Path(__file__).parents[2] / "csrc" / "runtime"
+    program = tmp_path / "stress"
+    sources = [runtime / name for name in ("parallel.cpp", "thread_pool.cpp", "openmp.cpp", "library.cpp")]
+    built = subprocess.run([find_cxx().path, "-std=c++20", "-O1", "-g", "-fsanitize=thread", "-I", str(runtime.parent),
+                            str(Path(__file__).with_name("thread_stress.cpp")), *map(str, sources), "-o", str(program)],
+                           capture_output=True, text=True)
+    if "tsan" in built.stderr:
+        pytest.skip("this compiler has no ThreadSanitizer: " + built.stderr.splitlines()[0])
+    assert built.returncode == 0, built.stderr
+    # Without address randomisation, where that is allowed: the sanitizer's memory map does not fit every kernel's.
+    command = [str(program)]
+    if subprocess.run(["setarch", "-R", "true"], capture_output=True).returncode == 0:
+        command = ["setarch", "-R", *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
