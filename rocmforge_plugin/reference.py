@@ -13,6 +13,11 @@ from collections.abc import Sequence
 import torch
 
 
+def split_heads(x: torch.Tensor, head_size: int) -> torch.Tensor:
+    """[tokens, heads * head_size] or [tokens, heads, head_size] as the latter."""
+    return x if x.dim() == 3 else x.unflatten(1, (x.shape[1] // head_size, head_size))
+
+
 def causal_mask(scores: torch.Tensor, cache_len: int = 0) -> torch.Tensor:
     """scores [..., queries, keys] with -inf where ``key > query + cache_len``."""
     queries, keys = scores.shape[-2:]
@@ -60,14 +65,13 @@ def rotary(positions: torch.Tensor, x: torch.Tensor, cos_sin_cache: torch.Tensor
            compute: torch.dtype = torch.float64) -> torch.Tensor:
     """One of ops.rotary's tensors, rotated, in its own shape."""
     cos, sin = select_cos_sin(positions, cos_sin_cache, mrope_section, mrope_interleaved)
-    heads = x.reshape(x.shape[0], -1, head_size)
-    return rotate(heads, cos, sin, interleaved, compute).reshape(x.shape)
+    return rotate(split_heads(x, head_size), cos, sin, interleaved, compute).reshape(x.shape)
 
 
 def rotary_2d(positions: torch.Tensor, x: torch.Tensor, cos_sin_cache: torch.Tensor, *, head_size: int,
               interleaved: bool = False, compute: torch.dtype = torch.float64) -> torch.Tensor:
     """x [tokens, heads * head_size] or [tokens, heads, head_size], each half of a head by its own position."""
-    halves = x.reshape(x.shape[0], -1, head_size).split(head_size // 2, dim=-1)
+    halves = split_heads(x, head_size).split(head_size // 2, dim=-1)
     turned = [rotate(half, *select_cos_sin(row, cos_sin_cache), interleaved, compute)
               for half, row in zip(halves, positions)]
     return torch.cat(turned, dim=-1).reshape(x.shape)

@@ -103,8 +103,9 @@ RF_DEVICE void rotate_pairs(ItemFloats<N>& values, const CosSin<N>& table) {
   for (int i = 0; i < N; ++i) {
     const float a = values.x[i * Step];
     const float b = values.x[i * Step + Apart];
-    values.x[i * Step] = a * table.cos[i] - b * table.sin[i];
-    values.x[i * Step + Apart] = b * table.cos[i] + a * table.sin[i];
+    // Spelled out: left to the compiler, kernels would differ in the last bit.
+    values.x[i * Step] = __builtin_fmaf(a, table.cos[i], -(b * table.sin[i]));
+    values.x[i * Step + Apart] = __builtin_fmaf(b, table.cos[i], a * table.sin[i]);
   }
 }
 }  // namespace detail

@@ -77,7 +77,7 @@ def rows(op: str, argument: str, tensor: torch.Tensor, head_size: int, *, writte
         fail(op, argument, shape_of(tensor), "a tensor of its own, not an expanded one, since it is written")
     if heads < 2:
         head_stride = 0
-    elif written and head_stride == 0:
+    elif written and head_stride == 0 and tokens:
         fail(op, argument, shape_of(tensor), "a tensor of its own, not an expanded one, since it is written")
     return heads, (tensor.data_ptr(), token_stride, head_stride)
 

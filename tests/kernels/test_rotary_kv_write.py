@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, assert_within, cos_sin_table, dtypes, generator, launched,
+                            poison, row_layouts, same_bits, seeds)
+from test_kv_write import caches, draw_slots
+
+from rocmforge_plugin import ops, reference
+
+POSITIONS = 256
+SHAPES = ((128, 64), (128, 128), (64, 32), (80, 40), (96, 96), (36, 18), (7, 6), (192, 64), (256, 128), (320, 64))
+
+
+def expected(positions, x, weight, eps, table, compute, **options):
+    """x [tokens, heads, head_size] normalised and rotated."""
+    if weight is not None:
+        x = reference.rms_norm(x, weight, eps, compute)
+    return reference.rotary(positions, x, table, head_size=x.shape[-1], compute=compute, **options)
+
+
+@given(st.data(), st.integers(0, 7), st.integers(1, 5), st.integers(1, 2), st.sampled_from(SHAPES), st.booleans(),
+       st.booleans(), st.booleans(), st.booleans(), dtypes, seeds)
+def test_norm_rotation_and_write(data, tokens, heads, kv_heads, shape, norm, interleaved, mrope, in_place, dtype, seed):
+    size, rotary_dim = shape
+    table = cos_sin_table(POSITIONS, rotary_dim, data.draw(st.sampled_from((dtype, torch.float32))))
+    positions = torch.randint(0, POSITIONS, (3, tokens) if mrope else (tokens,), generator=generator(seed)).to(DEVICE)
+    pairs = rotary_dim // 2
+    options = dict(interleaved=interleaved)
+    if mrope:
+        options |= dict(mrope_section=[pairs // 4, pairs // 2, pairs - pairs // 4 - pairs // 2],
+                        mrope_interleaved=data.draw(st.booleans()))
+    buffers, before = [], []
+    for count in (heads, kv_heads, kv_heads):
+        layout = data.draw(row_layouts(tokens, count, size))
+        buffers.append(Buffer(*layout, dtype, seed))
+        # Far from unit size, so that leaving the norm out shows.
+        values = 3 * torch.randn(layout[0], generator=generator(seed + len(buffers)))
+        before.append(reference.split_heads(buffers[-1].fill(values.to(dtype)), size))
+    query, key, value = buffers
+    weights = [(1 + 0.3 * torch.randn(size, generator=generator(seed + i))).to(dtype).to(DEVICE) for i in (7, 8)]
+    query_weight, key_weight = weights if norm else (None, None)
+    cache = Buffer(*data.draw(caches(kv_heads, size)), dtype, seed + 9)
+    blocks, _, block_size, _ = cache.view.shape
+    slots = draw_slots(data.draw(st.integers(0, tokens)), blocks * block_size, seed)
+    out = None
+    if not in_place:
+        layout = data.draw(row_layouts(tokens, heads, size))
+        out = Buffer(*layout, dtype, seed + 10)
+    eps = 1e-5
+
+    counts = launched(lambda: ops.rotary_kv_write(
+        positions, query.view, key.view, value.view, table, cache.view, slots, q_norm_weight=query_weight,
+        k_norm_weight=key_weight, eps=eps, query_out=out.view if out else None, **options))
+
+    assert sum(counts.values()) == (tokens > 0)
+    assert all(name.startswith("norm_rotary" if norm else "rotary") for name in counts)
+    turned = out if out else query
+    assert_within(reference.split_heads(turned.view, size),
+                  expected(positions, before[0], query_weight, eps, table, torch.float64, **options),
+                  expected(positions, before[0], query_weight, eps, table, dtype, **options))
+    assert turned.outside_untouched() and key.untouched() and value.untouched()
+    if out:
+        assert query.untouched()
+
+    oracle = expected(positions, before[1], key_weight, eps, table, torch.float64, **options)
+    naive = expected(positions, before[1], key_weight, eps, table, dtype, **options)
+    written = torch.zeros(blocks * block_size, dtype=torch.bool, device=DEVICE)
+    for token, slot in enumerate(slots.tolist()):
+        if slot >= 0:
+            written[slot] = True
+            row = cache.view[slot // block_size, :, slot % block_size]
+            assert_within(row[:, :size], oracle[token], naive[token])
+            assert same_bits(row[:, size:], before[2][token])
+    old = cache.before.as_strided(cache.view.shape, cache.view.stride(), cache.view.storage_offset())
+    unused = ~written.view(blocks, block_size)
+    assert same_bits(cache.view.transpose(1, 2)[unused], old.transpose(1, 2)[unused])
+    assert cache.outside_untouched()
+
+
+def tensors(dtype=torch.bfloat16, tokens=6, heads=4, kv_heads=2, size=128):
+    qkv = torch.randn(tokens, (heads + 2 * kv_heads) * size, generator=generator(1)).to(dtype).to(DEVICE)
+    query, key, value = qkv.split([heads * size, kv_heads * size, kv_heads * size], dim=-1)
+    cache = poison(4 * kv_heads * 16 * 2 * size, dtype, 3).view(4, kv_heads, 16, 2 * size)
+    return dict(positions=torch.arange(tokens, device=DEVICE) + 40, query=query, key=key, value=value,
+                cos_sin_cache=cos_sin_table(POSITIONS, 64, dtype), kv_cache=cache,
+                slot_mapping=torch.arange(tokens, device=DEVICE) + 13, interleaved=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("norm", (False, True))
+def test_one_wide_launch_for_a_qkv_buffer(dtype, norm):
+    arguments = tensors(dtype)
+    if norm:
+        arguments |= dict(q_norm_weight=torch.ones(128, dtype=dtype, device=DEVICE),
+                          k_norm_weight=torch.ones(128, dtype=dtype, device=DEVICE))
+    name = ("norm_" if norm else "") + f"rotary_kv_write_v16_{SUFFIX[dtype]}"
+    assert launched(lambda: ops.rotary_kv_write(**arguments)) == {name: 1}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equals_the_ops_it_fuses(dtype):
+    fused, apart = tensors(dtype), tensors(dtype)
+    ops.rotary_kv_write(**fused)
+    ops.rotary(apart["positions"], apart["query"], apart["key"], apart["cos_sin_cache"], head_size=128, interleaved=True)
+    ops.kv_write(apart["key"].unflatten(1, (2, 128)), apart["value"].unflatten(1, (2, 128)), apart["kv_cache"],
+                 apart["slot_mapping"])
+    assert same_bits(fused["query"], apart["query"])
+    assert same_bits(fused["kv_cache"], apart["kv_cache"])
+
+
+def test_large_batch_with_norm():
+    arguments = tensors(torch.float32, tokens=700, heads=12)
+    arguments["positions"] = arguments["positions"] % POSITIONS
+    arguments["slot_mapping"] = torch.full((700,), -1, device=DEVICE)
+    arguments |= dict(q_norm_weight=torch.full((128,), 2.0, device=DEVICE),
+                      k_norm_weight=torch.full((128,), 2.0, device=DEVICE), eps=0.5)
+    before = reference.split_heads(arguments["query"].clone(), 128)
+    ops.rotary_kv_write(**arguments)
+    options = dict(table=arguments["cos_sin_cache"], interleaved=True)
+    assert_within(reference.split_heads(arguments["query"], 128),
+                  expected(arguments["positions"], before, arguments["q_norm_weight"], 0.5, compute=torch.float64, **options),
+                  expected(arguments["positions"], before, arguments["q_norm_weight"], 0.5, compute=torch.float32, **options))
+
+
+def ones(size=128, dtype=torch.bfloat16):
+    return torch.ones(size, dtype=dtype, device=DEVICE)
+
+
+REFUSALS = {
+    "cache rank": (dict(kv_cache=lambda t: t[0]), ValueError, "kv_cache is .*block_size"),
+    "cache heads": (dict(kv_cache=lambda t: t[:, :1]), ValueError, r"kv_cache is .*\[blocks, 2"),
+    "cache dtype": (dict(kv_cache=lambda t: t.half()), TypeError, "kv_cache is torch.float16"),
+    "query width": (dict(query=lambda t: t[:, :100]), ValueError, "query is .*128"),
+    "query tokens": (dict(query=lambda t: t[:3]), ValueError, "positions is"),
+    "key tokens": (dict(key=lambda t: t[:3]), ValueError, "key is .*as there are positions, 6"),
+    "key dtype": (dict(key=lambda t: t.half()), TypeError, "key is torch.float16"),
+    "value heads": (dict(value=lambda t: t[:, :128]), ValueError, "value is .*key's 2 heads"),
+    "slots dtype": (dict(slot_mapping=lambda t: t.int()), TypeError, "slot_mapping is torch.int32"),
+    "too many slots": (dict(slot_mapping=lambda t: t.repeat(2)), ValueError, "slot_mapping is .*at most"),
+    "one weight": (dict(q_norm_weight=lambda _: ones()), ValueError, "k_norm_weight is None.*q_norm_weight is"),
+    "other weight": (dict(k_norm_weight=lambda _: ones()), ValueError, "q_norm_weight is None.*k_norm_weight is"),
+    "weight size": (dict(q_norm_weight=lambda _: ones(64), k_norm_weight=lambda _: ones()), ValueError,
+                    r"q_norm_weight is \[64\].*\[128\]"),
+    "weight dtype": (dict(q_norm_weight=lambda _: ones(), k_norm_weight=lambda _: ones(dtype=torch.float32)), TypeError,
+                     "k_norm_weight is torch.float32"),
+    "query_out shape": (dict(query_out=lambda _: torch.empty(6, 128, dtype=torch.bfloat16, device=DEVICE)), ValueError,
+                        "query_out is .*6 tokens and 4 heads"),
+    "query_out dtype": (dict(query_out=lambda _: torch.empty(6, 512, device=DEVICE)), TypeError,
+                        "query_out is torch.float32"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    changes, error, message = REFUSALS[name]
+    arguments = tensors()
+    arguments.update({key: change(arguments.get(key)) for key, change in changes.items()})
+    with pytest.raises(error, match=message):
+        ops.rotary_kv_write(**arguments)
