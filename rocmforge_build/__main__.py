@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
             plan = make_plan(None)
             for target, compiler in plan.targets.items():
                 print(f"{target:10} {compiler.path}")
-            for target, reason in plan.left_out.items():
-                print(f"{target:10} - {reason}")
+            for reason, names in plan.left_out_by_reason().items():
+                print(f"left out: {', '.join(names)}: {reason}")
             return 0
         targets = args.targets.split(",") if args.targets else None
         build(args.out, targets=targets, jobs=args.jobs, extension=not args.kernels_only)

@@ -36,6 +36,13 @@ class Plan:
     targets: dict[str, Compiler] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
+    def left_out_by_reason(self) -> dict[str, list[str]]:
+        """Targets that are left out, those with the same reason together."""
+        reasons: dict[str, list[str]] = {}
+        for target, reason in self.left_out.items():
+            reasons.setdefault(reason, []).append(target)
+        return reasons
+
 
 def say(line: str) -> None:
     """Default progress output."""
@@ -56,8 +63,8 @@ def build(package: Path, *, root: Path = ROOT, targets: Sequence[str] | None = N
     workers = jobs or int(os.environ.get("ROCMFORGE_JOBS") or 0) or os.cpu_count() or 1
     with _only_one(cache):
         plan = make_plan(_requested(targets))
-        for target, reason in plan.left_out.items():
-            progress(f"{target} is left out: {reason}")
+        for reason, names in plan.left_out_by_reason().items():
+            progress(f"left out: {', '.join(names)}: {reason}")
         units = load_units(root)
         scanner = IncludeScanner(root, (root / "csrc", root))
         runner = Runner(root, cache, workers, progress)
@@ -93,7 +100,8 @@ def make_plan(requested: tuple[str, ...] | None) -> Plan:
         if compiler is not None:
             plan.targets.update({name: compiler for name in wanted if name not in reasons})
     if requested and plan.left_out:
-        raise BuildError("; ".join(f"{name} cannot be built: {why}" for name, why in plan.left_out.items()))
+        problems = (f"{', '.join(names)} cannot be built: {why}" for why, names in plan.left_out_by_reason().items())
+        raise BuildError("; ".join(problems))
     return plan
 
 
