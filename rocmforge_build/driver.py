@@ -132,7 +132,8 @@ def _kernel_jobs(root: Path, scanner: IncludeScanner, plan: Plan,
             if kind in unit.targets:
                 defines = tuple(f"-D{name}={value}" for name, value in unit.defines.items())
                 command = (*compiler.command(target), *defines, unit.source)
-                yield target, unit, _job(f"{target} {unit.name}", command, compiler, scanner, root / unit.source, suffix)
+                label = f"{target} {unit.name}"
+                yield target, unit, _job(label, command, compiler, scanner, root / unit.source, suffix)
         if kind == "cpu":
             for source in _HOST_RUNTIME:
                 command = (*compiler.command(target), source)

@@ -78,13 +78,14 @@ class Runner:
             else:
                 missing.append(job)
         missing = list(dict.fromkeys(missing))
+        width = len(str(len(missing)))
         with ThreadPoolExecutor(self._workers) as pool:
             running = {pool.submit(self._compile, job): job for job in missing}
             try:
                 for number, done in enumerate(as_completed(running), 1):
                     seconds = done.result()
                     self.report.compiled += 1
-                    self._say(f"[{number:{len(str(len(missing)))}}/{len(missing)}] {running[done].label} ({seconds:.1f} s)")
+                    self._say(f"[{number:{width}}/{len(missing)}] {running[done].label} ({seconds:.1f} s)")
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise

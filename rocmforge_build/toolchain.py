@@ -86,8 +86,9 @@ def find_cxx() -> Compiler:
 def find_amd(targets: tuple[str, ...]) -> tuple[Compiler | None, dict[str, str]]:
     """The compiler that can do most of `targets`, and for each target it cannot do, why."""
     best: Compiler | None = None
-    best_reasons = {t: "no clang with the AMDGPU backend and lld was found (install ROCm, or clang-20 and lld-20 or newer,"
-                       " or set ROCMFORGE_HIPCC)" for t in targets}
+    missing = ("no clang with the AMDGPU backend and lld was found (install ROCm, or clang-20 and lld-20 or newer, or set "
+               "ROCMFORGE_HIPCC)")
+    best_reasons = {target: missing for target in targets}
     for name in _candidates("ROCMFORGE_HIPCC", list(_amd_names())):
         path = shutil.which(name)
         if path is None:
@@ -159,7 +160,8 @@ def _probe(command: tuple[str, ...], source: str, suffix: str) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "probe.cpp")
         path.write_text(source)
-        done = subprocess.run([*command, str(path), "-o", str(path.with_suffix(suffix))], capture_output=True, text=True)
+        call = [*command, str(path), "-o", str(path.with_suffix(suffix))]
+        done = subprocess.run(call, capture_output=True, text=True)
         if done.returncode == 0:
             return None
         words = (done.stderr + done.stdout).strip().splitlines()

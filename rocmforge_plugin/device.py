@@ -27,7 +27,7 @@ _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # on ROCm bu
 
 
 def kernels_dir() -> Path:
-    """Where the code objects are: in the package, or where ROCMFORGE_KERNELS points (another build of the same sources)."""
+    """Where the code objects are: in the package, or where ROCMFORGE_KERNELS points (another build of them)."""
     return Path(os.environ.get("ROCMFORGE_KERNELS") or Path(__file__).parent / "_kernels")
 
 
@@ -58,7 +58,7 @@ def open_device(device: torch.device | str) -> Device:
         index = torch.cuda.current_device() if device.index is None else device.index
         kind, ordinal = ("hip" if torch.version.hip else "cuda"), index
     else:
-        raise TypeError(f"rocmforge has kernels for AMD and NVIDIA GPUs (torch device 'cuda') and the CPU, not {device}")
+        raise TypeError(f"rocmforge has kernels for AMD and NVIDIA GPUs (torch's 'cuda') and the CPU, not {device}")
     found = _open_devices.get(index)
     if found is None:
         if kind == "cpu":  # OMP_NUM_THREADS, torch.set_num_threads and vLLM's binding hold for our kernels too

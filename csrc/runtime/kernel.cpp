@@ -89,8 +89,8 @@ void Device::read_index() {
   std::string value;
   if (!(index >> key >> value) || key != "interface") throw DeviceError(path + " is damaged: build again");
   if (value != ROCMFORGE_INTERFACE) {
-    throw DeviceError("the kernels in " + folder_ + " (" + value + ") were not built from the sources of this module (" +
-                      ROCMFORGE_INTERFACE + "): build both together with python -m rocmforge_build or pip install .");
+    throw DeviceError("the kernels in " + folder_ + " (" + value + ") were not built from the sources of this module " +
+                      "(" ROCMFORGE_INTERFACE "): build both together with python -m rocmforge_build or pip install .");
   }
   while (index >> key >> value) files_[key] = value;
 }

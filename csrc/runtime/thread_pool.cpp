@@ -27,7 +27,9 @@ void pause() {
 cpu_set_t cpus_for(int threads) {
   cpu_set_t cpus;
   CPU_ZERO(&cpus);
-  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) < threads) std::memset(&cpus, 0xff, sizeof(cpus));
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_COUNT(&cpus) < threads) {
+    std::memset(&cpus, 0xff, sizeof(cpus));
+  }
   return cpus;
 }
 
@@ -118,7 +120,8 @@ void ThreadPool::work() {
       for (;;) {
         if (stop_) return;
         seen = published_.load(std::memory_order_acquire);
-        const auto open = std::find_if(jobs_.begin(), jobs_.end(), [](const Job* listed) { return listed->loop.open(); });
+        const auto has_work = [](const Job* listed) { return listed->loop.open(); };
+        const auto open = std::find_if(jobs_.begin(), jobs_.end(), has_work);
         if (open != jobs_.end()) {
           job = *open;
           job->inside.fetch_add(1, std::memory_order_relaxed);

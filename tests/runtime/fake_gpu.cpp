@@ -123,7 +123,9 @@ int fake_arg(int i) { return fake().args[static_cast<size_t>(i)]; }
 
 // HIP
 
-const char* hipGetErrorString(int code) { return code == 999 ? nullptr : code == 2 ? "out of memory" : "invalid thing"; }
+const char* hipGetErrorString(int code) {
+  return code == 999 ? nullptr : code == 2 ? "out of memory" : "invalid thing";
+}
 
 #ifndef ROCM_5
 int hipGetDevicePropertiesR0600(char* properties, int device) {

@@ -196,7 +196,8 @@ print(tasks() - before)
 @pytest.mark.parametrize("mode, started", [("share", "0"), ("own", "2")])
 def test_torchs_threads_are_shared(toy_kernels: Path, mode: str, started: str) -> None:
     clean = {name: value for name, value in os.environ.items() if name != "ROCMFORGE_CPU_THREADS"}
-    done = subprocess.run([sys.executable, "-c", SHARE, str(toy_kernels), mode], capture_output=True, text=True, env=clean)
+    command = [sys.executable, "-c", SHARE, str(toy_kernels), mode]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean)
     assert done.stdout.strip() == started, done.stderr
 
 

@@ -17,8 +17,8 @@ STREAM = 4096
 ARGS = struct.pack("<4i", 1, 2, 3, 4)
 
 # Each scenario's calls, in the library's own names.
-HIP_CALLS = ("hipGetDevicePropertiesR0600", "hipDeviceGetAttribute", "hipGetDevice", "hipSetDevice", "hipModuleLoadData",
-             "hipModuleGetFunction", "hipModuleLaunchKernel", "hipThreadExchangeStreamCaptureMode")
+HIP_CALLS = ("hipGetDevicePropertiesR0600", "hipDeviceGetAttribute", "hipGetDevice", "hipSetDevice",
+             "hipModuleLoadData", "hipModuleGetFunction", "hipModuleLaunchKernel", "hipThreadExchangeStreamCaptureMode")
 CUDA_CALLS = ("cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain",
               "cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent", "cuModuleLoadData", "cuModuleGetFunction",
               "cuFuncSetAttribute", "cuLaunchKernel", "cuThreadExchangeStreamCaptureMode")
@@ -55,8 +55,8 @@ def kernels(tmp_path: Path, compile_shared: Callable[..., Path]) -> Path:
         folder = tmp_path / "kernels" / target
         folder.mkdir(parents=True)
         (folder / f"unit{suffix}").write_bytes(code.read_bytes())
-        names = ("small", "large", "old", "absent")
-        (folder / "kernels.txt").write_text(f"interface {_C.interface}\n" + "".join(f"{n} unit{suffix}\n" for n in names))
+        rows = "".join(f"{name} unit{suffix}\n" for name in ("small", "large", "old", "absent"))
+        (folder / "kernels.txt").write_text(f"interface {_C.interface}\n{rows}")
     return tmp_path / "kernels"
 
 
@@ -258,8 +258,8 @@ def test_missing_kernels(fake: Fake, kernels: Path) -> None:
 def test_damaged_code_objects(damage: str, fake: Fake, kernels: Path) -> None:
     path = kernels / "gfx942" / "unit.co"
     whole = path.read_bytes()
-    path.write_bytes({"empty": b"", "text": b"not an ELF file" * 10, "head": whole[:64], "half": whole[: len(whole) // 2]}
-                     [damage])
+    damaged = {"empty": b"", "text": b"not an ELF file" * 10, "head": whole[:64], "half": whole[: len(whole) // 2]}
+    path.write_bytes(damaged[damage])
     with pytest.raises(_C.DeviceError, match="unit.co is damaged"):
         _C.Device("hip", 0, str(kernels), fake.path).launch("small", (1, 1, 1), 0, ARGS)
 
