@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+// Paged attention, for decode and prefill alike. A workgroup walks its share of the plan (schedule.h); per item it keeps
+// the queries and the output in registers and streams key tiles past them:
+//   kRowWaves waves hold different rows of the row block, kKeyWaves waves take different keys of each tile.
+// Decode has one row wave and reads K and V from memory straight into matrix operands; prefill has one key wave and
+// shares each tile through shared memory.
+#pragma once
+
+#include "../matrix/roles.h"
+#include "dims.h"
+#include "keys_direct.h"
+#include "keys_staged.h"
+#include "schedule.h"
+#include "softmax.h"
+
+namespace rocmforge {
+
+// Shape: kQueryTiles (matrix tiles of rows per wave), kRowWaves, kKeyWaves, kPvGroups (per wave and tile),
+// kStaged, kBlocksPerUnit.
+template <class Mma, int HeadSize, class Shape>
+struct Attention {
+  using Args = AttentionArgs;
+  using R = Roles<Mma>;
+  using T = typename R::T;
+  using D = Dims<HeadSize, R::kDims>;
+  using Tile = typename R::Tile;
+  using Keys = SelectType<Shape::kStaged, StagedKeys<R, HeadSize, Shape>, DirectKeys<R, HeadSize, Shape>>;
+
+  static constexpr int kQueryTiles = Shape::kQueryTiles;
+  static constexpr int kWaves = Shape::kRowWaves * Shape::kKeyWaves;
+  static constexpr int kBlockRows = Shape::kRowWaves * kQueryTiles * R::kRows;
+  static constexpr int kWaveKeys = Shape::kPvGroups * R::kPvKeys;
+  static constexpr int kTileKeys = Shape::kKeyWaves * kWaveKeys;
+  static constexpr int kScoreTiles = kWaveKeys / R::kKeys;
+  static constexpr int kPieces = ceil_div(HeadSize, R::kPieceDims);
+  static constexpr int kProducts = kPieces * R::kSteps;  // along the head's dims
+
+  // The waves' outputs meet here, one band of one query tile at a time, already in the order of the lanes that need them.
+  struct Merge {
+    float out[Shape::kKeyWaves][8 * R::kScores][R::kWave];
+    SoftmaxState stats[Shape::kKeyWaves][kQueryTiles][R::kStats][R::kWave];
+  };
+  union Shared {
+    typename Keys::Shared keys;
+    Merge merge;
+  };
+  static constexpr LaunchConfig kConfig{.wave = R::kWave,
+                                        .threads = kWaves * R::kWave,
+                                        .shared_bytes = Shape::kStaged || Shape::kKeyWaves > 1 ? sizeof(Shared) : 0,
+                                        .rows = kBlockRows,
+                                        .keys = kTileKeys,
+                                        .blocks_per_unit = Shape::kBlocksPerUnit};
+
+  RF_DEVICE static void run(const Args& args) {
+    const Plan plan{args.plan};
+    const int workgroup = block_index(0);
+    const int used = plan.workgroups();
+    if (workgroup >= used) return;
+    const int per_head = plan.tiles_per_head();
+    const int64_t tiles = static_cast<int64_t>(per_head) * args.kv_heads;
+    const int64_t begin = cut(tiles, used, workgroup);
+    int left = static_cast<int>(cut(tiles, used, workgroup + 1) - begin);
+    int head = static_cast<int>(begin / per_head);
+    int at = static_cast<int>(begin % per_head);
+    for (int i = plan.start(workgroup); left > 0; ++i) {
+      if (i == plan.row_blocks()) {
+        i = at = 0;
+        ++head;
+      }
+      const RowBlock block = plan.block(i);
+      const int end = plan.prefix(i + 1);
+      const int count = min(left, end - at);
+      Segment segment;
+      segment.item(args, block, head, end - block.prefix);
+      segment.begin = at - block.prefix;
+      segment.end = segment.begin + count;
+      process(args, segment, workgroup);
+      left -= count;
+      at += count;
+    }
+  }
+
+ private:
+  // A run of an item's tiles, and what the item is.
+  struct Segment {
+    int head, request, first_row, rows, tokens_before, token_start, seq_len;
+    int first_tile, tiles;  // of the item
+    int begin, end;         // of the segment, counted from first_tile
+
+    RF_DEVICE void item(const Args& args, const RowBlock& block, int kv_head, int item_tiles) {
+      head = kv_head;
+      request = block.request;
+      first_row = block.first_row;
+      token_start = args.query_start[request];
+      const int query_len = args.query_start[request + 1] - token_start;
+      rows = query_len * args.group.value;
+      seq_len = args.seq_lens[request];
+      tokens_before = seq_len - query_len;
+      first_tile = block.first_tile;
+      tiles = item_tiles;
+    }
+    RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
+  };
+
+  // Where a packed row lies: its token, and its query head within the group.
+  struct Row {
+    int token, head;
+  };
+  RF_DEVICE static Row split_row(const Args& args, int row) {
+    const int token = divide(row, args.group);
+    return {token, row - token * args.group.value};
+  }
+
+  // What a wave carries from tile to tile.
+  struct State {
+    typename R::QueryOperand query[kQueryTiles][kProducts];
+    Tile out[kQueryTiles][D::kTiles];
+    SoftmaxState row[kQueryTiles][R::kStats];
+    int last_key[kQueryTiles][R::kStats];  // position of the last key the row sees; -1: no such row
+  };
+
+  RF_DEVICE static int lane_row(int row_wave, int query_tile, int stat) {
+    return (row_wave * kQueryTiles + query_tile) * R::kRows + R::stat_query(lane<R::kWave>(), stat);
+  }
+
+  RF_DEVICE static void process(const Args& args, const Segment& seg, int workgroup) {
+    const int wave = wave_index<R::kWave>();
+    const int row_wave = wave / Shape::kKeyWaves, key_wave = wave % Shape::kKeyWaves;
+    State state;
+    load_queries(args, seg, row_wave, state);
+
+    // Tiles that every row of the block sees whole need no mask. Rows are token-major, so the first row sees the fewest
+    // of the newest keys and the last row the fewest of the oldest.
+    const int last_row = min(seg.first_row + kBlockRows, seg.rows) - 1;
+    const KeySpan first_sees = span_of(args, seg, seg.first_row), last_sees = span_of(args, seg, last_row);
+    const int full_end = (first_sees.last + 1) / kTileKeys - seg.first_tile;
+    const int full_begin = ceil_div(last_sees.first, kTileKeys) - seg.first_tile;
+
+    Keys keys(args, seg.request, seg.head, KeySpan{first_sees.first, last_sees.last}, key_wave);
+    keys.start(seg.first_tile + seg.begin, seg.first_tile + seg.end);
+    int tile = seg.begin;
+    while (tile < seg.end) {
+      if (tile >= full_begin && tile < full_end) {
+        for (const int stop = min(full_end, seg.end); tile < stop; ++tile) step<false>(args, seg, tile, key_wave, keys, state);
+      } else {
+        for (const int stop = tile < full_begin ? min(full_begin, seg.end) : seg.end; tile < stop; ++tile)
+          step<true>(args, seg, tile, key_wave, keys, state);
+      }
+    }
+    keys.finish();
+    write(args, seg, workgroup, row_wave, key_wave, state);
+  }
+
+  RF_DEVICE static KeySpan span_of(const Args& args, const Segment& seg, int row) {
+    const int token = split_row(args, row).token;
+    return key_span(token, token, seg.seq_len - seg.tokens_before, seg.seq_len, args.window);
+  }
+
+  RF_DEVICE static void load_queries(const Args& args, const Segment& seg, int row_wave, State& state) {
+    const T* const queries = static_cast<const T*>(args.query);
+    RF_UNROLL
+    for (int t = 0; t < kQueryTiles; ++t) {
+      RF_UNROLL
+      for (int s = 0; s < R::kStats; ++s) {
+        const int row = seg.first_row + lane_row(row_wave, t, s);
+        const bool valid = row < seg.rows;
+        const Row at = split_row(args, valid ? row : seg.first_row);
+        state.last_key[t][s] = valid ? seg.tokens_before + at.token : -1;
+        const T* const source = queries + (seg.token_start + at.token) * args.query_token_stride +
+                                (seg.head * args.group.value + at.head) * args.query_head_stride;
+        unrolled<kPieces>([&](auto p) {
+          const int dim = (p * R::kGroups + R::group(lane<R::kWave>())) * R::kPiece;
+          const bool inside = valid && (HeadSize % R::kPieceDims == 0 || dim < HeadSize);
+          const auto piece = inside ? load_vec<T, R::kPiece>(source + dim) : fill<T, R::kPiece>(T{});
+          RF_UNROLL
+          for (int i = 0; i < R::kSteps * R::kQueryElements; ++i) {
+            const int step = i / R::kQueryElements, element = i % R::kQueryElements;
+            if (query_stat(element) == s)
+              state.query[t][p * R::kSteps + step][element] = piece[step * R::kKeyElements + R::query_element(element)];
+          }
+        });
+      }
+      RF_UNROLL
+      for (int n = 0; n < D::kTiles; ++n) state.out[t][n] = fill<float, R::kScores>(0.0f);
+    }
+  }
+
+  // Which of a lane's rows element i of its query operand belongs to.
+  RF_DEVICE static constexpr int query_stat(int i) {
+    int s = 0;
+    while (R::stat_query(0, s) != R::operand_query(0, i)) ++s;
+    return s;
+  }
+
+  template <bool Masked>
+  RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, int key_wave, Keys& keys, State& state) {
+    const int first_key = (seg.first_tile + tile) * kTileKeys + key_wave * kWaveKeys;
+    Tile scores[kQueryTiles][kScoreTiles];
+    keys.wait_keys();
+    unrolled<kScoreTiles>([&](auto j) {
+      typename R::KeyOperand operand[kProducts];
+      keys.template key_operands<j>(operand);
+      RF_UNROLL
+      for (int t = 0; t < kQueryTiles; ++t) {
+        scores[t][j] = fill<float, R::kScores>(0.0f);
+        R::template score<kProducts>(scores[t][j], operand, state.query[t]);
+      }
+    });
+    keys.next_keys(seg.first_tile + tile + 1);
+    RF_UNROLL
+    for (int t = 0; t < kQueryTiles; ++t) {
+      if constexpr (Masked) mask(args, first_key, state.last_key[t], scores[t]);
+      soften(args, scores[t], state.row[t], state.out[t]);
+    }
+    keys.wait_values();
+    unrolled<Shape::kPvGroups>([&](auto g) {
+      unrolled<R::kPvOperands>([&](auto op) {
+        typename R::KeyOperand operand[D::kTiles];
+        keys.template value_operands<g, op>(operand);
+        RF_UNROLL
+        for (int t = 0; t < kQueryTiles; ++t) {
+          const auto p = R::probabilities(&scores[t][g * R::kPvTiles], op);
+          R::template accumulate<D::kTiles>(state.out[t], operand, p);
+        }
+      });
+    });
+    keys.next_values(seg.first_tile + tile + 1);
+  }
+
+  RF_DEVICE static void mask(const Args& args, int first_key, const int (&last_key)[R::kStats], Tile (&scores)[kScoreTiles]) {
+    RF_UNROLL
+    for (int j = 0; j < kScoreTiles; ++j) {
+      RF_UNROLL
+      for (int r = 0; r < R::kScores; ++r) {
+        const int key = first_key + j * R::kKeys + R::key(lane<R::kWave>(), r);
+        const int last = last_key[R::stat(r)];
+        const bool seen = key <= last && (args.window <= 0 || key > last - args.window);
+        scores[j][r] = seen ? scores[j][r] : -__builtin_inff();
+      }
+    }
+  }
+
+  // Scores to probabilities, with the running maximum and sum. The sum stays per lane until the end; the maximum must be
+  // common to the lanes of a row, so it moves only when some lane's scores have outgrown it (kMaxLag).
+  RF_DEVICE static void soften(const Args& args, Tile (&scores)[kScoreTiles], SoftmaxState (&row)[R::kStats],
+                               Tile (&out)[D::kTiles]) {
+    float top[R::kStats];
+    RF_UNROLL
+    for (int s = 0; s < R::kStats; ++s) top[s] = -__builtin_inff();
+    RF_UNROLL
+    for (int j = 0; j < kScoreTiles; ++j) {
+      RF_UNROLL
+      for (int r = 0; r < R::kScores; ++r) top[R::stat(r)] = max(top[R::stat(r)], scores[j][r]);
+    }
+    bool outgrown = false;
+    RF_UNROLL
+    for (int s = 0; s < R::kStats; ++s) outgrown |= top[s] * args.scale_log2 > row[s].maximum + kMaxLag;
+    if (any<R::kWave>(outgrown)) {
+      float factor[R::kStats];
+      RF_UNROLL
+      for (int s = 0; s < R::kStats; ++s) {
+        const float maximum =
+            max(row[s].maximum, R::reduce(top[s], [](float a, float b) { return max(a, b); }) * args.scale_log2);
+        factor[s] = exp2(row[s].maximum - maximum);
+        row[s].maximum = maximum;
+        row[s].sum *= factor[s];
+      }
+      RF_UNROLL
+      for (int n = 0; n < D::kTiles; ++n) {
+        RF_UNROLL
+        for (int r = 0; r < R::kScores; ++r) out[n][r] *= factor[R::stat(r)];
+      }
+    }
+    RF_UNROLL
+    for (int j = 0; j < kScoreTiles; ++j) {
+      RF_UNROLL
+      for (int r = 0; r < R::kScores; ++r) {
+        SoftmaxState& state = row[R::stat(r)];
+        scores[j][r] = exp2(__builtin_fmaf(scores[j][r], args.scale_log2, -state.maximum));
+        state.sum += scores[j][r];
+      }
+    }
+  }
+
+  RF_DEVICE static void write(const Args& args, const Segment& seg, int workgroup, int row_wave, int key_wave, State& state) {
+    RF_UNROLL
+    for (int t = 0; t < kQueryTiles; ++t) {
+      RF_UNROLL
+      for (int s = 0; s < R::kStats; ++s)
+        state.row[t][s].sum = R::reduce(state.row[t][s].sum, [](float a, float b) { return a + b; });
+    }
+    if constexpr (Shape::kKeyWaves > 1) {
+      barrier();  // the last reads of shared memory are done
+      merge_waves(args, seg, workgroup, row_wave, key_wave, state);
+      barrier();
+    } else {
+      RF_UNROLL
+      for (int t = 0; t < kQueryTiles; ++t) {
+        unrolled<D::kBands>([&](auto band) {
+          RF_UNROLL
+          for (int r = 0; r < R::kScores; ++r) {
+            Vec<float, D::width(band)> run;
+            RF_UNROLL
+            for (int j = 0; j < D::width(band); ++j) run[j] = state.out[t][D::first_tile(band) + j][r];
+            write_run<band>(args, seg, workgroup, row_wave, t, r, state.row[t][R::stat(r)], run);
+          }
+        });
+      }
+    }
+  }
+
+  // Key waves hold the same rows over different keys: each takes kScores / kKeyWaves of the output registers, sums all
+  // waves' copies of them, and writes.
+  RF_DEVICE static void merge_waves(const Args& args, const Segment& seg, int workgroup, int row_wave, int key_wave,
+                                    State& state) {
+    static_assert(Shape::kRowWaves == 1);
+    Merge& merged = shared_memory<Shared>().merge;
+    const int l = lane<R::kWave>();
+    RF_UNROLL
+    for (int t = 0; t < kQueryTiles; ++t) {
+      RF_UNROLL
+      for (int s = 0; s < R::kStats; ++s) merged.stats[key_wave][t][s][l] = state.row[t][s];
+    }
+    barrier();
+    RF_UNROLL
+    for (int t = 0; t < kQueryTiles; ++t) {
+      SoftmaxState total[R::kStats];
+      float mine[R::kStats];
+      RF_UNROLL
+      for (int s = 0; s < R::kStats; ++s) {
+        total[s] = SoftmaxState{};
+        for (int w = 0; w < Shape::kKeyWaves; ++w) {
+          float unused[2];
+          total[s] = merge(total[s], merged.stats[w][t][s][l], unused[0], unused[1]);
+        }
+        mine[s] = exp2(state.row[t][s].maximum - total[s].maximum);
+      }
+      unrolled<D::kBands>([&](auto band) {
+        constexpr int kWidth = D::width(band);
+        RF_UNROLL
+        for (int r = 0; r < R::kScores; ++r) {
+          RF_UNROLL
+          for (int j = 0; j < kWidth; ++j)
+            merged.out[key_wave][r * kWidth + j][l] = state.out[t][D::first_tile(band) + j][r] * mine[R::stat(r)];
+        }
+        barrier();
+        RF_UNROLL
+        for (int r = 0; r < R::kScores; ++r) {
+          if (r % Shape::kKeyWaves != key_wave) continue;
+          Vec<float, kWidth> run = fill<float, kWidth>(0.0f);
+          for (int w = 0; w < Shape::kKeyWaves; ++w) {
+            RF_UNROLL
+            for (int j = 0; j < kWidth; ++j) run[j] += merged.out[w][r * kWidth + j][l];
+          }
+          write_run<band>(args, seg, workgroup, row_wave, t, r, total[R::stat(r)], run);
+        }
+        barrier();
+      });
+    }
+  }
+
+  // Writes a run of consecutive dims of one row: the result if the segment is a whole item, else a partial.
+  template <int Band, int Width>
+  RF_DEVICE static void write_run(const Args& args, const Segment& seg, int workgroup, int row_wave, int t, int r,
+                                  SoftmaxState row, const Vec<float, Width>& run) {
+    const int l = lane<R::kWave>();
+    const int block_row = lane_row(row_wave, t, R::stat(r));
+    if (seg.first_row + block_row >= seg.rows) return;
+    const int dim = D::run_start(Band, R::key(l, r));
+    if (!seg.whole()) {
+      const int64_t slot = 2 * workgroup + (seg.begin > 0 ? 0 : 1);
+      const int64_t at = slot * kBlockRows + block_row;
+      store_vec(args.partial_out + at * HeadSize + dim, run);
+      if (dim == 0) store_vec(args.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
+      return;
+    }
+    const Row at = split_row(args, seg.first_row + block_row);
+    const int head = seg.head * args.group.value + at.head;
+    const float sink = args.sinks ? args.sinks[head] * kLog2E : kNoScore;
+    const float scale = final_scale(row, sink);
+    Vec<T, Width> out;
+    RF_UNROLL
+    for (int j = 0; j < Width; ++j) out[j] = from_float<T>(run[j] * scale);
+    store_vec(static_cast<T*>(args.out) + (seg.token_start + at.token) * args.out_token_stride +
+                  head * args.out_head_stride + dim,
+              out);
+  }
+};
+
+}  // namespace rocmforge

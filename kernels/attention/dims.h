@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a head's dims are dealt to output tiles so that every lane reads and writes runs of consecutive dims.
+#pragma once
+
+#include "../target/device.h"
+
+namespace rocmforge {
+
+// HeadSize dims in tiles of `TileDims`. Tiles come in bands of 8, 4, 2 or 1: in a band of width w that starts at tile n0,
+// row i of tile n0 + j is dim n0 * TileDims + i * w + j, so the lane that owns row i moves w consecutive dims at once.
+template <int HeadSize, int TileDims>
+struct Dims {
+  static_assert(HeadSize % TileDims == 0);
+  static constexpr int kTiles = HeadSize / TileDims;
+
+  static constexpr int width_at(int tile) {
+    int width = 8;
+    while (width > kTiles - tile) width /= 2;
+    return width;
+  }
+  static constexpr int kBands = [] {
+    int bands = 0;
+    for (int tile = 0; tile < kTiles; tile += width_at(tile)) ++bands;
+    return bands;
+  }();
+  static constexpr int first_tile(int band) {
+    int tile = 0;
+    for (int i = 0; i < band; ++i) tile += width_at(tile);
+    return tile;
+  }
+  static constexpr int width(int band) { return width_at(first_tile(band)); }
+  // First dim of the run that row i owns in this band.
+  RF_DEVICE static constexpr int run_start(int band, int i) { return first_tile(band) * TileDims + i * width(band); }
+};
+
+template <bool Condition, class Yes, class No>
+struct Select {
+  using Type = Yes;
+};
+template <class Yes, class No>
+struct Select<false, Yes, No> {
+  using Type = No;
+};
+template <bool Condition, class Yes, class No>
+using SelectType = typename Select<Condition, Yes, No>::Type;
+
+// Calls f(integral_constant-like I) for I in [0, N): indices stay compile-time constants in the body.
+template <int I>
+struct Index {
+  static constexpr int value = I;
+  RF_DEVICE constexpr operator int() const { return I; }
+};
+
+template <int N, int I = 0, class F>
+RF_DEVICE void unrolled(F&& f) {
+  if constexpr (I < N) {
+    f(Index<I>{});
+    unrolled<N, I + 1>(f);
+  }
+}
+
+}  // namespace rocmforge

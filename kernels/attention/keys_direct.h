@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decode's way to the cache: every wave reads its own keys, and what a lane loads (16 bytes at a time) is what its
+// matrix operands need, so K and V pass through neither shared memory nor shuffles. The next tile's K is requested as
+// soon as this one's has been multiplied, and V likewise, so a tile is always under way.
+#pragma once
+
+#include "../matrix/roles.h"
+#include "dims.h"
+#include "schedule.h"
+
+namespace rocmforge {
+
+template <class R, int HeadSize, class Shape>
+class DirectKeys {
+ public:
+  using T = typename R::T;
+  using D = Dims<HeadSize, R::kDims>;
+  struct Shared {};
+
+  static constexpr int kWaveKeys = Shape::kPvGroups * R::kPvKeys;
+  static constexpr int kTileKeys = Shape::kKeyWaves * kWaveKeys;
+  static constexpr int kScoreTiles = kWaveKeys / R::kKeys;
+  static constexpr int kPieces = ceil_div(HeadSize, R::kPieceDims);
+  static constexpr int kSpan = 16;  // cache blocks are multiples of 16 keys, so 16 aligned keys lie together
+  static constexpr int kSpans = kWaveKeys / kSpan;
+  static_assert(R::kKeys <= kSpan, "a lane's key row must lie in a span known at compile time");
+
+  // `seen`: keys that may be read; others, even if the block table names a page for them, may hold NaN.
+  RF_DEVICE DirectKeys(const AttentionArgs& args, int request, int head, KeySpan seen, int key_wave)
+      : args_(args),
+        cache_(static_cast<const T*>(args.cache) + head * args.cache_head_stride),
+        table_(args.block_table + request * args.block_table_stride),
+        row_bytes_(static_cast<uint32_t>(args.cache_token_stride * sizeof(T))),
+        seen_(seen),
+        wave_key_(key_wave * kWaveKeys) {}
+
+  RF_DEVICE void start(int tile, int end) {
+    end_ = end;
+    find_pages(tile);
+    load_keys(tile);
+    load_values(tile);
+    find_pages(tile + 1);
+  }
+
+  RF_DEVICE void wait_keys() {}
+  RF_DEVICE void wait_values() {}
+  RF_DEVICE void finish() {}
+
+  RF_DEVICE void next_keys(int tile) {
+    if (tile < end_) load_keys(tile);
+  }
+
+  RF_DEVICE void next_values(int tile) {
+    if (tile >= end_) return;
+    load_values(tile);
+    find_pages(tile + 1);
+  }
+
+  template <int J>
+  RF_DEVICE void key_operands(typename R::KeyOperand* out) const {
+    RF_UNROLL
+    for (int p = 0; p < kPieces; ++p) {
+      RF_UNROLL
+      for (int i = 0; i < R::kPiece; ++i) out[p * R::kSteps + i / R::kKeyElements][i % R::kKeyElements] = keys_[J][p][i];
+    }
+  }
+
+  template <int G, int Op>
+  RF_DEVICE void value_operands(typename R::KeyOperand* out) const {
+    RF_UNROLL
+    for (int n = 0; n < D::kTiles; ++n) {
+      RF_UNROLL
+      for (int e = 0; e < R::kKeyElements; ++e) out[n][e] = values_[G][Op][e][n];
+    }
+  }
+
+ private:
+  RF_DEVICE int first_key(int tile) const { return tile * kTileKeys + wave_key_; }
+
+  // Start of span i, moved into the range that may be read.
+  RF_DEVICE int span_key(int tile, int i) const {
+    return max(seen_.first & -kSpan, min(first_key(tile) + i * kSpan, seen_.last & -kSpan));
+  }
+
+  RF_DEVICE void find_pages(int tile) {
+    if (tile >= end_) return;
+    RF_UNROLL
+    for (int i = 0; i < kSpans; ++i) {
+      const int key = span_key(tile, i);
+      const int block = divide(key, args_.block_size);
+      const int page = uniform<R::kWave>(table_[block]);
+      span_[i] = cache_ + page * args_.cache_block_stride + (key - block * args_.block_size.value) * args_.cache_token_stride;
+    }
+  }
+
+  RF_DEVICE bool whole(int tile) const {
+    return first_key(tile) >= seen_.first && first_key(tile) + kWaveKeys - 1 <= seen_.last;
+  }
+
+  // Byte offset of a key's row from its span's start; at the ends of the range, that of the nearest key within it.
+  template <bool Whole>
+  RF_DEVICE uint32_t row_offset(int tile, int span, int row) const {
+    if constexpr (!Whole) {
+      const int key = span_key(tile, span);
+      row = max(seen_.first, min(key + row, seen_.last)) - key;
+    }
+    return static_cast<uint32_t>(row) * row_bytes_;
+  }
+
+  template <int N>
+  RF_DEVICE Vec<T, N> load(int span, uint32_t offset) const {
+    return load_vec<T, N>(reinterpret_cast<const T*>(reinterpret_cast<const char*>(span_[span]) + offset));
+  }
+
+  RF_DEVICE void load_keys(int tile) {
+    if (whole(tile)) load_keys<true>(tile);
+    else load_keys<false>(tile);
+  }
+
+  template <bool Whole>
+  RF_DEVICE void load_keys(int tile) {
+    const int l = lane<R::kWave>();
+    unrolled<kScoreTiles>([&](auto j) {
+      constexpr int kSpanOfTile = j * R::kKeys / kSpan;
+      const int row = j * R::kKeys % kSpan + R::operand_row(l);
+      const uint32_t offset = row_offset<Whole>(tile, kSpanOfTile, row);
+      unrolled<kPieces>([&](auto p) {
+        const int dim = (p * R::kGroups + R::group(l)) * R::kPiece;
+        if (HeadSize % R::kPieceDims == 0 || dim < HeadSize)
+          keys_[j][p] = load<R::kPiece>(kSpanOfTile, offset + dim * static_cast<uint32_t>(sizeof(T)));
+        else
+          keys_[j][p] = fill<T, R::kPiece>(T{});
+      });
+    });
+  }
+
+  RF_DEVICE void load_values(int tile) {
+    if (whole(tile)) load_values<true>(tile);
+    else load_values<false>(tile);
+  }
+
+  template <bool Whole>
+  RF_DEVICE void load_values(int tile) {
+    const int l = lane<R::kWave>();
+    unrolled<Shape::kPvGroups>([&](auto g) {
+      unrolled<R::kPvOperands>([&](auto op) {
+        unrolled<R::kKeyElements>([&](auto e) {
+          constexpr int kSpanOfKey = (g * R::kPvKeys + R::template value_key<op, e>(0)) / kSpan;
+          const int row = g * R::kPvKeys + R::template value_key<op, e>(l) - kSpanOfKey * kSpan;
+          const uint32_t offset = row_offset<Whole>(tile, kSpanOfKey, row);
+          unrolled<D::kBands>([&](auto band) {
+            constexpr int kWidth = D::width(band);
+            const uint32_t dim = HeadSize + D::run_start(band, R::operand_row(l));
+            const Vec<T, kWidth> run = load<kWidth>(kSpanOfKey, offset + dim * static_cast<uint32_t>(sizeof(T)));
+            RF_UNROLL
+            for (int i = 0; i < kWidth; ++i) values_[g][op][e][D::first_tile(band) + i] = run[i];
+          });
+        });
+      });
+    });
+  }
+
+  const AttentionArgs& args_;
+  const T* cache_;
+  const int32_t* table_;
+  uint32_t row_bytes_;
+  KeySpan seen_;
+  int wave_key_;
+  int end_ = 0;
+  const T* span_[kSpans];
+  Vec<T, R::kPiece> keys_[kScoreTiles][kPieces];
+  Vec<T, D::kTiles> values_[Shape::kPvGroups][R::kPvOperands][R::kKeyElements];
+};
+
+}  // namespace rocmforge

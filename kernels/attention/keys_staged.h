@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// Prefill's way to the cache: the block's waves share each tile through shared memory. Tiles stay in rows of dims, as in
+// the cache; a lane reads from them the same 16-byte pieces it would read from memory (keys_direct.h). Two buffers and
+// one barrier a tile: whoever passes tile t's barrier knows that everybody has left tile t - 1.
+#pragma once
+
+#include "../matrix/roles.h"
+#include "dims.h"
+#include "schedule.h"
+
+namespace rocmforge {
+
+template <class R, int HeadSize, class Shape>
+class StagedKeys {
+ public:
+  using T = typename R::T;
+  using D = Dims<HeadSize, R::kDims>;
+
+  static constexpr int kTileKeys = Shape::kPvGroups * R::kPvKeys;
+  static_assert(Shape::kKeyWaves == 1);
+  static constexpr int kPieces = ceil_div(HeadSize, R::kPieceDims);
+  static constexpr int kThreads = Shape::kRowWaves * R::kWave;
+  static constexpr int kChunk = 16 / sizeof(T);  // elements a thread moves at once
+  static constexpr int kRowChunks = HeadSize / kChunk;
+  static constexpr int kChunks = kTileKeys * kRowChunks;
+  static constexpr int kPasses = ceil_div(kChunks, kThreads);
+  // Rows are padded so that lanes that read different rows at once hit different banks.
+  static constexpr int kKeyRow = HeadSize + Shape::kKeyPad;
+  static constexpr int kValueRow = HeadSize + Shape::kValuePad;
+
+  struct alignas(16) Shared {
+    T keys[2][kTileKeys][kKeyRow];
+    T values[2][kTileKeys][kValueRow];
+  };
+
+  RF_DEVICE StagedKeys(const AttentionArgs& args, int request, int head, KeySpan seen, int)
+      : args_(args),
+        shared_(shared_memory<Shared>()),
+        cache_(static_cast<const T*>(args.cache) + head * args.cache_head_stride),
+        table_(args.block_table + request * args.block_table_stride),
+        seen_(seen) {}
+
+  RF_DEVICE void start(int tile, int end) {
+    end_ = end;
+    buffer_ = 0;
+    find_rows(tile);
+    fetch();
+    find_rows(tile + 1);
+    store(0);
+  }
+
+  RF_DEVICE void wait_keys() {
+    if constexpr (kAsyncCopy) copy_wait<0>();
+    barrier();
+    if (more_) {
+      if constexpr (kAsyncCopy) copy(buffer_ ^ 1);
+      else fetch();
+    }
+  }
+  RF_DEVICE void wait_values() {}
+  RF_DEVICE void next_keys(int) {}
+
+  RF_DEVICE void next_values(int tile) {
+    if (more_) {
+      store(buffer_ ^ 1);
+      find_rows(tile + 1);
+    }
+    buffer_ ^= 1;
+  }
+
+  RF_DEVICE void finish() { barrier(); }
+
+  template <int J>
+  RF_DEVICE void key_operands(typename R::KeyOperand* out) const {
+    const int l = lane<R::kWave>();
+    const T* const row = shared_.keys[buffer_][J * R::kKeys + R::operand_row(l)];
+    unrolled<kPieces>([&](auto p) {
+      const int dim = (p * R::kGroups + R::group(l)) * R::kPiece;
+      Vec<T, R::kPiece> piece;
+      if (HeadSize % R::kPieceDims == 0 || dim < HeadSize) piece = load_vec<T, R::kPiece>(row + dim);
+      else piece = fill<T, R::kPiece>(T{});
+      RF_UNROLL
+      for (int i = 0; i < R::kPiece; ++i) out[p * R::kSteps + i / R::kKeyElements][i % R::kKeyElements] = piece[i];
+    });
+  }
+
+  template <int G, int Op>
+  RF_DEVICE void value_operands(typename R::KeyOperand* out) const {
+    const int l = lane<R::kWave>();
+    unrolled<R::kKeyElements>([&](auto e) {
+      const T* const row = shared_.values[buffer_][G * R::kPvKeys + R::template value_key<Op, e>(l)];
+      unrolled<D::kBands>([&](auto band) {
+        constexpr int kWidth = D::width(band);
+        const Vec<T, kWidth> run = load_vec<T, kWidth>(row + D::run_start(band, R::operand_row(l)));
+        RF_UNROLL
+        for (int i = 0; i < kWidth; ++i) out[D::first_tile(band) + i][e] = run[i];
+      });
+    });
+  }
+
+ private:
+  // Where this thread's chunks of a tile lie in the cache. Keys outside the range that may be read are replaced by the
+  // nearest one inside: they are masked, but their pages may hold NaN.
+  RF_DEVICE void find_rows(int tile) {
+    more_ = tile < end_;
+    if (!more_) return;
+    RF_UNROLL
+    for (int i = 0; i < kPasses; ++i) {
+      const int chunk = min(thread_index() + i * kThreads, kChunks - 1);
+      const int key = max(seen_.first, min(tile * kTileKeys + chunk / kRowChunks, seen_.last));
+      const int block = divide(key, args_.block_size);
+      source_[i] = cache_ + table_[block] * args_.cache_block_stride +
+                   (key - block * args_.block_size.value) * args_.cache_token_stride + chunk % kRowChunks * kChunk;
+    }
+  }
+
+  // A tile's chunks that this thread moves: f(i, row, column).
+  template <class F>
+  RF_DEVICE static void each_chunk(F&& f) {
+    unrolled<kPasses>([&](auto i) {
+      const int chunk = thread_index() + i * kThreads;
+      if (kChunks % kThreads == 0 || chunk < kChunks) f(i, chunk / kRowChunks, chunk % kRowChunks * kChunk);
+    });
+  }
+
+  RF_DEVICE void copy(int buffer) {
+    each_chunk([&](auto i, int row, int column) {
+      copy_async16(&shared_.keys[buffer][row][column], source_[i]);
+      copy_async16(&shared_.values[buffer][row][column], source_[i] + HeadSize);
+    });
+    copy_commit();
+  }
+
+  RF_DEVICE void fetch() {
+    if constexpr (!kAsyncCopy) {
+      each_chunk([&](auto i, int, int) {
+        held_keys_[i] = load_vec<T, kChunk>(source_[i]);
+        held_values_[i] = load_vec<T, kChunk>(source_[i] + HeadSize);
+      });
+    }
+  }
+
+  RF_DEVICE void store(int buffer) {
+    if constexpr (!kAsyncCopy) {
+      each_chunk([&](auto i, int row, int column) {
+        store_vec(&shared_.keys[buffer][row][column], held_keys_[i]);
+        store_vec(&shared_.values[buffer][row][column], held_values_[i]);
+      });
+    }
+  }
+
+  const AttentionArgs& args_;
+  Shared& shared_;
+  const T* cache_;
+  const int32_t* table_;
+  KeySpan seen_;
+  int end_ = 0, buffer_ = 0;
+  bool more_ = false;  // source_ names a tile still to be moved
+  const T* source_[kPasses];
+  Vec<T, kChunk> held_keys_[kPasses], held_values_[kPasses];
+};
+
+}  // namespace rocmforge

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes the plans of schedule.h on the device, once per step: lengths never travel to the host. One block per class.
+#pragma once
+
+#include "schedule.h"
+
+namespace rocmforge {
+
+struct MakePlan {
+  using Args = PlanArgs;
+  // The CPU target runs lanes one by one, so fewer of them scan the same list with less switching.
+  static constexpr int kThreads = kHostTarget ? 16 : 256;
+  struct Shared {
+    int32_t sums[2][kThreads];
+  };
+  static constexpr LaunchConfig kConfig{.wave = 1, .threads = kThreads, .shared_bytes = sizeof(Shared)};
+
+  RF_DEVICE static void run(const Args& args) {
+    const PlanClass& cls = args.classes[block_index(0)];
+    int32_t* const starts = cls.plan + Plan::kHeader;
+    int32_t* const blocks = cls.plan + Plan::blocks_at(cls.workgroups);
+    const int row_blocks = list_row_blocks(args, cls, blocks);
+    const int tiles = sum_tiles(cls, blocks, row_blocks);
+    const int64_t all_tiles = static_cast<int64_t>(tiles) * args.kv_heads;
+    const int used = static_cast<int>(min<int64_t>(cls.workgroups, all_tiles));
+    if (thread_index() == 0) {
+      cls.plan[0] = row_blocks;
+      cls.plan[1] = tiles;
+      cls.plan[2] = used;
+      cls.plan[3] = Plan::blocks_at(cls.workgroups);
+    }
+    for (int w = thread_index(); w < used; w += kThreads)
+      starts[w] = last_at_most(blocks + 3, 4, row_blocks, static_cast<int>(cut(all_tiles, used, w) % tiles));
+  }
+
+ private:
+  // Writes request, first row and first tile of every row block, and its number of tiles where its prefix will be.
+  RF_DEVICE static int list_row_blocks(const Args& args, const PlanClass& cls, int32_t* blocks) {
+    int listed = 0;
+    for (int base = 0; base < args.requests; base += kThreads) {
+      const int request = base + thread_index();
+      const int count = request < args.requests ? ceil_div(class_rows(args, cls, request), cls.block_rows) : 0;
+      int total;
+      const int before = listed + exclusive_scan(count, total);
+      if (request < args.requests) cls.first_block[request] = before;
+      listed += total;
+    }
+    barrier();
+    listed = min(listed, cls.capacity);
+    for (int i = thread_index(); i < listed; i += kThreads) {
+      const int request = last_at_most(cls.first_block, 1, args.requests, i);
+      const int query_len = args.query_start[request + 1] - args.query_start[request];
+      const int first_row = (i - cls.first_block[request]) * cls.block_rows;
+      const int last_row = min(first_row + cls.block_rows, query_len * args.group) - 1;
+      const KeySpan keys = key_span(first_row / args.group, last_row / args.group, query_len, args.seq_lens[request],
+                                    args.window);
+      const int first_tile = keys.first / cls.tile_keys;
+      const Vec<int32_t, 4> block{{request, first_row, first_tile, keys.last / cls.tile_keys + 1 - first_tile}};
+      store_vec(blocks + 4 * i, block);
+    }
+    barrier();
+    return listed;
+  }
+
+  // Packed rows of a request if it is of this class, else 0.
+  RF_DEVICE static int class_rows(const Args& args, const PlanClass& cls, int request) {
+    const int rows = (args.query_start[request + 1] - args.query_start[request]) * args.group;
+    return rows >= cls.min_rows && rows <= cls.max_rows && args.seq_lens[request] > 0 ? rows : 0;
+  }
+
+  // Turns tiles per row block into prefixes and writes the end mark; returns the sum.
+  RF_DEVICE static int sum_tiles(const PlanClass& cls, int32_t* blocks, int row_blocks) {
+    int sum = 0;
+    for (int base = 0; base < row_blocks; base += kThreads) {
+      const int i = base + thread_index();
+      int total;
+      const int before = sum + exclusive_scan(i < row_blocks ? blocks[4 * i + 3] : 0, total);
+      if (i < row_blocks) blocks[4 * i + 3] = before;
+      sum += total;
+    }
+    if (thread_index() == 0) blocks[4 * row_blocks + 3] = sum;
+    barrier();
+    return sum;
+  }
+
+  // Last i in [0, count) with list[i * stride] <= value, in a list that rises from at most `value`.
+  RF_DEVICE static int last_at_most(const int32_t* list, int stride, int count, int value) {
+    int low = 0, high = count;
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      if (list[middle * stride] <= value) low = middle;
+      else high = middle;
+    }
+    return low;
+  }
+
+  RF_DEVICE static int exclusive_scan(int value, int& total) {
+    Shared& shared = shared_memory<Shared>();
+    const int t = thread_index();
+    int turn = 0;
+    shared.sums[0][t] = value;
+    barrier();
+    for (int step = 1; step < kThreads; step *= 2, turn ^= 1) {
+      shared.sums[turn ^ 1][t] = shared.sums[turn][t] + (t >= step ? shared.sums[turn][t - step] : 0);
+      barrier();
+    }
+    const int inclusive = shared.sums[turn][t];
+    total = shared.sums[turn][kThreads - 1];
+    barrier();
+    return inclusive - value;
+  }
+};
+
+}  // namespace rocmforge

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// CDNA 2 and later: v_mfma_f32_32x32x8_{bf16_1k,f16}, 32 clocks: twice the work per operand register of the 16x16 form.
+// Layout: AMD matrix instruction calculator.
+#pragma once
+
+#include "mma.h"
+
+namespace rocmforge {
+
+template <class T>
+struct Mfma32x32x8 {
+  using Element = T;
+  static constexpr int kWave = 64, kM = 32, kN = 32, kK = 8, kA = 4, kB = 4, kC = 16;
+  static constexpr bool kKeysOnRows = true, kHalfExchange = false;
+  static constexpr int kStats = 1;
+
+  RF_DEVICE static constexpr int a_row(int l, int) { return l % 32; }
+  RF_DEVICE static constexpr int a_k(int l, int e) { return 4 * (l / 32) + e; }
+  RF_DEVICE static constexpr int b_k(int l, int e) { return 4 * (l / 32) + e; }
+  RF_DEVICE static constexpr int b_col(int l, int) { return l % 32; }
+  RF_DEVICE static constexpr int c_row(int l, int r) { return 8 * (r / 4) + 4 * (l / 32) + r % 4; }
+  RF_DEVICE static constexpr int c_col(int l, int) { return l % 32; }
+  RF_DEVICE static constexpr int stat(int) { return 0; }
+  RF_DEVICE static constexpr int k_group(int l) { return l / 32; }
+  RF_DEVICE static constexpr int query_element(int i) { return i; }
+
+#if defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__)
+  using A = Vec<T, kA>;
+  using C = Vec<float, kC>;
+  RF_DEVICE static C mma(const A& a, const A& b, const C& c) {
+    using F16 = float __attribute__((ext_vector_type(16)));
+    using S4 = short __attribute__((ext_vector_type(4)));
+    using H4 = _Float16 __attribute__((ext_vector_type(4)));
+    const F16 acc = __builtin_bit_cast(F16, c);
+    if constexpr (__is_same(T, bf16)) {
+      return __builtin_bit_cast(C, __builtin_amdgcn_mfma_f32_32x32x8bf16_1k(
+                                       __builtin_bit_cast(S4, a), __builtin_bit_cast(S4, b), acc, 0, 0, 0));
+    } else {
+      return __builtin_bit_cast(C, __builtin_amdgcn_mfma_f32_32x32x8f16(
+                                       __builtin_bit_cast(H4, a), __builtin_bit_cast(H4, b), acc, 0, 0, 0));
+    }
+  }
+#endif
+};
+
+}  // namespace rocmforge
