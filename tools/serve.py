@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -87,7 +88,7 @@ class Answer:
 class Server:
     """A `vllm serve` process, its log and its HTTP interface."""
 
-    def __init__(self, model: str, port: int, arguments: list[str]) -> None:
+    def __init__(self, model: str, port: int, arguments: list[str], log: pathlib.Path = LOG) -> None:
         self.name = pathlib.Path(model).name if pathlib.Path(model).exists() else model
         self.url = f"http://127.0.0.1:{port}"
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
@@ -103,37 +104,46 @@ class Server:
             environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
             command += ["--enforce-eager"]
         command += arguments
-        LOG.parent.mkdir(parents=True, exist_ok=True)
-        shown = " ".join(["vllm", *command[3:]])
-        say(f"{shown}\n[serve] log: {LOG.relative_to(ROOT)}")
-        self.log = LOG.open("w+")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        say(f"{' '.join(['vllm', *command[3:]])}\n[serve] log: {log}")
+        self.log_path = log
+        self.log = log.open("w")
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env=environment,
                                         start_new_session=True)
 
     def last_lines(self, count: int) -> list[str]:
         """The end of the server's log."""
-        return LOG.read_text(errors="replace").splitlines()[-count:]
+        return self.log_path.read_text(errors="replace").splitlines()[-count:]
 
     def wait_until_ready(self) -> None:
-        """Show the last log line every two seconds until the server answers; SystemExit when it ends before that."""
-        start, shown = time.monotonic(), 0.0
+        """Show the log's last line as it changes until the server answers; SystemExit when it ends before that."""
+        start, shown, last = time.monotonic(), 0.0, ""
         while True:
             if self.process.poll() is not None:
-                print("\n".join(self.last_lines(60)))
-                raise SystemExit(f"[serve] the server ended with {self.process.returncode} before it was ready")
+                print("\n".join(self.last_lines(40)))
+                for cause in self.causes():
+                    say(cause)
+                raise SystemExit(f"[serve] the server ended with {self.process.returncode} before it was ready; "
+                                 f"its log: {self.log_path}")
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=2):
                     say(f"ready after {time.monotonic() - start:.1f} s")
                     break
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.2)
-            if time.monotonic() - shown > 2:
-                shown = time.monotonic()
-                line = "".join(self.last_lines(1)).strip()
-                say(f"starting, {shown - start:.0f} s: {line[:140]}")
+            line = "".join(self.last_lines(1)).strip()[:140]
+            quiet = time.monotonic() - shown
+            if (line != last and quiet > 1) or quiet > 10:
+                shown, last = time.monotonic(), line
+                say(f"starting, {shown - start:.0f} s: {line}")
         for line in self.last_lines(1000):
-            if "rocmforge " in line and "INFO" in line and "target" in line:
+            if "] rocmforge " in line:
                 say(line.split("] ", 1)[-1])
+
+    def causes(self) -> list[str]:
+        """The errors in the log, each once, without those that only say that another process failed."""
+        errors = re.findall(r"(?m)((?:\w+\.)*\w+(?:Error|Exception): .+)$", self.log_path.read_text(errors="replace"))
+        return [error for error in dict.fromkeys(errors) if "See root cause" not in error]
 
     def launches(self) -> dict[str, int]:
         """Kernel launches of all workers so far."""
@@ -265,7 +275,7 @@ def main() -> int:
 
 def follow(server: Server) -> None:
     """Copy the server's log to the terminal from here on, in the background."""
-    reader = LOG.open(errors="replace")
+    reader = server.log_path.open(errors="replace")
     reader.seek(0, os.SEEK_END)
 
     def copy() -> None:

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every operation against its reference on this machine's device, and the memory bandwidth that decoding reaches.
+
+Small enough for a minute on any GPU. A case passes when its largest error is at most twice that of the same computation
+done naively in the same dtype, when it wrote nothing it should not have, and when a kernel was launched for it.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+import rocmforge_plugin
+from rocmforge_plugin import ops, reference
+from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+
+BLOCK = 16
+
+
+@dataclass
+class Case:
+    """One check: `run` returns (what came out, what should have, what doing it naively gives)."""
+
+    name: str
+    run: Callable[[], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+@dataclass
+class Batch:
+    """A paged batch whose unused slots hold NaN."""
+
+    query: torch.Tensor
+    cache: torch.Tensor
+    block_table: torch.Tensor
+    seq_lens: torch.Tensor
+    query_start_loc: torch.Tensor
+
+    def arguments(self) -> tuple[torch.Tensor, ...]:
+        """As the operation and its reference take them."""
+        return self.query, self.cache, self.block_table, self.seq_lens, self.query_start_loc
+
+
+def make_batch(requests: list[tuple[int, int]], heads: int, kv_heads: int, head_size: int, dtype: torch.dtype,
+               device: torch.device, seed: int = 0) -> Batch:
+    """A batch of (query length, context length with the queries) requests on pages in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    pages = [-(-length // BLOCK) for _, length in requests]
+    order = torch.randperm(sum(pages) + 1, generator=generator).tolist()
+    cache = torch.full((len(order), kv_heads, BLOCK, 2 * head_size), float("nan"), dtype=dtype)
+    table = torch.zeros(len(requests), max(pages), dtype=torch.int32)
+    for row, (_, length) in enumerate(requests):
+        for page in range(pages[row]):
+            block = order.pop()
+            table[row, page] = block
+            filled = min(BLOCK, length - page * BLOCK)
+            cache[block, :, :filled] = torch.randn(kv_heads, filled, 2 * head_size, generator=generator).to(dtype)
+    starts = torch.tensor([0, *(query for query, _ in requests)]).cumsum(0).to(torch.int32)
+    query = torch.randn(int(starts[-1]), heads, head_size, generator=generator).to(dtype)
+    lengths = torch.tensor([length for _, length in requests], dtype=torch.int32)
+    return Batch(*(part.to(device) for part in (query, cache, table, lengths, starts)))
+
+
+def prepare(batch: Batch, *, window: int = 0, sinks: torch.Tensor | None = None) -> Callable[[], torch.Tensor]:
+    """Plan the batch once; the function returned runs attention into an output that held NaN before."""
+    tokens, heads, head_size = batch.query.shape
+    longest = int((batch.query_start_loc[1:] - batch.query_start_loc[:-1]).max())
+    planner = AttentionPlanner(num_heads=heads, num_kv_heads=batch.cache.shape[1], head_size=head_size,
+                               dtype=batch.query.dtype, device=batch.query.device, max_num_reqs=len(batch.seq_lens),
+                               max_num_tokens=tokens, window=window)
+    plan = planner.plan(batch.query_start_loc, batch.seq_lens, longest, tokens)
+    out = torch.full_like(batch.query, float("nan"))
+
+    def attend() -> torch.Tensor:
+        paged_attention(*batch.arguments(), max_query_len=longest, scale=head_size**-0.5, out=out, window=window,
+                        sinks=sinks, plan=plan)
+        return out
+
+    return attend
+
+
+def _attention(requests: list[tuple[int, int]], heads: int, kv_heads: int, head_size: int, dtype: torch.dtype,
+               device: torch.device, window: int = 0, sinks: bool = False) -> Callable[[], tuple[torch.Tensor, ...]]:
+    def run() -> tuple[torch.Tensor, ...]:
+        batch = make_batch(requests, heads, kv_heads, head_size, dtype, device)
+        sink = torch.linspace(-2, 2, heads, device=device) if sinks else None
+        known = {"scale": head_size**-0.5, "window": window, "sinks": sink}
+        return (prepare(batch, window=window, sinks=sink)(),
+                reference.paged_attention_reference(*batch.arguments(), **known),
+                reference.paged_attention_naive(*batch.arguments(), **known))
+
+    return run
+
+
+def _mask(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+    scores = torch.randn(2, 3, 17, 50, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+    expected = reference.causal_mask(scores, 33)
+    return ops.causal_mask(scores.clone(), 33), expected, expected
+
+
+def _rotary(dtype: torch.dtype, device: torch.device, interleaved: bool) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(2)
+    query = torch.randn(33, 8 * 128, generator=generator).to(device, dtype)
+    angles = torch.arange(512)[:, None] * 10000.0 ** (-torch.arange(32) / 32)
+    table = torch.cat((angles.cos(), angles.sin()), dim=1).to(device, dtype)
+    positions = torch.randint(0, 512, (33,), generator=generator).to(device)
+    known = {"head_size": 128, "interleaved": interleaved}
+    exact = reference.rotary(positions, query, table, **known)
+    naive = reference.rotary(positions, query, table, compute=dtype, **known)
+    out = query.clone()
+    ops.rotary(positions, out, None, table, **known)
+    return out, exact, naive
+
+
+def _kv_write(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(3)
+    key, value = (torch.randn(20, 2, 128, generator=generator).to(device, dtype) for _ in range(2))
+    slots = torch.randperm(6 * BLOCK, generator=generator)[:20]
+    slots[[3, 11]] = -1
+    cache = torch.full((6, 2, BLOCK, 256), 7.0, device=device, dtype=dtype)
+    expected = reference.kv_write(key, value, cache, slots)
+    ops.kv_write(key, value, cache, slots.to(device))
+    return cache, expected, expected
+
+
+def cases(device: torch.device) -> Iterator[Case]:
+    """Every check of this device's dtypes."""
+    dtypes = [torch.bfloat16, torch.float16] + ([torch.float32] if device.type == "cpu" else [])
+    for dtype in dtypes:
+        short = str(dtype).removeprefix("torch.")
+        yield Case(f"causal mask {short}", lambda d=dtype: _mask(d, device))
+        for interleaved in (False, True):
+            pairs = "GPT-J" if interleaved else "NeoX"
+            yield Case(f"rotary {pairs} {short}", lambda d=dtype, i=interleaved: _rotary(d, device, i))
+        yield Case(f"KV write {short}", lambda d=dtype: _kv_write(d, device))
+        for head_size, heads, kv_heads in ((64, 8, 8), (80, 4, 2), (96, 6, 2), (128, 32, 2), (128, 12, 1), (192, 4, 4),
+                                           (256, 4, 2)):
+            shape = f"{heads}/{kv_heads} x {head_size} {short}"
+            fixed = (heads, kv_heads, head_size, dtype, device)
+            yield Case(f"attention decode {shape}", _attention([(1, n) for n in (1, 15, 16, 17, 300)], *fixed))
+            yield Case(f"attention prefill {shape}", _attention([(33, 33), (70, 70)], *fixed))
+            yield Case(f"attention mixed {shape}", _attention([(1, 70), (40, 100), (1, 1), (3, 50)], *fixed))
+        fixed = (8, 2, 64, dtype, device)
+        yield Case(f"attention window {short}", _attention([(1, 200), (40, 100)], *fixed, window=50))
+        yield Case(f"attention sinks {short}", _attention([(1, 200), (40, 100)], *fixed, sinks=True))
+
+
+def check(case: Case) -> str | None:
+    """What is wrong with a case, None when it passes."""
+    before = sum(rocmforge_plugin.launches().values())
+    out, exact, naive = case.run()
+    if sum(rocmforge_plugin.launches().values()) == before:
+        return "no kernel was launched"
+    out, exact, naive = (part.double() for part in (out, exact, naive))
+    same = out == exact  # infinities of a mask, and whatever else is exact
+    error = (out - exact).abs().masked_fill(same, 0)
+    bound = 2 * (naive - exact).abs().masked_fill(naive == exact, 0).max() + 1e-5
+    # A NaN is not at most the bound.
+    if not bool(error.max() <= bound):
+        return f"largest error {error.max():.3g}, allowed {bound:.3g}"
+    return None
+
+
+def decode_bandwidth(device: torch.device) -> tuple[float, float]:
+    """GB/s of keys and values that a decode step reads, and of a plain copy, both as the best of several runs."""
+    requests, length = ([(1, 1024)] * 4, 1024) if device.type == "cpu" else ([(1, 8192)] * 16, 8192)
+    heads, kv_heads, head_size = 32, 2, 128
+    blocks = len(requests) * length // BLOCK
+    cache = torch.randn(blocks, kv_heads, BLOCK, 2 * head_size, device=device).to(torch.bfloat16)
+    batch = Batch(
+        torch.randn(len(requests), heads, head_size, device=device).to(torch.bfloat16), cache,
+        torch.randperm(blocks, device=device).to(torch.int32).view(len(requests), -1),
+        torch.full((len(requests),), length, dtype=torch.int32, device=device),
+        torch.arange(len(requests) + 1, dtype=torch.int32, device=device))
+    copied = torch.empty_like(cache)
+    size = cache.numel() * cache.element_size()
+    return (size / best_seconds(prepare(batch), device) / 1e9,
+            2 * size / best_seconds(lambda: copied.copy_(cache), device) / 1e9)
+
+
+def best_seconds(run: Callable[[], object], device: torch.device, times: int = 20) -> float:
+    """Shortest time of `run`, on the device's clock where it has one."""
+    run()
+    best = float("inf")
+    for _ in range(times):
+        if device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            best = min(best, start.elapsed_time(end) / 1e3)
+        else:
+            begin = time.perf_counter()
+            run()
+            best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def run(device: torch.device, say: Callable[[str], None] = print) -> int:
+    """Run everything, print one line a case; the number of cases that failed."""
+    say(rocmforge_plugin.summary(device))
+    failed = total = 0
+    for case in cases(device):
+        total += 1
+        wrong = check(case)
+        failed += wrong is not None
+        say(f"{'ok  ' if wrong is None else 'FAIL'} {case.name}{'' if wrong is None else ': ' + wrong}")
+    reached, copy = decode_bandwidth(device)
+    say(f"decode reads keys and values at {reached:.1f} GB/s; a plain copy moves {copy:.1f} GB/s")
+    say(f"{total - failed} of {total} cases passed")
+    return failed
