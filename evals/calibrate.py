@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure what the verdict's limits rest on: the noise between correct backends, and what planted faults look like.
+
+    python evals/calibrate.py run --dtype float32 --out build/calibration
+    python evals/calibrate.py run --dtype bfloat16 --out build/calibration
+    python evals/calibrate.py table --out build/calibration > evals/CALIBRATION.md
+
+The faults are those of the test-only plugin in tests/evals/plugin; `run` does the reference first, in a process where
+that plugin is off, then everything else in one engine whose attention is switched from run to run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = ROOT / "tests" / "evals" / "plugin"
+sys.path[:0] = [str(ROOT), str(PLUGIN)]
+
+from rocmforge_plugin.evaluate import documents, session  # noqa: E402
+from rocmforge_plugin.evaluate.records import Run  # noqa: E402
+
+#: The scored tasks; generation adds seconds and, as the research notes say, little evidence.
+TASKS = ["rocmforge_text", "rocmforge_copy_score", "rocmforge_recall_score"]
+SEEDS = (20, 21, 22, 23, 24)
+PHASES = ("prefill", "decode", "both")
+
+
+def plan(size: str, model: str) -> session.Plan:
+    """What a calibration run does."""
+    return session.Plan(model=model, tasks=TASKS, folder=str(ROOT / "evals" / "tasks"), about={"size": size},
+                        engine={"max_model_len": 2304})
+
+
+def measure(engine: session.Session, size: str, seed: int, path: Path, order: int | None = None) -> None:
+    """One run on the data of `seed`, with the requests in the order of `order`; kept at `path`."""
+    if path.exists():
+        return
+    engine.plan.about = {"size": size, "seed": seed}
+    engine.model.order = order
+    engine.model.scored.prompts.clear()
+    engine.run(documents.forced(size, seed)).save(path)
+    print(path.name, flush=True)
+
+
+def reference(args: argparse.Namespace) -> None:
+    """CPU_ATTN on every seed, and once more in another order."""
+    engine = session.Session(plan(args.size, args.model), "CPU_ATTN", args.dtype, f"reference {args.dtype}")
+    for seed in SEEDS[: args.seeds]:
+        measure(engine, args.size, seed, args.out / f"reference.{args.dtype}.{seed}.json.gz")
+        measure(engine, args.size, seed, args.out / f"clean.{args.dtype}.{seed}.shuffled.json.gz", order=seed)
+
+
+def planted(args: argparse.Namespace) -> None:
+    """The torch attention: clean variants on every seed, then every fault in every phase on the first."""
+    os.environ["ROCMFORGE_BROKEN"] = "none:both"
+    engine = session.Session(plan(args.size, args.model), "CPU_ATTN", args.dtype, f"planted {args.dtype}")
+    import rocmforge_broken as broken
+
+    if broken.__name__ not in engine.selected():
+        raise SystemExit(f"the test plugin is not in use: {engine.selected()}")
+    for seed in SEEDS[: args.seeds]:
+        for variant in broken.CLEAN:
+            broken.state.fault, broken.state.phase = variant, "both"
+            measure(engine, args.size, seed, args.out / f"clean.{args.dtype}.{seed}.{variant}.json.gz", order=seed)
+    for fault in args.faults or (*broken.ATTENTION_FAULTS, *broken.ROTARY_FAULTS):
+        for phase in PHASES:
+            broken.state.fault, broken.state.phase = fault, phase
+            measure(engine, args.size, SEEDS[0], args.out / f"fault.{args.dtype}.{fault}.{phase}.json.gz")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Reference and planted runs of one dtype, each in a process of its own."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join([str(PLUGIN), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    for part, plugins in (("reference", ""), ("planted", "rocmforge_broken")):
+        command = [sys.executable, __file__, part, *sys.argv[2:]]
+        subprocess.run(command, check=True, env={**os.environ, "VLLM_PLUGINS": plugins, "PYTHONPATH": path})
+
+
+def table(args: argparse.Namespace) -> None:
+    """Markdown of every run kept under --out, with the verdict the rule gives it."""
+    from rocmforge_plugin.evaluate import rule
+
+    truth = {seed: Run.load(args.out / f"reference.float32.{seed}.json.gz") for seed in SEEDS[: args.seeds]}
+    failed, missed, clean = [], [], 0
+    print("| run | dtype | mean, prefill | mean, decode | error / floor, prefill | error / floor, decode | verdict |")
+    print("|---|---|---|---|---|---|---|")
+    for path in sorted(args.out.glob("*.json.gz"), key=lambda p: (p.name.split(".")[0] == "fault", p.name)):
+        kind, dtype, *rest = path.name.removesuffix(".json.gz").split(".")
+        if kind == "reference":
+            continue
+        seed = int(rest[0]) if kind == "clean" else SEEDS[0]
+        base = Run.load(args.out / f"reference.{dtype}.{seed}.json.gz")
+        judged = rule.judge(base, Run.load(path), truth[seed] if dtype != "float32" else None, launches=False)
+        rows = {one.name: one for one in judged.kinds}
+        cells = [f"{rows[kind].mean:.1e}" for kind in ("prefill", "decode")]
+        cells += ["" if (one := rows[kind]).floor is None else f"{one.error / one.floor:.2f}"
+                  for kind in ("prefill", "decode")]
+        print(f"| {kind} {' '.join(rest)} | {dtype} | {' | '.join(cells)} | {'same' if judged.same else 'different'} |")
+        clean += kind == "clean"
+        if kind == "clean" and not judged.same:
+            failed.append(path.name)
+        if kind == "fault" and judged.same:
+            missed.append(path.name)
+    print(f"\nClean runs failed: {len(failed)} of {clean}. Faults missed: {', '.join(missed) or 'none'}.")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("run", "reference", "planted", "table"))
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--size", default="short")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--faults", nargs="*")
+    parser.add_argument("--model", default=str(ROOT / "evals" / "checkpoints" / "glm4-tiny"))
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "calibration")
+    args = parser.parse_args()
+    {"run": run, "reference": reference, "planted": planted, "table": table}[args.part](args)
+
+
+if __name__ == "__main__":
+    main()
