@@ -10,11 +10,12 @@ from vllm.v1.attention.backend import AttentionImpl, AttentionType
 from rocmforge_plugin.ops.attention import paged_attention
 from rocmforge_plugin.ops.kv_cache import kv_write
 from rocmforge_plugin.vllm import eligibility
+from rocmforge_plugin.vllm.fused import CacheUpdates
 from rocmforge_plugin.vllm.metadata import PlanKey, RocmForgeMetadata
 from rocmforge_plugin.vllm.target import target
 
 
-class RocmForgeImpl(AttentionImpl[RocmForgeMetadata]):
+class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
     """Paged attention of one layer; the arguments are positional in the order vLLM passes them."""
 
     def __init__(self, num_heads: int, head_size: int, scale: float, num_kv_heads: int | None = None,
