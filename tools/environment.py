@@ -254,8 +254,10 @@ def environment() -> str:
         if not base["vllm"]:
             stop(f"VLLM_PYTHON={chosen} has no vLLM")
         return overlay(base)
+    if pathlib.Path(sys.prefix) == OVERLAY:
+        return sys.executable
     here = probe(sys.executable)
-    if here["vllm"] and pathlib.Path(sys.prefix) not in (OWN, OVERLAY):
+    if here["vllm"] and pathlib.Path(sys.prefix) != OWN:
         return overlay(here)
     return own_environment()
 

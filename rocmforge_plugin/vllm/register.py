@@ -2,8 +2,6 @@
 """The two vLLM entry points. vLLM calls them in every process, the general one possibly more than once."""
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from typing import Any
 
 from rocmforge_plugin import __version__
@@ -78,9 +76,10 @@ def register() -> None:
     check_version()
     backend_member()
     adopt_cpu_platform()
-    for part in ("position", "models"):
-        if importlib.util.find_spec(f"rocmforge_plugin.vllm.{part}"):
-            importlib.import_module(f"rocmforge_plugin.vllm.{part}").register()
+    from rocmforge_plugin.vllm import models, position
+
+    position.register()
+    models.register()
 
 
 def platform() -> str | None:

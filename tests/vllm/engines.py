@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the same requests through vLLM with two attention backends, in this process, and return all that matters."""
+"""Run the same requests through vLLM twice, with rocmforge here and without any of it in another process."""
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -65,12 +67,14 @@ def engine(model: str, backend: str, dtype: str, **settings: Any) -> Iterator[An
     # The CPU worker binds the process to cores of its choice, and puts a function that does nothing here.
     set_threads, threads, cores = torch.set_num_threads, torch.get_num_threads(), os.sched_getaffinity(0)
     gc.freeze()  # vLLM collects garbage several times when it ends; what is here now stays anyway
-    llm = LLM(model, dtype=dtype, attention_backend=backend, trust_remote_code=False, **(defaults | settings))
-    rocmforge_plugin.reset_launches()
+    llm = None
     try:
+        llm = LLM(model, **({"dtype": dtype, "attention_backend": backend} | defaults | settings))
+        rocmforge_plugin.reset_launches()
         yield llm
     finally:
-        llm.llm_engine.engine_core.shutdown()
+        if llm is not None:
+            llm.llm_engine.engine_core.shutdown()
         del llm
         cleanup_dist_env_and_memory()
         os.sched_setaffinity(0, cores)
@@ -105,11 +109,60 @@ def score(llm: Any, tokens: list[list[int]]) -> list[list[float]]:
             for row, result in zip(tokens, results)]
 
 
-def launched(*beginnings: str) -> int:
-    """Launches of the kernels whose names begin so, since the engine was ready."""
-    return sum(count for name, count in rocmforge_plugin.launches().items() if name.startswith(beginnings))
-
-
 def metric(llm: Any, name: str) -> float:
     """A counter of vLLM's own."""
     return sum(one.value for one in llm.get_metrics() if one.name == name)
+
+
+class Run(NamedTuple):
+    """What a workload returned, and the launches it made by kernel."""
+
+    result: Any
+    launches: dict[str, int]
+
+    def ran(self, part: str) -> int:
+        """Launches of the kernels with `part` in their names."""
+        return sum(count for name, count in self.launches.items() if part in name)
+
+
+def run(model: str, backend: str | None, dtype: str, workload: Callable[[Any], Any], settings: dict[str, Any]) -> Run:
+    """`workload(llm)` on an engine made for it."""
+    with engine(model, backend, dtype, **settings) as llm:
+        result = workload(llm)
+        return Run(result, {name: count for name, count in rocmforge_plugin.launches().items() if count})
+
+
+def run_ours(model: str, workload: Callable[[Any], Any], dtype: str = "float32", **settings: Any) -> Run:
+    """With rocmforge, in this process; every kind of kernel that a layer needs must have run."""
+    ours = run(model, "rocmforge", dtype, workload, settings)
+    assert ours.ran("attention") > 0 and ours.ran("kv_write") > 0, ours.launches
+    return ours
+
+
+class Reference:
+    """A process in which vLLM's own attention, position layers and model classes run, beside this one."""
+
+    def __init__(self) -> None:
+        before = os.environ.get("ROCMFORGE_POSITION")
+        os.environ["ROCMFORGE_POSITION"] = "0"
+        try:
+            self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            self.pool.submit(os.getpid).result()  # the process starts here, with that environment
+        finally:
+            if before is None:
+                del os.environ["ROCMFORGE_POSITION"]
+            else:
+                os.environ["ROCMFORGE_POSITION"] = before
+
+    def start(self, model: str, workload: Callable[[Any], Any], dtype: str = "float32", **settings: Any) -> Any:
+        """A future of the run; `workload` must be a function of a module."""
+        return self.pool.submit(run, model, "CPU_ATTN", dtype, workload, settings)
+
+    def both(self, model: str, workload: Callable[[Any], Any], dtype: str = "float32",
+             own_settings: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, Run]:
+        """The workload with rocmforge (with `own_settings` besides) and without, at the same time."""
+        future = self.start(model, workload, dtype, **settings)
+        ours = run_ours(model, workload, dtype, **(settings | (own_settings or {})))
+        theirs = future.result()
+        assert theirs.launches == {}, "the reference ran rocmforge's kernels"
+        return ours, theirs
