@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--apply-chat-template", action="store_true")
     made.add_argument("--engine", action="append", default=[], metavar="KEY=VALUE",
                       help="argument of vLLM's LLM, JSON or text; repeatable (tensor_parallel_size=2)")
+    made.add_argument("--candidate-env", action="append", default=[], metavar="KEY=VALUE",
+                      help="environment variable of the candidate's process alone; repeatable")
     made.add_argument("--url", help="candidate: a running `vllm serve`, http://host:port, through local-completions")
     made.add_argument("--reference-url", help="reference: a running `vllm serve` as well")
     made.add_argument("--out", type=Path, default=Path("build/eval"), help="folder of the report (default: %(default)s)")
@@ -119,7 +120,8 @@ class Jobs:
     plan: Plan
     folder: Path
 
-    def run(self, name: str, backend: str, dtype: str, url: str | None = None, forced_from: str | None = None) -> Run:
+    def run(self, name: str, backend: str, dtype: str, url: str | None = None, forced_from: str | None = None,
+            more: dict[str, str] | None = None) -> Run:
         """One run. Raises Stopped with the worker's last words when it fails."""
         out, log = self.folder / f"{name}.json.gz", self.folder / f"{name}.log"
         label = f"{name.split('.')[0]} {dtype}"
@@ -127,7 +129,7 @@ class Jobs:
                "out": str(out), "forced_from": forced_from}
         path = self.folder / f"{name}.job.json"
         path.write_text(json.dumps(job), encoding="utf-8")
-        environment = dict(os.environ)
+        environment = {**os.environ, **(more or {})}
         if backend.lower() != "rocmforge" and not url:
             environment["VLLM_PLUGINS"] = without_rocmforge()
         if Path(self.plan.model).is_dir() and self.plan.forced is not None:
@@ -176,12 +178,16 @@ def legs(args: argparse.Namespace, jobs: Jobs) -> list[report.Leg]:
     exact: Run | None = None
     found = []
     if "float32" not in dtypes and not args.no_floor and not args.reference_url:
-        exact = jobs.run("exact.float32", args.reference, "float32")
+        try:
+            exact = jobs.run("exact.float32", args.reference, "float32")
+        except Stopped as stop:
+            print(f"  no float32 reference, so 16-bit types are judged by fixed limits alone: {stop}", flush=True)
     for dtype in sorted(dtypes, key=lambda name: name != "float32"):
         reference = jobs.run(f"reference.{dtype}", args.reference, dtype, args.reference_url)
         exact = reference if dtype == "float32" else exact
         forced_from = str(jobs.folder / f"reference.{dtype}.json.gz")
-        candidate = jobs.run(f"candidate.{dtype}", args.candidate, dtype, args.url, forced_from)
+        more = dict(pair.partition("=")[::2] for pair in args.candidate_env)
+        candidate = jobs.run(f"candidate.{dtype}", args.candidate, dtype, args.url, forced_from, more)
         judged = rule.judge(reference, candidate, exact if dtype != "float32" else None)
         judged.undecided += candidate.about.get("notes", [])
         found.append(report.Leg(reference, candidate, judged))
@@ -201,11 +207,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_tools()
         plan = make_plan(args)
-        args.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=args.out, prefix="runs-") as folder:
-            done = legs(args, Jobs(plan, Path(folder)))
-            for kept in Path(folder).glob("*.json.gz"):
-                kept.replace(args.out / kept.name)
+        folder = args.out / "runs"
+        folder.mkdir(parents=True, exist_ok=True)
+        done = legs(args, Jobs(plan, folder))
     except Stopped as stop:
         print(f"rocmforge eval: {stop}", file=sys.stderr)
         return EXIT[report.UNDECIDED]
