@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, dtypes, generator, launched, poison, row_layouts, same_bits, seeds
 
 from rocmforge_plugin import ops, reference
+
+from .kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, dtypes, generator, launched, poison, row_layouts, same_bits, seeds
 
 
 @st.composite

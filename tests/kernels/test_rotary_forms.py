@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, assert_within, cos_sin_table, dtypes, generator, launched,
-                            row_layouts, same_bits, seeds)
 
 from rocmforge_plugin import ops, reference
+
+from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, assert_within, cos_sin_table, dtypes, generator, launched,
+                            row_layouts, same_bits, seeds)
 
 POSITIONS = 256
 

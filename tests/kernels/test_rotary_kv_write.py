@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, assert_within, cos_sin_table, dtypes, generator, launched,
-                            poison, row_layouts, same_bits, seeds)
-from test_kv_write import caches, draw_slots
 
 from rocmforge_plugin import ops, reference
+
+from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, assert_within, cos_sin_table, dtypes, generator, launched,
+                            poison, row_layouts, same_bits, seeds)
+from .test_kv_write import caches, draw_slots
 
 POSITIONS = 256
 SHAPES = ((128, 64), (128, 128), (64, 32), (80, 40), (96, 96), (36, 18), (7, 6), (192, 64), (256, 128), (320, 64))
