@@ -11,7 +11,7 @@
 namespace rocmforge {
 
 // Adds functions to the module. Arguments are plain integers (pointers, strides, streams); checks are Python's.
-#define ROCMFORGE_OPS(OP) OP(causal_mask) OP(kv_write) OP(rotary) OP(rotary_kv_write)
+#define ROCMFORGE_OPS(OP) OP(causal_mask) OP(kv_write) OP(rotary) OP(rotary_kv_write) OP(attention)
 
 #define ROCMFORGE_DECLARE(op) void bind_##op(pybind11::module_& module);
 ROCMFORGE_OPS(ROCMFORGE_DECLARE)

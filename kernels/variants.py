@@ -31,8 +31,32 @@ def widths(*kernels: str, bytes_wide: tuple[int, ...] = (16, 8, 1)) -> tuple[str
     return tuple(f"{kernel}_v{width}" for kernel in kernels for width in bytes_wide)
 
 
+def attention(kind: str, head: int, targets: tuple[str, ...], core: str = "", wide: bool = False) -> Unit:
+    """Paged attention of one element type and head size; `core` names a matrix core other than the target's own."""
+    suffix = f"d{head}" + (f"_{core}" if core else "")
+    kernels = ("prefill", "combine") if wide else ("decode1", "decode2", "decode4", "prefill", "combine")
+    return Unit(
+        name=f"attention_{kind}_{suffix}",
+        source="kernels/attention/attention.hip",
+        defines={"RF_TYPE": kind, "RF_HEAD": head, "RF_SUFFIX": suffix}
+        | ({"RF_CORE": core} if core else {})
+        | ({"RF_WIDE": 1} if wide else {}),
+        kernels=tuple(f"attention_{kernel}_{kind}_{suffix}" for kernel in kernels),
+        targets=targets,
+    )
+
+
+# On the CPU every other core is built too, for the tests of its layout and index arithmetic.
+CORES = ("Mfma16x16x32", "WmmaGfx11", "WmmaGfx12", "MmaSm80")
+WIDE_CORES = ("Mfma32x32x8", "Mfma32x32x16")  # 32 rows a tile: head sizes in multiples of 32, prefill only
+
 UNITS: list[Unit] = [
     *per_type("mask", widths("causal_mask", bytes_wide=(16, 1))),
     *per_type("cache", widths("kv_write")),
     *per_type("position", widths("rotary", "rotary_kv_write", "norm_rotary_kv_write")),
+    Unit(name="attention_plan", source="kernels/attention/plan.hip", kernels=("attention_plan",)),
+    *(attention(kind, head, ("amd", "nvidia", "cpu")) for kind in ("bf16", "f16") for head in HEAD_SIZES),
+    *(attention("float", head, ("cpu",)) for head in HEAD_SIZES),
+    *(attention(kind, head, ("cpu",), core) for core in CORES for kind, head in (("f16", 64), ("bf16", 80))),
+    *(attention(kind, 64, ("cpu",), core, wide=True) for core in WIDE_CORES for kind in ("f16", "bf16")),
 ]

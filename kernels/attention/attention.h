@@ -15,8 +15,6 @@
 
 namespace rocmforge {
 
-// Shape: kQueryTiles (matrix tiles of rows per wave), kRowWaves, kKeyWaves, kPvGroups (per wave and tile),
-// kStaged, kBlocksPerUnit.
 template <class Mma, int HeadSize, class Shape>
 struct Attention {
   using Args = AttentionArgs;
@@ -24,7 +22,8 @@ struct Attention {
   using T = typename R::T;
   using D = Dims<HeadSize, R::kDims>;
   using Tile = typename R::Tile;
-  using Keys = SelectType<Shape::kStaged, StagedKeys<R, HeadSize, Shape>, DirectKeys<R, HeadSize, Shape>>;
+  using Keys = SelectType<Shape::kStaged, StagedKeys<R, HeadSize, Shape>,
+                          DirectKeys<R, HeadSize, Shape>>;
 
   static constexpr int kQueryTiles = Shape::kQueryTiles;
   static constexpr int kWaves = Shape::kRowWaves * Shape::kKeyWaves;
@@ -40,13 +39,24 @@ struct Attention {
     float out[Shape::kKeyWaves][8 * R::kScores][R::kWave];
     SoftmaxState stats[Shape::kKeyWaves][kQueryTiles][R::kStats][R::kWave];
   };
-  union Shared {
-    typename Keys::Shared keys;
-    Merge merge;
+  struct Empty {};
+  // A wave's queries as matrix operands: of one lane, or of all lanes where they wait in shared memory.
+  struct HeldQueries {
+    typename R::QueryOperand operand[kQueryTiles][kProducts];
+  };
+  struct SharedQueries {
+    typename R::QueryOperand operand[Shape::kRowWaves][kQueryTiles][kProducts][R::kWave];
+  };
+  struct Shared {
+    union {
+      typename Keys::Shared keys;
+      Merge merge;
+    };
+    SelectType<Shape::kSharedQuery, SharedQueries, Empty> query;
   };
   static constexpr LaunchConfig kConfig{.wave = R::kWave,
                                         .threads = kWaves * R::kWave,
-                                        .shared_bytes = Shape::kStaged || Shape::kKeyWaves > 1 ? sizeof(Shared) : 0,
+                                        .shared_bytes = sizeof(Shared),
                                         .rows = kBlockRows,
                                         .keys = kTileKeys,
                                         .blocks_per_unit = Shape::kBlocksPerUnit};
@@ -93,7 +103,7 @@ struct Attention {
       first_row = block.first_row;
       token_start = args.query_start[request];
       const int query_len = args.query_start[request + 1] - token_start;
-      rows = query_len * args.group.value;
+      rows = query_len * static_cast<int>(args.group.divisor);
       seq_len = args.seq_lens[request];
       tokens_before = seq_len - query_len;
       first_tile = block.first_tile;
@@ -102,18 +112,16 @@ struct Attention {
     RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
   };
 
-  // Where a packed row lies: its token, and its query head within the group.
-  struct Row {
-    int token, head;
-  };
-  RF_DEVICE static Row split_row(const Args& args, int row) {
-    const int token = divide(row, args.group);
-    return {token, row - token * args.group.value};
+  // A packed row's token, and its query head within the group.
+  RF_DEVICE static Quotient split_row(const Args& args, int row) { return divide(row, args.group); }
+
+  RF_DEVICE static int64_t query_head(const Args& args, const Segment& seg, Quotient row) {
+    return static_cast<int64_t>(seg.head) * args.group.divisor + row.remainder;
   }
 
   // What a wave carries from tile to tile.
   struct State {
-    typename R::QueryOperand query[kQueryTiles][kProducts];
+    SelectType<Shape::kSharedQuery, Empty, HeldQueries> query;
     Tile out[kQueryTiles][D::kTiles];
     SoftmaxState row[kQueryTiles][R::kStats];
     int last_key[kQueryTiles][R::kStats];  // position of the last key the row sees; -1: no such row
@@ -127,7 +135,7 @@ struct Attention {
     const int wave = wave_index<R::kWave>();
     const int row_wave = wave / Shape::kKeyWaves, key_wave = wave % Shape::kKeyWaves;
     State state;
-    load_queries(args, seg, row_wave, state);
+    load_queries(args, seg, row_wave, key_wave, state);
 
     // Tiles that every row of the block sees whole need no mask. Rows are token-major, so the first row sees the fewest
     // of the newest keys and the last row the fewest of the oldest.
@@ -136,15 +144,16 @@ struct Attention {
     const int full_end = (first_sees.last + 1) / kTileKeys - seg.first_tile;
     const int full_begin = ceil_div(last_sees.first, kTileKeys) - seg.first_tile;
 
-    Keys keys(args, seg.request, seg.head, KeySpan{first_sees.first, last_sees.last}, key_wave);
+    Keys keys(args, shared_memory<Shared>().keys, seg.request, seg.head, KeySpan{first_sees.first, last_sees.last}, key_wave);
     keys.start(seg.first_tile + seg.begin, seg.first_tile + seg.end);
     int tile = seg.begin;
     while (tile < seg.end) {
       if (tile >= full_begin && tile < full_end) {
-        for (const int stop = min(full_end, seg.end); tile < stop; ++tile) step<false>(args, seg, tile, key_wave, keys, state);
+        for (const int stop = min(full_end, seg.end); tile < stop; ++tile)
+          step<false>(args, seg, tile, row_wave, key_wave, keys, state);
       } else {
         for (const int stop = tile < full_begin ? min(full_begin, seg.end) : seg.end; tile < stop; ++tile)
-          step<true>(args, seg, tile, key_wave, keys, state);
+          step<true>(args, seg, tile, row_wave, key_wave, keys, state);
       }
     }
     keys.finish();
@@ -152,22 +161,23 @@ struct Attention {
   }
 
   RF_DEVICE static KeySpan span_of(const Args& args, const Segment& seg, int row) {
-    const int token = split_row(args, row).token;
+    const int token = split_row(args, row).quotient;
     return key_span(token, token, seg.seq_len - seg.tokens_before, seg.seq_len, args.window);
   }
 
-  RF_DEVICE static void load_queries(const Args& args, const Segment& seg, int row_wave, State& state) {
+  RF_DEVICE static void load_queries(const Args& args, const Segment& seg, int row_wave, int key_wave, State& state) {
     const T* const queries = static_cast<const T*>(args.query);
+    HeldQueries held;
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) {
         const int row = seg.first_row + lane_row(row_wave, t, s);
         const bool valid = row < seg.rows;
-        const Row at = split_row(args, valid ? row : seg.first_row);
-        state.last_key[t][s] = valid ? seg.tokens_before + at.token : -1;
-        const T* const source = queries + (seg.token_start + at.token) * args.query_token_stride +
-                                (seg.head * args.group.value + at.head) * args.query_head_stride;
+        const Quotient at = split_row(args, valid ? row : seg.first_row);
+        state.last_key[t][s] = valid ? seg.tokens_before + at.quotient : -1;
+        const T* const source = queries + (seg.token_start + at.quotient) * args.query_token_stride +
+                                query_head(args, seg, at) * args.query_head_stride;
         unrolled<kPieces>([&](auto p) {
           const int dim = (p * R::kGroups + R::group(lane<R::kWave>())) * R::kPiece;
           const bool inside = valid && (HeadSize % R::kPieceDims == 0 || dim < HeadSize);
@@ -176,12 +186,35 @@ struct Attention {
           for (int i = 0; i < R::kSteps * R::kQueryElements; ++i) {
             const int step = i / R::kQueryElements, element = i % R::kQueryElements;
             if (query_stat(element) == s)
-              state.query[t][p * R::kSteps + step][element] = piece[step * R::kKeyElements + R::query_element(element)];
+              held.operand[t][p * R::kSteps + step][element] = piece[step * R::kKeyElements + R::query_element(element)];
           }
         });
       }
       RF_UNROLL
       for (int n = 0; n < D::kTiles; ++n) state.out[t][n] = fill<float, R::kScores>(0.0f);
+      RF_UNROLL
+      for (int s = 0; s < R::kStats; ++s) state.row[t][s] = kNoKeys;
+    }
+    if constexpr (!Shape::kSharedQuery) {
+      state.query = held;
+    } else {
+      if (key_wave == 0) {
+        RF_UNROLL
+        for (int t = 0; t < kQueryTiles; ++t) {
+          RF_UNROLL
+          for (int i = 0; i < kProducts; ++i)
+            shared_memory<Shared>().query.operand[row_wave][t][i][lane<R::kWave>()] = held.operand[t][i];
+        }
+      }
+      if constexpr (Shape::kKeyWaves > 1) barrier();
+    }
+  }
+
+  RF_DEVICE static void query_operands(const State& state, int row_wave, int t, typename R::QueryOperand (&out)[kProducts]) {
+    RF_UNROLL
+    for (int i = 0; i < kProducts; ++i) {
+      if constexpr (Shape::kSharedQuery) out[i] = shared_memory<Shared>().query.operand[row_wave][t][i][lane<R::kWave>()];
+      else out[i] = state.query.operand[t][i];
     }
   }
 
@@ -193,7 +226,8 @@ struct Attention {
   }
 
   template <bool Masked>
-  RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, int key_wave, Keys& keys, State& state) {
+  RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, int row_wave, int key_wave, Keys& keys,
+                             State& state) {
     const int first_key = (seg.first_tile + tile) * kTileKeys + key_wave * kWaveKeys;
     Tile scores[kQueryTiles][kScoreTiles];
     keys.wait_keys();
@@ -203,7 +237,9 @@ struct Attention {
       RF_UNROLL
       for (int t = 0; t < kQueryTiles; ++t) {
         scores[t][j] = fill<float, R::kScores>(0.0f);
-        R::template score<kProducts>(scores[t][j], operand, state.query[t]);
+        typename R::QueryOperand query[kProducts];
+        query_operands(state, row_wave, t, query);
+        R::template score<kProducts>(scores[t][j], operand, query);
       }
     });
     keys.next_keys(seg.first_tile + tile + 1);
@@ -297,11 +333,12 @@ struct Attention {
       RF_UNROLL
       for (int t = 0; t < kQueryTiles; ++t) {
         unrolled<D::kBands>([&](auto band) {
+          constexpr int kWidth = D::width(band);
           RF_UNROLL
           for (int r = 0; r < R::kScores; ++r) {
-            Vec<float, D::width(band)> run;
+            Vec<float, kWidth> run;
             RF_UNROLL
-            for (int j = 0; j < D::width(band); ++j) run[j] = state.out[t][D::first_tile(band) + j][r];
+            for (int j = 0; j < kWidth; ++j) run[j] = state.out[t][D::first_tile(band) + j][r];
             write_run<band>(args, seg, workgroup, row_wave, t, r, state.row[t][R::stat(r)], run);
           }
         });
@@ -328,7 +365,7 @@ struct Attention {
       float mine[R::kStats];
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) {
-        total[s] = SoftmaxState{};
+        total[s] = kNoKeys;
         for (int w = 0; w < Shape::kKeyWaves; ++w) {
           float unused[2];
           total[s] = merge(total[s], merged.stats[w][t][s][l], unused[0], unused[1]);
@@ -374,14 +411,14 @@ struct Attention {
       if (dim == 0) store_vec(args.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
       return;
     }
-    const Row at = split_row(args, seg.first_row + block_row);
-    const int head = seg.head * args.group.value + at.head;
+    const Quotient at = split_row(args, seg.first_row + block_row);
+    const int64_t head = query_head(args, seg, at);
     const float sink = args.sinks ? args.sinks[head] * kLog2E : kNoScore;
     const float scale = final_scale(row, sink);
     Vec<T, Width> out;
     RF_UNROLL
     for (int j = 0; j < Width; ++j) out[j] = from_float<T>(run[j] * scale);
-    store_vec(static_cast<T*>(args.out) + (seg.token_start + at.token) * args.out_token_stride +
+    store_vec(static_cast<T*>(args.out) + (seg.token_start + at.quotient) * args.out_token_stride +
                   head * args.out_head_stride + dim,
               out);
   }

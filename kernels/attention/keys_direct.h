@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decode's way to the cache: every wave reads its own keys, and what a lane loads (16 bytes at a time) is what its
 // matrix operands need, so K and V pass through neither shared memory nor shuffles. The next tile's K is requested as
-// soon as this one's has been multiplied, and V likewise, so a tile is always under way.
+// soon as this one's has been multiplied, and V likewise, so a tile is always under way. Where registers are short
+// (Shape::kAlternate), V is requested when K has been multiplied and the next K when V has, so that one set serves both.
 #pragma once
 
 #include "../matrix/roles.h"
@@ -26,7 +27,7 @@ class DirectKeys {
   static_assert(R::kKeys <= kSpan, "a lane's key row must lie in a span known at compile time");
 
   // `seen`: keys that may be read; others, even if the block table names a page for them, may hold NaN.
-  RF_DEVICE DirectKeys(const AttentionArgs& args, int request, int head, KeySpan seen, int key_wave)
+  RF_DEVICE DirectKeys(const AttentionArgs& args, Shared&, int request, int head, KeySpan seen, int key_wave)
       : args_(args),
         cache_(static_cast<const T*>(args.cache) + head * args.cache_head_stride),
         table_(args.block_table + request * args.block_table_stride),
@@ -38,8 +39,10 @@ class DirectKeys {
     end_ = end;
     find_pages(tile);
     load_keys(tile);
-    load_values(tile);
-    find_pages(tile + 1);
+    if constexpr (!Shape::kAlternate) {
+      load_values(tile);
+      find_pages(tile + 1);
+    }
   }
 
   RF_DEVICE void wait_keys() {}
@@ -47,13 +50,22 @@ class DirectKeys {
   RF_DEVICE void finish() {}
 
   RF_DEVICE void next_keys(int tile) {
-    if (tile < end_) load_keys(tile);
+    if constexpr (Shape::kAlternate) {
+      load_values(tile - 1);
+      find_pages(tile);
+    } else if (tile < end_) {
+      load_keys(tile);
+    }
   }
 
   RF_DEVICE void next_values(int tile) {
     if (tile >= end_) return;
-    load_values(tile);
-    find_pages(tile + 1);
+    if constexpr (Shape::kAlternate) {
+      load_keys(tile);
+    } else {
+      load_values(tile);
+      find_pages(tile + 1);
+    }
   }
 
   template <int J>
@@ -87,9 +99,9 @@ class DirectKeys {
     RF_UNROLL
     for (int i = 0; i < kSpans; ++i) {
       const int key = span_key(tile, i);
-      const int block = divide(key, args_.block_size);
-      const int page = uniform<R::kWave>(table_[block]);
-      span_[i] = cache_ + page * args_.cache_block_stride + (key - block * args_.block_size.value) * args_.cache_token_stride;
+      const Quotient at = divide(key, args_.block_size);
+      const int page = uniform<R::kWave>(table_[at.quotient]);
+      span_[i] = cache_ + page * args_.cache_block_stride + at.remainder * args_.cache_token_stride;
     }
   }
 

@@ -33,9 +33,9 @@ class StagedKeys {
     T values[2][kTileKeys][kValueRow];
   };
 
-  RF_DEVICE StagedKeys(const AttentionArgs& args, int request, int head, KeySpan seen, int)
+  RF_DEVICE StagedKeys(const AttentionArgs& args, Shared& shared, int request, int head, KeySpan seen, int)
       : args_(args),
-        shared_(shared_memory<Shared>()),
+        shared_(shared),
         cache_(static_cast<const T*>(args.cache) + head * args.cache_head_stride),
         table_(args.block_table + request * args.block_table_stride),
         seen_(seen) {}
@@ -44,7 +44,8 @@ class StagedKeys {
     end_ = end;
     buffer_ = 0;
     find_rows(tile);
-    fetch();
+    if constexpr (kAsyncCopy) copy(0);
+    else fetch();
     find_rows(tile + 1);
     store(0);
   }
@@ -108,9 +109,9 @@ class StagedKeys {
     for (int i = 0; i < kPasses; ++i) {
       const int chunk = min(thread_index() + i * kThreads, kChunks - 1);
       const int key = max(seen_.first, min(tile * kTileKeys + chunk / kRowChunks, seen_.last));
-      const int block = divide(key, args_.block_size);
-      source_[i] = cache_ + table_[block] * args_.cache_block_stride +
-                   (key - block * args_.block_size.value) * args_.cache_token_stride + chunk % kRowChunks * kChunk;
+      const Quotient at = divide(key, args_.block_size);
+      source_[i] = cache_ + table_[at.quotient] * args_.cache_block_stride +
+                   at.remainder * args_.cache_token_stride + chunk % kRowChunks * kChunk;
     }
   }
 
@@ -131,13 +132,12 @@ class StagedKeys {
     copy_commit();
   }
 
+  // Where there is no asynchronous copy, a tile waits in registers until its buffer is free.
   RF_DEVICE void fetch() {
-    if constexpr (!kAsyncCopy) {
-      each_chunk([&](auto i, int, int) {
-        held_keys_[i] = load_vec<T, kChunk>(source_[i]);
-        held_values_[i] = load_vec<T, kChunk>(source_[i] + HeadSize);
-      });
-    }
+    each_chunk([&](auto i, int, int) {
+      held_keys_[i] = load_vec<T, kChunk>(source_[i]);
+      held_values_[i] = load_vec<T, kChunk>(source_[i] + HeadSize);
+    });
   }
 
   RF_DEVICE void store(int buffer) {

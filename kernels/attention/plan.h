@@ -17,8 +17,8 @@ struct MakePlan {
 
   RF_DEVICE static void run(const Args& args) {
     const PlanClass& cls = args.classes[block_index(0)];
-    int32_t* const starts = cls.plan + Plan::kHeader;
-    int32_t* const blocks = cls.plan + Plan::blocks_at(cls.workgroups);
+    int32_t* const starts = cls.plan + kPlanHeader;
+    int32_t* const blocks = cls.plan + plan_blocks_at(cls.workgroups);
     const int row_blocks = list_row_blocks(args, cls, blocks);
     const int tiles = sum_tiles(cls, blocks, row_blocks);
     const int64_t all_tiles = static_cast<int64_t>(tiles) * args.kv_heads;
@@ -27,7 +27,7 @@ struct MakePlan {
       cls.plan[0] = row_blocks;
       cls.plan[1] = tiles;
       cls.plan[2] = used;
-      cls.plan[3] = Plan::blocks_at(cls.workgroups);
+      cls.plan[3] = plan_blocks_at(cls.workgroups);
     }
     for (int w = thread_index(); w < used; w += kThreads)
       starts[w] = last_at_most(blocks + 3, 4, row_blocks, static_cast<int>(cut(all_tiles, used, w) % tiles));
@@ -51,9 +51,9 @@ struct MakePlan {
       const int request = last_at_most(cls.first_block, 1, args.requests, i);
       const int query_len = args.query_start[request + 1] - args.query_start[request];
       const int first_row = (i - cls.first_block[request]) * cls.block_rows;
-      const int last_row = min(first_row + cls.block_rows, query_len * args.group) - 1;
-      const KeySpan keys = key_span(first_row / args.group, last_row / args.group, query_len, args.seq_lens[request],
-                                    args.window);
+      const int last_row = min(first_row + cls.block_rows, query_len * group_of(args)) - 1;
+      const KeySpan keys = key_span(divide(first_row, args.group).quotient, divide(last_row, args.group).quotient,
+                                    query_len, args.seq_lens[request], args.window);
       const int first_tile = keys.first / cls.tile_keys;
       const Vec<int32_t, 4> block{{request, first_row, first_tile, keys.last / cls.tile_keys + 1 - first_tile}};
       store_vec(blocks + 4 * i, block);
@@ -62,9 +62,11 @@ struct MakePlan {
     return listed;
   }
 
+  RF_DEVICE static int group_of(const Args& args) { return static_cast<int>(args.group.divisor); }
+
   // Packed rows of a request if it is of this class, else 0.
   RF_DEVICE static int class_rows(const Args& args, const PlanClass& cls, int request) {
-    const int rows = (args.query_start[request + 1] - args.query_start[request]) * args.group;
+    const int rows = (args.query_start[request + 1] - args.query_start[request]) * group_of(args);
     return rows >= cls.min_rows && rows <= cls.max_rows && args.seq_lens[request] > 0 ? rows : 0;
   }
 

@@ -6,8 +6,10 @@
 // lengths are, the grid never depends on them, and only an item that a cut falls into needs combining.
 #pragma once
 
+#include "../index/divide.h"
 #include "../target/device.h"
 #include "args.h"
+#include "schedule_words.h"
 
 namespace rocmforge {
 
@@ -20,27 +22,19 @@ struct RowBlock {
 
 // A plan in memory: a header, each workgroup's first row block, then the row blocks (one more as an end mark).
 struct Plan {
-  static constexpr int kHeader = 4;
-
   const int32_t* data;
 
   RF_DEVICE int row_blocks() const { return data[0]; }
   RF_DEVICE int tiles_per_head() const { return data[1]; }
   RF_DEVICE int workgroups() const { return data[2]; }  // in use: at most one per tile
-  RF_DEVICE int start(int workgroup) const { return data[kHeader + workgroup]; }
+  RF_DEVICE int start(int workgroup) const { return data[kPlanHeader + workgroup]; }
   RF_DEVICE RowBlock block(int i) const {
     const Vec<int32_t, 4> words = load_vec<int32_t, 4>(data + data[3] + 4 * i);
     return {words[0], words[1], words[2], words[3]};
   }
   RF_DEVICE int prefix(int i) const { return data[data[3] + 4 * i + 3]; }
 
-  static constexpr int blocks_at(int workgroups) { return kHeader + (workgroups + 3) / 4 * 4; }
-  static constexpr int words(int workgroups, int row_blocks) { return blocks_at(workgroups) + 4 * (row_blocks + 1); }
 };
-
-RF_DEVICE int divide(int n, const Divisor& by) {
-  return static_cast<int>(static_cast<uint64_t>(static_cast<uint32_t>(n)) * by.magic >> 32);
-}
 
 // First tile of a workgroup's share of `tiles`; share w is [cut(w), cut(w + 1)).
 RF_DEVICE constexpr int64_t cut(int64_t tiles, int workgroups, int workgroup) { return tiles * workgroup / workgroups; }

@@ -16,9 +16,11 @@ inline constexpr float kNoScore = -1e30f;
 inline constexpr float kMaxLag = 8.0f;
 
 struct SoftmaxState {
-  float maximum = kNoScore;
-  float sum = 0;
+  float maximum;
+  float sum;
 };
+
+inline constexpr SoftmaxState kNoKeys{kNoScore, 0.0f};
 
 // Two runs over different keys, as one. The outputs that belong to a and b take the factors scale_a and scale_b.
 RF_DEVICE SoftmaxState merge(SoftmaxState a, SoftmaxState b, float& scale_a, float& scale_b) {

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paged attention: a plan once a step, then one call per layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from .. import _C, device
+from . import checks
+
+_OP = "paged_attention"
+HEAD_SIZES = (64, 80, 96, 128, 192, 256)
+MAX_GROUP = 64
+BLOCK_MULTIPLE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """A batch's work, dealt out to workgroups on the device. Valid until its planner makes the next one.
+
+    Attributes:
+        planner: whose buffers hold it.
+        num_reqs: requests in the batch.
+        num_tokens: query tokens in the batch, or an upper bound.
+        max_query_len: longest query, or an upper bound.
+    """
+
+    planner: AttentionPlanner
+    num_reqs: int
+    num_tokens: int
+    max_query_len: int
+
+
+class AttentionPlanner:
+    """Plans for layers of one geometry, in buffers allocated once.
+
+    The buffers stay where they are and launch sizes depend on nothing but the bounds given here, so attention may be
+    captured in a graph and replayed after `plan` has been called for another batch.
+
+    Args:
+        num_heads: query heads.
+        num_kv_heads: KV heads; num_heads / num_kv_heads is 1 to 64.
+        head_size: 64, 80, 96, 128, 192 or 256, for keys and values alike.
+        dtype: of queries, cache and output: bfloat16 or float16, on the CPU also float32.
+        device: torch device.
+        max_num_reqs: most requests of a batch.
+        max_num_tokens: most query tokens of a batch.
+        window: keys a query sees, its own included; 0 for all.
+        decode_query_len: query tokens of a request in a decode step (1, or more with speculative decoding).
+        core: name of another matrix core than the device's own, on the CPU only: for tests.
+    Raises:
+        TypeError, ValueError: an argument is none of these.
+    """
+
+    def __init__(self, num_heads: int, num_kv_heads: int, head_size: int, dtype: torch.dtype,
+                 device: torch.device | str, max_num_reqs: int, max_num_tokens: int, window: int = 0,
+                 decode_query_len: int = 1, core: str = "") -> None:
+        op = "AttentionPlanner"
+        if dtype not in checks.ELEMENTS:
+            raise TypeError(f"{op}: dtype is {dtype}; it must be bfloat16 or float16, or float32 on the CPU")
+        target = torch.device(device)
+        if dtype == torch.float32 and target.type != "cpu":
+            raise TypeError(f"{op}: dtype is {dtype} on {target}; attention on a GPU takes bfloat16 or float16")
+        if head_size not in HEAD_SIZES:
+            checks.fail(op, "head_size", head_size, f"one of {', '.join(map(str, HEAD_SIZES))}")
+        if num_kv_heads < 1 or num_heads % num_kv_heads or not 1 <= num_heads // num_kv_heads <= MAX_GROUP:
+            checks.fail(op, "num_heads", f"{num_heads} beside num_kv_heads {num_kv_heads}",
+                        f"1 to {MAX_GROUP} times num_kv_heads")
+        for name, value, least in (("max_num_reqs", max_num_reqs, 1), ("max_num_tokens", max_num_tokens, 1),
+                                   ("window", window, 0), ("decode_query_len", decode_query_len, 1)):
+            if value < least:
+                checks.fail(op, name, value, f"at least {least}")
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads
+        self.head_size = head_size
+        self.dtype = dtype
+        self.window = window
+        self.max_num_reqs = max_num_reqs
+        self.max_num_tokens = max_num_tokens
+        self._native = _C.AttentionPlanner(
+            _device.open_device(target), checks.ELEMENTS[dtype], head_size, num_kv_heads, num_heads // num_kv_heads,
+            window, core, max_num_reqs, max_num_tokens, decode_query_len)
+        # The workspace holds the parts of items that several workgroups share; a batch writes what it reads.
+        self._words = torch.zeros(self._native.plan_words, dtype=torch.int32, device=target)
+        self._workspace = torch.empty(self._native.workspace_floats, dtype=torch.float32, device=target)
+        self.device = self._words.device
+        self._pointers = (self._words.data_ptr(), self._workspace.data_ptr())
+
+    def plan(self, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int,
+             num_tokens: int) -> AttentionPlan:
+        """Deals out a batch's work, by one small launch that reads the lengths on the device.
+
+        Args:
+            query_start_loc: int32 [requests + 1], where each request's query tokens start.
+            seq_lens: int32 [requests], keys of each request, this step's included. A request without query tokens, or
+                with no keys, is padding.
+            max_query_len: longest query of the batch, or an upper bound.
+            num_tokens: query tokens of the batch, or an upper bound.
+        """
+        op = "AttentionPlanner.plan"
+        num_reqs = seq_lens.shape[0]
+        for name, tensor, size in (("query_start_loc", query_start_loc, num_reqs + 1), ("seq_lens", seq_lens, num_reqs)):
+            _check_indices(op, name, tensor, self.device)
+            if tensor.dim() != 1 or tensor.shape[0] != size or (size > 1 and tensor.stride(0) != 1):
+                checks.fail(op, name, checks.shape_of(tensor), f"contiguous and of size [{size}]")
+        if not 0 < num_reqs <= self.max_num_reqs:
+            checks.fail(op, "seq_lens", f"of {num_reqs} requests", f"of 1 to max_num_reqs, {self.max_num_reqs}")
+        if not 0 <= num_tokens <= self.max_num_tokens:
+            checks.fail(op, "num_tokens", num_tokens, f"at most max_num_tokens, {self.max_num_tokens}")
+        self._native.plan(device.stream(seq_lens), self._pointers[0], query_start_loc.data_ptr(), seq_lens.data_ptr(),
+                          num_reqs)
+        return AttentionPlan(self, num_reqs, num_tokens, max_query_len)
+
+    def run(self, plan: AttentionPlan, query: torch.Tensor, out: torch.Tensor, kv_cache: torch.Tensor,
+            block_table: torch.Tensor, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, scale: float,
+            sinks: torch.Tensor | None) -> None:
+        """Launches attention; the arguments are `paged_attention`'s, checked there for what a plan cannot know."""
+        stride, cache = query.stride(), kv_cache.stride()
+        out_stride = out.stride()
+        self._native.run(
+            device.stream(query), *self._pointers, plan.max_query_len,
+            (query.data_ptr(), stride[0], stride[1]), (out.data_ptr(), out_stride[0], out_stride[1]),
+            (kv_cache.data_ptr(), cache[0], cache[1], cache[2], kv_cache.shape[2]),
+            (block_table.data_ptr(), block_table.stride(0), query_start_loc.data_ptr(), seq_lens.data_ptr()),
+            0 if sinks is None else sinks.data_ptr(), scale * math.log2(math.e))
+
+
+_device = device  # `device` is also the name of a public argument
+
+
+def _check_indices(op: str, name: str, tensor: torch.Tensor, where: torch.device) -> None:
+    if tensor.dtype != torch.int32:
+        raise TypeError(f"{op}: {name} is {tensor.dtype}; it must be int32")
+    if tensor.device != where:
+        checks.fail(op, name, f"on {tensor.device}", f"on {where}")
+
+
+@lru_cache(maxsize=64)
+def _planner(num_heads: int, num_kv_heads: int, head_size: int, dtype: torch.dtype, where: torch.device, reqs: int,
+             tokens: int, window: int, decode_query_len: int) -> AttentionPlanner:
+    return AttentionPlanner(num_heads, num_kv_heads, head_size, dtype, where, reqs, tokens, window, decode_query_len)
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def paged_attention(query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor, seq_lens: torch.Tensor,
+                    query_start_loc: torch.Tensor, *, max_query_len: int, scale: float,
+                    out: torch.Tensor | None = None, window: int = 0, sinks: torch.Tensor | None = None,
+                    plan: AttentionPlan | None = None) -> torch.Tensor:
+    """Causal attention of a batch's new tokens over the paged cache, which holds their keys and values already.
+
+    For query token i (of n) of a request with L keys and query head h of KV head g = h // (num_heads / num_kv_heads):
+    ``out = softmax(scale * q . k_j) v_j`` over the keys ``max(0, p - window + 1) <= j <= p``, ``p = L - n + i``
+    (Vaswani et al. 2017, eq. 1; the running softmax is Milakov and Gimelshein's, 2018). With `sinks`, ``exp(sinks[h])``
+    joins the sum of the softmax (as in gpt-oss). Products and sums are fp32, probabilities are rounded to the cache's
+    dtype before they meet V, the result is rounded once.
+
+    Args:
+        query: [tokens, num_heads, head_size], bfloat16 or float16 (CPU: also float32); the last stride is 1, the others
+            and the address are multiples of 16 bytes. Tokens past the last request's are padding.
+        kv_cache: [blocks, num_kv_heads, block_size, 2 * head_size] of query's dtype, K then V in the last dimension,
+            whose stride is 1; the others are multiples of 16 bytes. block_size is a multiple of 16.
+        block_table: int32 [requests, blocks per request]; entries past a request's last page are not read.
+        seq_lens: int32 [requests], keys of each request, its new tokens included.
+        query_start_loc: int32 [requests + 1], where each request's query tokens start.
+        max_query_len: most query tokens of a request, or an upper bound.
+        scale: factor of the scores, positive.
+        out: like query in shape and dtype; allocated if None. Padding tokens are left as they are.
+        window: sliding window, in keys, the query's own included; 0 for none.
+        sinks: float32 [num_heads] logits, or None.
+        plan: from an `AttentionPlanner` of this geometry for these lengths; None makes one here, which costs a launch.
+    Returns:
+        `out`.
+    Raises:
+        TypeError, ValueError: an argument is none of these.
+    """
+    kind = checks.element(_OP, "query", query)
+    if query.dim() != 3:
+        checks.fail(_OP, "query", checks.shape_of(query), "[tokens, num_heads, head_size]")
+    tokens, num_heads, head_size = query.shape
+    if kv_cache.dim() != 4 or kv_cache.shape[3] != 2 * head_size:
+        checks.fail(_OP, "kv_cache", checks.shape_of(kv_cache), f"[blocks, num_kv_heads, block_size, {2 * head_size}]")
+    if out is None:
+        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    elif out.shape != query.shape:
+        checks.fail(_OP, "out", checks.shape_of(out), f"of query's shape, {list(query.shape)}")
+    for name, tensor in (("kv_cache", kv_cache), ("out", out)):
+        checks.same_dtype(_OP, name, tensor, "query", query.dtype)
+        checks.same_device(_OP, name, tensor, "query", query)
+    per_16_bytes = 8 if kind != 2 else 4
+    for name, tensor in (("query", query), ("out", out), ("kv_cache", kv_cache)):
+        *outer, inner = tensor.stride()
+        if inner != 1 or tensor.data_ptr() % 16 or any(stride % per_16_bytes for stride in outer):
+            checks.fail(_OP, name, f"{checks.shape_of(tensor)} at address {tensor.data_ptr():#x}",
+                        f"contiguous in its last dimension, with address and other strides multiples of 16 bytes "
+                        f"({per_16_bytes} elements)")
+    if kv_cache.shape[2] % BLOCK_MULTIPLE or not kv_cache.shape[2]:
+        checks.fail(_OP, "kv_cache", f"of block size {kv_cache.shape[2]}", f"of a block size that {BLOCK_MULTIPLE} divides")
+    num_reqs = seq_lens.shape[0]
+    _check_indices(_OP, "block_table", block_table, query.device)
+    if block_table.dim() != 2 or block_table.shape[0] < num_reqs or block_table.stride(1) != 1:
+        checks.fail(_OP, "block_table", checks.shape_of(block_table), f"[{num_reqs}, blocks], contiguous rows")
+    if not (scale > 0 and math.isfinite(scale)):
+        checks.fail(_OP, "scale", scale, "positive and finite")
+    if sinks is not None and (sinks.dtype != torch.float32 or sinks.shape != (num_heads,) or not sinks.is_contiguous()
+                              or sinks.device != query.device):
+        checks.fail(_OP, "sinks", f"{sinks.dtype} {checks.shape_of(sinks)} on {sinks.device}",
+                    f"float32 [{num_heads}], contiguous, on {query.device}")
+    if plan is None:
+        if tokens == 0 or num_reqs == 0:
+            return out
+        planner = _planner(num_heads, kv_cache.shape[1], head_size, query.dtype, query.device, _power_of_two(num_reqs),
+                           _power_of_two(tokens), window, max_query_len)
+        plan = planner.plan(query_start_loc, seq_lens, max_query_len, tokens)
+    planner = plan.planner
+    made_for = (planner.num_heads, planner.num_kv_heads, planner.head_size, planner.dtype, planner.window)
+    if made_for != (num_heads, kv_cache.shape[1], head_size, query.dtype, window):
+        checks.fail(_OP, "plan", "of a planner for (num_heads, num_kv_heads, head_size, dtype, window) = "
+                    f"{made_for}", f"of one for {(num_heads, kv_cache.shape[1], head_size, query.dtype, window)}")
+    if plan.num_reqs != num_reqs or max_query_len > plan.max_query_len:
+        checks.fail(_OP, "plan", f"for {plan.num_reqs} requests and queries of up to {plan.max_query_len} tokens",
+                    f"for {num_reqs} requests and queries of up to {max_query_len}")
+    if tokens:
+        planner.run(plan, query, out, kv_cache, block_table, query_start_loc, seq_lens, scale, sinks)
+    return out
