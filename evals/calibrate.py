@@ -30,6 +30,9 @@ TASKS = ["rocmforge_text"]
 DECODED = 24
 SEEDS = (20, 21, 22, 23, 24)
 PHASES = ("prefill", "decode", "both")
+#: Faults that are planted in every phase; the others are planted in both at once.
+EVERY_PHASE = ("scale_2", "future_key", "own_key_hidden", "oldest_key_hidden", "page_dropped", "fp8_kv", "split_average",
+               "tail_read", "neox_pairs", "rotary_all")
 
 
 def plan(size: str, model: str) -> session.Plan:
@@ -71,8 +74,9 @@ def planted(args: argparse.Namespace) -> None:
         for variant in broken.CLEAN:
             broken.state.fault, broken.state.phase = variant, "both"
             measure(engine, args.size, seed, args.out / f"clean.{args.dtype}.{seed}.{variant}.json.gz", order=seed)
-    for fault in args.faults or (*broken.ATTENTION_FAULTS, *broken.ROTARY_FAULTS):
-        for phase in PHASES:
+    known = (*broken.ATTENTION_FAULTS, *broken.ROTARY_FAULTS)
+    for fault in args.faults or sorted(known, key=lambda name: name not in EVERY_PHASE):
+        for phase in PHASES if fault in EVERY_PHASE else PHASES[-1:]:
             broken.state.fault, broken.state.phase = fault, phase
             measure(engine, args.size, SEEDS[0], args.out / f"fault.{args.dtype}.{fault}.{phase}.json.gz")
 
