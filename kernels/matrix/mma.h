@@ -35,29 +35,45 @@ struct HostProducts {
   int count, stride_c, stride_a, stride_b;
 };
 
-// A whole wave's products at once. Lanes that hold copies of the same element (gfx11) must agree: else the product is
+// Puts a lane's element where it belongs. Lanes that hold copies of one element (gfx11) must agree: else the product is
 // NaN, as silicon would give garbage.
+template <bool Copies>
+RF_DEVICE void host_place(float& to, float value, bool first) {
+  if constexpr (Copies) to = first || to == value ? value : __builtin_nanf("");
+  else to = value;
+}
+
+// A whole wave's products at once. Repeated operands are placed once, and so is a sum over products.
 template <class Mma>
 void host_products(void** lanes, int) {
   const auto* payload = reinterpret_cast<HostProducts<Mma>**>(lanes);
-  const float nan = __builtin_nanf("");
+  const HostProducts<Mma>& first = *payload[0];
+  constexpr int kLanesA = Mma::kM * Mma::kK / Mma::kA, kLanesB = Mma::kK * Mma::kN / Mma::kB;  // without copies
   float a[Mma::kM][Mma::kK], b[Mma::kK][Mma::kN], c[Mma::kM][Mma::kN];
-  auto gather = [&](float& to, float value, bool first) { to = first || to == value ? value : nan; };
-  for (int p = 0; p < payload[0]->count; ++p) {
-    const int ia = p * payload[0]->stride_a, ib = p * payload[0]->stride_b, ic = p * payload[0]->stride_c;
-    for (int l = 0; l < Mma::kWave; ++l) {
-      for (int e = 0; e < Mma::kA; ++e)
-        gather(a[Mma::a_row(l, e)][Mma::a_k(l, e)], to_float(payload[l]->a[ia][e]), l * Mma::kA < Mma::kM * Mma::kK);
-      for (int e = 0; e < Mma::kB; ++e)
-        gather(b[Mma::b_k(l, e)][Mma::b_col(l, e)], to_float(payload[l]->b[ib][e]), l * Mma::kB < Mma::kK * Mma::kN);
+  for (int p = 0; p < first.count; ++p) {
+    const bool new_c = p == 0 || first.stride_c, last_c = p + 1 == first.count || first.stride_c;
+    if (p == 0 || first.stride_a) {
+      for (int l = 0; l < Mma::kWave; ++l)
+        for (int e = 0; e < Mma::kA; ++e)
+          host_place<(Mma::kWave > kLanesA)>(a[Mma::a_row(l, e)][Mma::a_k(l, e)],
+                                             to_float(payload[l]->a[p * first.stride_a][e]), l < kLanesA);
     }
-    for (int i = 0; i < Mma::kM; ++i)
-      for (int j = 0; j < Mma::kN; ++j) c[i][j] = 0;
-    for (int i = 0; i < Mma::kM; ++i)
+    if (p == 0 || first.stride_b) {
+      for (int l = 0; l < Mma::kWave; ++l)
+        for (int e = 0; e < Mma::kB; ++e)
+          host_place<(Mma::kWave > kLanesB)>(b[Mma::b_k(l, e)][Mma::b_col(l, e)],
+                                             to_float(payload[l]->b[p * first.stride_b][e]), l < kLanesB);
+    }
+    for (int i = 0; i < Mma::kM; ++i) {
+      float row[Mma::kN];
+      for (int j = 0; j < Mma::kN; ++j) row[j] = new_c ? 0.0f : c[i][j];
       for (int k = 0; k < Mma::kK; ++k)
-        for (int j = 0; j < Mma::kN; ++j) c[i][j] += a[i][k] * b[k][j];
+        for (int j = 0; j < Mma::kN; ++j) row[j] += a[i][k] * b[k][j];
+      for (int j = 0; j < Mma::kN; ++j) c[i][j] = row[j];
+    }
+    if (!last_c) continue;
     for (int l = 0; l < Mma::kWave; ++l)
-      for (int r = 0; r < Mma::kC; ++r) payload[l]->c[ic][r] += c[Mma::c_row(l, r)][Mma::c_col(l, r)];
+      for (int r = 0; r < Mma::kC; ++r) payload[l]->c[p * first.stride_c][r] += c[Mma::c_row(l, r)][Mma::c_col(l, r)];
   }
 }
 
@@ -68,7 +84,7 @@ template <class Mma, int Count, int SC, int SA, int SB>
 RF_DEVICE void products(Accumulator<Mma>* c, const OperandA<Mma>* a, const OperandB<Mma>* b) {
   if constexpr (kHostTarget) {
     detail::HostProducts<Mma> mine{c, a, b, Count, SC, SA, SB};
-    host_wave_collective(&mine, detail::host_products<Mma>);
+    host_wave_collective(&mine, &detail::host_products<Mma>);
   } else {
     RF_UNROLL
     for (int i = 0; i < Count; ++i) c[i * SC] = Mma::mma(a[i * SA], b[i * SB], c[i * SC]);
