@@ -63,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
                       help="environment variable of the candidate's process alone; repeatable")
     made.add_argument("--url", help="candidate: a running `vllm serve`, http://host:port, through local-completions")
     made.add_argument("--reference-url", help="reference: a running `vllm serve` as well")
+    made.add_argument("--reuse-reference", action="store_true",
+                      help="take the reference runs that an earlier call with the same settings left in --out")
     made.add_argument("--out", type=Path, default=Path("build/eval"), help="folder of the report (default: %(default)s)")
     return made
 
@@ -119,6 +121,7 @@ class Jobs:
 
     plan: Plan
     folder: Path
+    reuse: bool = False
 
     def run(self, name: str, backend: str, dtype: str, url: str | None = None, forced_from: str | None = None,
             more: dict[str, str] | None = None) -> Run:
@@ -128,6 +131,9 @@ class Jobs:
         job = {"plan": as_json(self.plan), "backend": backend, "dtype": dtype, "url": url, "label": label,
                "out": str(out), "forced_from": forced_from}
         path = self.folder / f"{name}.job.json"
+        if self.reuse and not name.startswith("candidate") and out.exists() and path.read_text("utf-8") == json.dumps(job):
+            print(f"{label}: {url or backend}, from the earlier call", flush=True)
+            return Run.load(out)
         path.write_text(json.dumps(job), encoding="utf-8")
         environment = {**os.environ, **(more or {})}
         if backend.lower() != "rocmforge" and not url:
@@ -209,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         plan = make_plan(args)
         folder = args.out / "runs"
         folder.mkdir(parents=True, exist_ok=True)
-        done = legs(args, Jobs(plan, folder))
+        done = legs(args, Jobs(plan, folder, args.reuse_reference))
     except Stopped as stop:
         print(f"rocmforge eval: {stop}", file=sys.stderr)
         return EXIT[report.UNDECIDED]
