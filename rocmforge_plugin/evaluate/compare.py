@@ -21,6 +21,7 @@ class Comparison:
     mean, largest: of the absolute difference per token. bias: mean signed difference, low and high its 95 % interval,
     bootstrapped over items. floor: mean absolute difference of the reference in this dtype from the reference in
     float32 on the same tokens; error: the candidate's mean absolute difference from that same float32 reference.
+    ratio_low: lower end of the bootstrapped 95 % interval of error / floor.
     agreement: share of scored tokens on which both agree whether it was the greedy one; of generated items, the share
     with the same tokens throughout. unusable: tokens whose difference is not finite; missing: items in one run only.
     """
@@ -40,6 +41,7 @@ class Comparison:
     high: float = 0.0
     floor: float | None = None
     error: float | None = None
+    ratio_low: float | None = None
     agreement: float = 1.0
     same_prefix: float | None = None
     perplexity_reference: float | None = None
@@ -64,11 +66,11 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of sum(sums) / sum(counts), resampling items; both arrays are [items]."""
+    """95 % interval of sum(sums) / sum(counts), resampling items; both arrays are [items], counts not negative."""
     if len(sums) < 2:
         return -math.inf, math.inf
     weights = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
-    means = (weights @ sums) / np.maximum(weights @ counts, 1)
+    means = (weights @ sums) / np.maximum(weights @ counts, 1e-12)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
@@ -126,6 +128,8 @@ def compare(name: str, pairs: Iterable[tuple[Record, Record]], exact: dict[tuple
     if floors:
         found.floor = float(np.concatenate(floors).mean())
         found.error = float(np.concatenate(errors).mean())
+        own, mine_sums = (np.array([part.sum() for part in parts]) for parts in (floors, errors))
+        found.ratio_low = bootstrap(mine_sums, own)[0]
     if flagged:
         found.agreement = agreed / flagged
     elif generated:

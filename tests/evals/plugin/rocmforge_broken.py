@@ -125,6 +125,9 @@ class TorchImpl(CPUAttentionBackendImpl):
         pages = table[: -(-context // size)].tolist()
         visible = torch.ones(len(pages) * size, dtype=torch.bool)
         visible[context:] = fault == "tail_read"
+        if fault == "future_key" and new == 1:
+            # A decoding request has no future key in its context: one key too many is the slot after it.
+            visible[context : context + 1] = True
         if fault == "page_dropped" and len(pages) > 4:
             visible[3 * size : 4 * size] = False
         if fault == "pages_swapped" and len(pages) > 2:
@@ -142,7 +145,7 @@ class TorchImpl(CPUAttentionBackendImpl):
         last = mine + 1 if fault == "future_key" else mine
         kept = (at[None] <= last) & visible
         if fault == "future_key":
-            kept &= at[None] < context
+            kept &= visible
         elif fault == "own_key_hidden":
             kept &= (at[None] != mine) | (mine == 0)
         elif fault == "oldest_key_hidden":
