@@ -15,11 +15,12 @@ ONCE ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help serve test env build doctor selftest clean
+.PHONY: help serve test eval env build doctor selftest clean
 
 help:
 	@echo "make serve     environment, build, vllm serve, one completion and one chat request, kernel launch counts"
 	echo "make test      environment, build, the whole suite"
+	echo "make eval      accuracy parity with vLLM's own attention; ARGS='--help' lists what can be chosen"
 	echo "make doctor    what is installed, which kernels are built, what vLLM would say"
 	echo "make selftest  every kernel against its reference on this machine's device"
 	echo "make clean     remove what the build made; the environment stays"
@@ -40,6 +41,10 @@ serve:
 test:
 	@$(SET_UP)
 	exec "$$python" -m pytest $(ARGS)
+
+eval:
+	@$(SET_UP)
+	exec "$$python" -m rocmforge_plugin.cli eval $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 doctor selftest:
 	@$(SET_UP)
