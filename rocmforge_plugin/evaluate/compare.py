@@ -23,7 +23,7 @@ class Comparison:
     float32 on the same tokens; error: the candidate's mean absolute difference from that same float32 reference.
     ratio_low: lower end of the bootstrapped 95 % interval of error / floor.
     agreement: share of scored tokens on which both agree whether it was the greedy one; of generated items, the share
-    with the same tokens throughout. unusable: tokens whose difference is not finite; missing: items in one run only.
+    with the same text throughout. unusable: tokens whose difference is not finite; missing: items in one run only.
     """
 
     name: str
@@ -93,7 +93,7 @@ def compare(name: str, pairs: Iterable[tuple[Record, Record]], exact: dict[tuple
             found.won += mine.correct < theirs.correct
         if mine.kind == GENERATE:
             generated += 1
-            same += (mine.text, mine.tokens) == (theirs.text, theirs.tokens)
+            same += mine.text == theirs.text
             prefixes.append(common_prefix(mine, theirs))
             continue
         if mine.tokens != theirs.tokens or len(mine.logprobs) != len(theirs.logprobs):
@@ -139,13 +139,12 @@ def compare(name: str, pairs: Iterable[tuple[Record, Record]], exact: dict[tuple
 
 
 def common_prefix(mine: Record, theirs: Record) -> float:
-    """Share of the generated tokens (of the text, where tokens are unknown) before the first that differs."""
-    left, right = (mine.tokens, theirs.tokens) if mine.tokens and theirs.tokens else (mine.text, theirs.text)
-    longest = max(len(left), len(right))
+    """Share of the generated characters before the first that differs (a server sends no tokens)."""
+    longest = max(len(mine.text), len(theirs.text))
     if not longest:
         return 1.0
-    same = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
-    return same / longest
+    pairs = zip(mine.text, theirs.text, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(mine.text), len(theirs.text))) / longest
 
 
 def pages(record: Record) -> str:

@@ -175,8 +175,9 @@ def records_of(model: Any, task: str, sample: dict[str, Any]) -> list[Record]:
         verdict = right if place == 0 else None
         if len(arguments) == 2 and isinstance(arguments[1], dict):
             prompt = model.tok_encode(arguments[0])
-            made.append(Record(GENERATE, task, name, len(prompt), text=response[0], correct=verdict,
-                               tokens=model.scored.outputs.get(tuple(prompt), [])))
+            # A server sends text; its tokens are those of the text.
+            tokens = model.scored.outputs.setdefault(tuple(prompt), model.tok_encode(response[0]))
+            made.append(Record(GENERATE, task, name, len(prompt), text=response[0], correct=verdict, tokens=tokens))
             continue
         record = Record(PREFILL, task, name, 0, correct=verdict)
         if len(arguments) == 2:

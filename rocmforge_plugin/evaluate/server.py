@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rocmforge_plugin.evaluate.records import DECODE, Record, Run
-from rocmforge_plugin.evaluate.session import Plan, own_generations
+from rocmforge_plugin.evaluate.session import Plan, own_continuations
 
 LAUNCHES = "/rocmforge/launches"
 #: Seconds for one request; a CPU server may take minutes over a long prompt.
@@ -113,7 +113,7 @@ class ServerSession:
         records, scores = harness.run_tasks(self.model, plan.tasks, folder, plan.limit, plan.about, plan.settings)
         self._phase("tasks")
         if wanted is None:
-            wanted = own_generations(records, self.model.scored.outputs)
+            wanted = own_continuations(self.model.scored)
         records += self.forced(wanted)
         about = {"model": self.served, "url": self.url, "backend": self.backend, "dtype": self.dtype,
                  "notes": self.notes, "seconds": round(time.time() - started, 1), "forced": wanted}

@@ -17,6 +17,8 @@ from rocmforge_plugin.evaluate.records import DECODE, Record, Run
 #: Small prefill chunks, so that prompts of 2k tokens also run as chunk on context.
 ENGINE: dict[str, Any] = {"enforce_eager": True, "enable_prefix_caching": False, "max_num_batched_tokens": 768,
                           "max_num_seqs": 32, "seed": 0}
+#: Of tasks without continuations of their own: at most so many items are forced, and so many scored tokens of one.
+FORCED_ITEMS, FORCED_TAIL = 256, 64
 
 
 @dataclass
@@ -152,7 +154,7 @@ class Session:
         started = time.time()
         records, scores = self.tasks()
         if wanted is None:
-            wanted = own_generations(records, self.model.scored.outputs)
+            wanted = own_continuations(self.model.scored)
         records += self.forced(wanted)
         return Run(self.backend, self.dtype, records, self.launches, scores,
                    {**self.about(), "seconds": round(time.time() - started, 1), "forced": wanted})
@@ -175,15 +177,20 @@ def _layers(model: Any) -> str:
     return ", ".join(sorted(found))
 
 
-def own_generations(records: list[Record], outputs: dict[tuple[int, ...], list[int]]) -> list[dict[str, Any]]:
-    """What the reference generated, to be forced on both backends (for tasks without a continuation of their own)."""
-    texts = {tuple(ids): prompt for prompt, ids in outputs.items()}
-    found = []
-    for record in records:
-        prompt = texts.get(tuple(record.tokens))
-        if record.kind == "generate" and prompt and record.tokens:
-            found.append({"name": record.task, "length": len(prompt), "prompt_ids": list(prompt), "ids": record.tokens})
-    return found
+def own_continuations(scored: Any) -> list[dict[str, Any]]:
+    """What to force where a task has no continuation of its own, from a run's `harness.Scored`.
+
+    The tokens that the run generated; where it only scored, the last part of what it scored, so that decoding is
+    covered with any task.
+    """
+    found = [{"name": "generated", "length": len(prompt), "prompt_ids": list(prompt), "ids": ids}
+             for prompt, ids in scored.outputs.items() if len(ids) > 1]
+    for tokens in () if found else scored.prompts:
+        kept = min(FORCED_TAIL, len(tokens) // 2)
+        if kept > 1:
+            found.append({"name": "scored", "length": len(tokens) - kept, "prompt_ids": list(tokens[:-kept]),
+                          "ids": list(tokens[-kept:])})
+    return found[:FORCED_ITEMS]
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_bootstrap_covers_the_mean_and_narrows() -> None:
 
 
 def test_common_prefix() -> None:
-    one, two = Record(GENERATE, "t", "0", 1, [1, 2, 3, 4]), Record(GENERATE, "t", "0", 1, [1, 2, 9, 4])
+    one, two = Record(GENERATE, "t", "0", 1, text="abcd"), Record(GENERATE, "t", "0", 1, text="abxd")
     assert common_prefix(one, two) == 0.5 and common_prefix(one, one) == 1.0
 
 
@@ -148,3 +148,16 @@ def test_runs_survive_their_file(exact: Run, tmp_path: Path) -> None:
     exact.save(tmp_path / "run.json.gz")
     back = Run.load(tmp_path / "run.json.gz")
     assert math.isnan(back.records[0].logprobs[0]) and back.records[1:] == exact.records[1:]
+
+
+def test_any_task_gives_something_to_decode() -> None:
+    from types import SimpleNamespace
+
+    from rocmforge_plugin.evaluate.session import FORCED_TAIL, own_continuations
+
+    generated = own_continuations(SimpleNamespace(outputs={(1, 2): [3, 4, 5], (6,): [7]}, prompts={}))
+    assert [(one["prompt_ids"], one["ids"]) for one in generated] == [([1, 2], [3, 4, 5])]
+    long = tuple(range(300))
+    scored = own_continuations(SimpleNamespace(outputs={}, prompts={long: None, (1, 2): None}))
+    assert len(scored) == 1 and scored[0]["prompt_ids"] + scored[0]["ids"] == list(long)
+    assert len(scored[0]["ids"]) == FORCED_TAIL
