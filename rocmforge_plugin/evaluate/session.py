@@ -69,14 +69,23 @@ class Session:
             "worker_extension_cls": "rocmforge_plugin.vllm.report.LaunchCounts",
         }
         self.v2_runner = self._uses_v2_runner()
-        if self.v2_runner:
-            arguments["enable_trace_replay"] = True
-        else:
-            arguments["logits_processors"] = ["rocmforge_plugin.evaluate.forced:ForcedTokens"]
-        self.model = harness.vllm_model(arguments, order, label)
+        try:
+            self.model = harness.vllm_model(arguments | self._forcing(), order, label)
+        except ValueError as error:
+            # vLLM falls back to its older runner for some models, and says so only here.
+            if not self.v2_runner or "Model Runner V2" not in str(error):
+                raise
+            self.v2_runner = False
+            self.model = harness.vllm_model(arguments | self._forcing(), order, label)
         self.loading = time.time() - started
         self.launches: dict[str, dict[str, int]] = {}
         self._counted = self._count()
+
+    def _forcing(self) -> dict[str, Any]:
+        """The engine arguments that let a request decode given tokens."""
+        if self.v2_runner:
+            return {"enable_trace_replay": True}
+        return {"logits_processors": ["rocmforge_plugin.evaluate.forced:ForcedTokens"]}
 
     @staticmethod
     def _uses_v2_runner() -> bool:
@@ -103,7 +112,7 @@ class Session:
 
     def selected(self) -> str:
         """The class of the attention layers' implementation, as the engine built them."""
-        return ", ".join(sorted(set(self.model.model.apply_model(lambda model: _layers(model)))))
+        return ", ".join(sorted(set(self.model.model.apply_model(_layers))))
 
     def tasks(self) -> tuple[list[Record], dict[str, dict[str, float]]]:
         """Run the plan's lm-eval tasks."""
