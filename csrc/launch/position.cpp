@@ -11,18 +11,28 @@ namespace rocmforge {
 namespace {
 
 constexpr int kMaxRowLanes = 32;  // of the smallest wave: lanes of one row exchange their sums
+constexpr int kLanesPerUnit = 512;  // on one compute unit at once, to hide the latency of memory
 
 std::string variant_name(const char* kernel, int variant) {
   return std::string(kernel) + "_" + kWidthNames[variant / kElements] + "_" + kElementNames[variant % kElements];
 }
 
-const KernelTable rotary_kernels(kWidths* kElements, [](int variant) { return variant_name("rotary", variant); });
-const KernelTable write_kernels(kWidths* kElements, [](int variant) { return variant_name("rotary_kv_write", variant); });
-const KernelTable norm_kernels(kWidths* kElements, [](int variant) {
-  return variant_name("norm_rotary_kv_write", variant);
-});
+// A kernel without and with sections, in all widths and types.
+KernelTable kernel_table(const char* plain, const char* sections) {
+  return {2 * kWidths * kElements, [plain, sections](int variant) {
+            const int rest = variant % (kWidths * kElements);
+            return variant_name(variant == rest ? plain : sections, rest);
+          }};
+}
 
-int variant_of(Width width, Element element) { return static_cast<int>(width) * kElements + static_cast<int>(element); }
+const KernelTable rotary_kernels = kernel_table("rotary", "mrope");
+const KernelTable write_kernels = kernel_table("rotary_kv_write", "mrope_kv_write");
+const KernelTable norm_kernels = kernel_table("norm_rotary_kv_write", "norm_mrope_kv_write");
+
+int variant_of(const RopeView& table, Width width, Element element) {
+  const bool sections = table.mode == PositionMode::kSections || table.mode == PositionMode::kInterleaved;
+  return (sections ? kWidths * kElements : 0) + static_cast<int>(width) * kElements + static_cast<int>(element);
+}
 
 int parts_of(const RopeView& table) { return table.mode == PositionMode::kAxes ? 2 : 1; }
 
@@ -66,6 +76,15 @@ int lane_shift(int64_t items) {
   return std::countr_zero(lanes);
 }
 
+// How many heads a lane does: fewer where that is needed to give every compute unit work. `heads` and `row_lanes` are of
+// one token.
+int group_heads(const Device& device, int64_t tokens, int64_t heads, int64_t row_lanes) {
+  const int64_t wanted = int64_t{device.info().compute_units} * kLanesPerUnit;
+  int size = kGroupHeads;
+  while (size > 1 && tokens * ceil_quotient(heads, size) * row_lanes < wanted) size /= 2;
+  return size;
+}
+
 }  // namespace
 
 void launch_rotary(Device& device, Stream stream, const RotaryCall& call) {
@@ -81,7 +100,9 @@ void launch_rotary(Device& device, Stream stream, const RotaryCall& call) {
   const RowShape shape = shape_args(call.shape, parts_of(call.table), vector_elements(call.element, width));
   const int32_t row_items = in_place ? shape.rotary_items : shape.items;
   const int shift = lane_shift(row_items);
-  const int64_t token_lanes = heads << shift;
+  const int size = group_heads(device, call.tokens, heads, int64_t{1} << shift);
+  const int64_t query_groups = ceil_quotient(call.query_heads, size);
+  const int64_t token_lanes = (query_groups + ceil_quotient(call.key_heads, size)) << shift;
   const RotaryArgs args{.table = table_args(call.table),
                         .shape = shape,
                         .query = call.query.args(),
@@ -94,9 +115,12 @@ void launch_rotary(Device& device, Stream stream, const RotaryCall& call) {
                         .token_lanes = make_fast_div(static_cast<uint32_t>(token_lanes)),
                         .lanes = checked_lanes("rotary", call.tokens * token_lanes),
                         .query_heads = static_cast<int32_t>(call.query_heads),
+                        .key_heads = static_cast<int32_t>(call.key_heads),
+                        .group_heads = size,
+                        .query_groups = static_cast<int32_t>(query_groups),
                         .lane_shift = shift,
                         .row_items = row_items};
-  Kernel& kernel = rotary_kernels.get(device, variant_of(width, call.element));
+  Kernel& kernel = rotary_kernels.get(device, variant_of(call.table, width, call.element));
   kernel.launch(grid_of(kernel, args.lanes), stream, args);
 }
 
@@ -115,7 +139,10 @@ void launch_rotary_kv_write(Device& device, Stream stream, const RotaryKvWriteCa
   const int32_t query_items = skips_plain ? shape.rotary_items : shape.items;
   const int kv_shift = lane_shift(std::max<int64_t>(shape.items, ceil_quotient(call.shape.head_size, 2 * vector)));
   const int query_shift = norm ? kv_shift : lane_shift(query_items);
-  const int64_t token_lanes = (call.query_heads << query_shift) + (2 * call.kv_heads << kv_shift);
+  const int size = group_heads(device, call.tokens, call.query_heads + 2 * call.kv_heads, int64_t{1} << kv_shift);
+  const int64_t query_groups = ceil_quotient(call.query_heads, size);
+  const int64_t kv_groups = ceil_quotient(call.kv_heads, size);
+  const int64_t token_lanes = (query_groups << query_shift) + (2 * kv_groups << kv_shift);
   const RotaryKvWriteArgs args{.table = table_args(call.table),
                                .shape = shape,
                                .query = call.query.args(),
@@ -131,10 +158,13 @@ void launch_rotary_kv_write(Device& device, Stream stream, const RotaryKvWriteCa
                                .lanes = checked_lanes("rotary_kv_write", call.tokens * token_lanes),
                                .query_heads = static_cast<int32_t>(call.query_heads),
                                .kv_heads = static_cast<int32_t>(call.kv_heads),
+                               .group_heads = size,
+                               .query_groups = static_cast<int32_t>(query_groups),
+                               .kv_groups = static_cast<int32_t>(kv_groups),
                                .query_shift = query_shift,
                                .kv_shift = kv_shift,
                                .query_items = query_items};
-  Kernel& kernel = (norm ? norm_kernels : write_kernels).get(device, variant_of(width, call.element));
+  Kernel& kernel = (norm ? norm_kernels : write_kernels).get(device, variant_of(call.table, width, call.element));
   kernel.launch(grid_of(kernel, args.lanes), stream, args);
 }
 

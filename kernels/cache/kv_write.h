@@ -18,14 +18,15 @@ struct KvWrite {
     if (index >= args.lanes) return;
     const Quotient token = divide(static_cast<int32_t>(index), args.token_lanes);
     const Quotient head = divide(token.remainder, args.row_lanes);
-    T* row = paged_row<T>(args.cache, token.quotient, head.quotient);
-    if (row == nullptr) return;
+    T* rows = paged_rows<T>(args.cache, token.quotient);
+    if (rows == nullptr) return;
     // K and V lie side by side in a cache row, so a head's lanes write one contiguous run.
     const int32_t element = head.remainder * N;
     const bool is_key = element < args.head_size;
-    const T* source = is_key ? head_row<T>(args.key, token.quotient, head.quotient) + element
-                             : head_row<T>(args.value, token.quotient, head.quotient) + element - args.head_size;
-    store_vec(row + element, load_vec<T, N>(source));
+    const HeadRows& from = is_key ? args.key : args.value;
+    const T* source = token_rows<T>(from, token.quotient) + head.quotient * from.head_stride + element;
+    store_vec(rows + head.quotient * args.cache.head_stride + element,
+              load_vec<T, N>(is_key ? source : source - args.head_size));
   }
 };
 

@@ -38,17 +38,23 @@ struct RowShape {
   int32_t items;         // with the elements behind them, which only move
 };
 
+// A lane holds the same elements of so many heads at once: the loads are in flight together, and cos and sin are looked
+// up once for all of them.
+inline constexpr int kGroupHeads = 4;
+
 struct RotaryArgs {
   RopeTable table;
   RowShape shape;
   HeadRows query, query_out, key, key_out;
   int64_t query_batch_stride, query_out_batch_stride;  // between sequences of the query; a key has one sequence
   FastDiv sequence;     // tokens of a sequence
-  FastDiv token_lanes;  // lanes per token: (query_heads + key_heads) << lane_shift
+  FastDiv token_lanes;  // lanes per token: groups of query and of key heads, times lanes of a row
   int32_t lanes;        // tokens * token_lanes, below 2^31
-  int32_t query_heads;
-  int32_t lane_shift;   // a row has 2^lane_shift lanes
-  int32_t row_items;    // shape.rotary_items in place, shape.items to another tensor
+  int32_t query_heads, key_heads;
+  int32_t group_heads;   // heads that a lane does one after another, at most kGroupHeads
+  int32_t query_groups;  // ceil(query_heads / group_heads)
+  int32_t lane_shift;    // a row has 2^lane_shift lanes
+  int32_t row_items;     // shape.rotary_items in place, shape.items to another tensor
 };
 
 struct RotaryKvWriteArgs {
@@ -58,11 +64,13 @@ struct RotaryKvWriteArgs {
   PagedRows cache;
   const void* query_weight;  // [head_size] of the rows' type: RMS norm of every head before the rotation, or null
   const void* key_weight;
-  FastDiv token_lanes;  // (query_heads << query_shift) + (2 * kv_heads << kv_shift)
+  FastDiv token_lanes;  // (query_groups << query_shift) + (2 * kv_groups << kv_shift)
   float epsilon;
   float inverse_head_size;
   int32_t lanes;  // tokens * token_lanes, below 2^31
   int32_t query_heads, kv_heads;
+  int32_t group_heads;              // as in RotaryArgs
+  int32_t query_groups, kv_groups;  // ceil(heads / group_heads)
   int32_t query_shift, kv_shift;  // lanes per row; equal with the norm
   int32_t query_items;            // shape.rotary_items in place without the norm, else shape.items
 };

@@ -5,18 +5,18 @@
 
 namespace rocmforge {
 
-// One kernel per width of the memory accesses, in bytes (v1: one element); the host takes the widest that every pointer,
-// stride and the pair layout allow.
-RF_INSTANTIATE(rotary_v16, Rotary<RF_TYPE, 16 / sizeof(RF_TYPE)>)
-RF_INSTANTIATE(rotary_v8, Rotary<RF_TYPE, 8 / sizeof(RF_TYPE)>)
-RF_INSTANTIATE(rotary_v1, Rotary<RF_TYPE, 1>)
+// For each width of the memory accesses, in bytes (v1: one element); the host takes the widest that every pointer, stride
+// and the pair layout allow. mrope: positions by sections of the pairs.
+#define RF_POSITION_KERNELS(width, n)                                            \
+  RF_INSTANTIATE(rotary_##width, Rotary<RF_TYPE, n, false>)                      \
+  RF_INSTANTIATE(mrope_##width, Rotary<RF_TYPE, n, true>)                        \
+  RF_INSTANTIATE(rotary_kv_write_##width, RotaryKvWrite<RF_TYPE, n, false, false>) \
+  RF_INSTANTIATE(mrope_kv_write_##width, RotaryKvWrite<RF_TYPE, n, false, true>)   \
+  RF_INSTANTIATE(norm_rotary_kv_write_##width, RotaryKvWrite<RF_TYPE, n, true, false>) \
+  RF_INSTANTIATE(norm_mrope_kv_write_##width, RotaryKvWrite<RF_TYPE, n, true, true>)
 
-RF_INSTANTIATE(rotary_kv_write_v16, RotaryKvWrite<RF_TYPE, 16 / sizeof(RF_TYPE), false>)
-RF_INSTANTIATE(rotary_kv_write_v8, RotaryKvWrite<RF_TYPE, 8 / sizeof(RF_TYPE), false>)
-RF_INSTANTIATE(rotary_kv_write_v1, RotaryKvWrite<RF_TYPE, 1, false>)
-
-RF_INSTANTIATE(norm_rotary_kv_write_v16, RotaryKvWrite<RF_TYPE, 16 / sizeof(RF_TYPE), true>)
-RF_INSTANTIATE(norm_rotary_kv_write_v8, RotaryKvWrite<RF_TYPE, 8 / sizeof(RF_TYPE), true>)
-RF_INSTANTIATE(norm_rotary_kv_write_v1, RotaryKvWrite<RF_TYPE, 1, true>)
+RF_POSITION_KERNELS(v16, 16 / sizeof(RF_TYPE))
+RF_POSITION_KERNELS(v8, 8 / sizeof(RF_TYPE))
+RF_POSITION_KERNELS(v1, 1)
 
 }  // namespace rocmforge

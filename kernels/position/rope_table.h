@@ -16,6 +16,13 @@ struct CosSin {
   float sin[N];
 };
 
+// The table rows that a token takes, but for M-RoPE's second and third.
+struct TokenRows {
+  int32_t token;
+  int64_t first;   // of the head's first part, or of the pairs of M-RoPE's first axis
+  int64_t second;  // of the head's second part
+};
+
 namespace detail {
 
 template <class C, int N>
@@ -23,11 +30,6 @@ RF_DEVICE void load_floats(const void* row, int64_t offset, float* out) {
   const auto values = load_vec<C, N>(static_cast<const C*>(row) + offset);
   RF_UNROLL
   for (int i = 0; i < N; ++i) out[i] = to_float(values[i]);
-}
-
-RF_DEVICE int64_t table_row(const RopeTable& table, int32_t token, int axis) {
-  if (table.mode == PositionMode::kPerToken) return token;
-  return table.positions[axis * table.axis_stride + token];
 }
 
 // M-RoPE's axis of a pair: 0 t, 1 h, 2 w.
@@ -47,23 +49,23 @@ RF_DEVICE void load_row(const RopeTable& table, int64_t row, const int (&first)[
   }
 }
 
-// Run r holds the pairs first[r], first[r] + 1, ... of part `part`.
-template <class C, int N>
-RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, int32_t token, int part, const int (&first)[2]) {
+template <class C, int N, bool kSections>
+RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, const TokenRows& rows, int part, const int (&first)[2]) {
   CosSin<N> out;
-  const bool by_pair = table.mode == PositionMode::kSections || table.mode == PositionMode::kInterleaved;
-  load_row<C>(table, table_row(table, token, by_pair ? 0 : part), first, out);
-  if (!by_pair) return out;
-  // Whole vectors of every axis and a selection: fewer memory instructions than a load per pair.
-  for (int axis = 1; axis < 3; ++axis) {
-    CosSin<N> other;
-    load_row<C>(table, table_row(table, token, axis), first, other);
+  load_row<C>(table, part == 0 ? rows.first : rows.second, first, out);
+  if constexpr (kSections) {
+    // Whole vectors of every axis and a selection: fewer memory instructions than a load per pair.
     RF_UNROLL
-    for (int i = 0; i < N; ++i) {
-      const int pair = first[i / CosSin<N>::kRun] + i % CosSin<N>::kRun;
-      const bool take = section_axis(table, pair) == axis;
-      out.cos[i] = take ? other.cos[i] : out.cos[i];
-      out.sin[i] = take ? other.sin[i] : out.sin[i];
+    for (int axis = 1; axis < 3; ++axis) {
+      CosSin<N> other;
+      load_row<C>(table, table.positions[axis * table.axis_stride + rows.token], first, other);
+      RF_UNROLL
+      for (int i = 0; i < N; ++i) {
+        const int pair = first[i / CosSin<N>::kRun] + i % CosSin<N>::kRun;
+        const bool take = section_axis(table, pair) == axis;
+        out.cos[i] = take ? other.cos[i] : out.cos[i];
+        out.sin[i] = take ? other.sin[i] : out.sin[i];
+      }
     }
   }
   return out;
@@ -71,11 +73,19 @@ RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, int32_t token, int part
 
 }  // namespace detail
 
-// T: the rows' type.
-template <class T, int N>
-RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, int32_t token, int part, const int (&first)[2]) {
-  if (table.float_table) return detail::load_cos_sin<float, N>(table, token, part, first);
-  return detail::load_cos_sin<T, N>(table, token, part, first);
+// Looked up before anything else, since the table's values wait for it.
+RF_DEVICE TokenRows token_table_rows(const RopeTable& table, int32_t token) {
+  if (table.mode == PositionMode::kPerToken) return {token, token, token};
+  const int64_t row = table.positions[token];
+  return {token, row, table.mode == PositionMode::kAxes ? table.positions[table.axis_stride + token] : row};
+}
+
+// Run r holds the pairs first[r], first[r] + 1, ... of part `part`. T: the rows' type. kSections: the mode is one of
+// M-RoPE's; it is known to the compiler because its registers would halve the other modes' occupancy.
+template <class T, int N, bool kSections>
+RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, const TokenRows& rows, int part, const int (&first)[2]) {
+  if (table.float_table) return detail::load_cos_sin<float, N, kSections>(table, rows, part, first);
+  return detail::load_cos_sin<T, N, kSections>(table, rows, part, first);
 }
 
 }  // namespace rocmforge

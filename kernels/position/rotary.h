@@ -4,38 +4,46 @@
 
 #include "../cache/paged_rows.h"
 #include "../target/device.h"
-#include "row.h"
+#include "head_group.h"
 
 namespace rocmforge {
 
-template <class T, int N>
+template <class T, int N, bool kSections>
 struct Rotary {
   using Args = RotaryArgs;
-  static constexpr unsigned kWavesPerUnit = 4;  // enough loads in flight to fill the memory pipe
-  static constexpr LaunchConfig kConfig{.wave = 1, .threads = 256};
+  // Few but busy lanes: each has eight vectors in flight, and takes the registers for that.
+  static constexpr unsigned kWavesPerUnit = 3;
+  static constexpr LaunchConfig kConfig{.wave = 1, .threads = 128, .blocks_per_unit = kSections ? 3 : 4};
+
+  RF_DEVICE static HeadGroup<T> find_group(const Args& args, Quotient sequence, int index) {
+    const bool is_query = index < args.query_groups;
+    const HeadRows& from = is_query ? args.query : args.key;
+    const HeadRows& to = is_query ? args.query_out : args.key_out;
+    return head_group(token_rows<T>(from, sequence.remainder) + sequence.quotient * args.query_batch_stride,
+                      from.head_stride,
+                      token_rows<T>(to, sequence.remainder) + sequence.quotient * args.query_out_batch_stride,
+                      to.head_stride, is_query ? args.query_heads : args.key_heads, args.group_heads,
+                      is_query ? index : index - args.query_groups);
+  }
 
   RF_DEVICE static void run(const Args& args) {
     const int64_t index = static_cast<int64_t>(block_index(0)) * kConfig.threads + thread_index();
     if (index >= args.lanes) return;
     const Quotient token = divide(static_cast<int32_t>(index), args.token_lanes);
-    const Quotient batch = divide(token.quotient, args.sequence);
-    const int head = token.remainder >> args.lane_shift;
+    const Quotient sequence = divide(token.quotient, args.sequence);
+    const auto rows = token_table_rows(args.table, sequence.remainder);
+    const auto group = find_group(args, sequence, token.remainder >> args.lane_shift);
     const int lanes = 1 << args.lane_shift;
-    const bool is_query = head < args.query_heads;
-    const int row_head = is_query ? head : head - args.query_heads;
-    const T* source = head_row<T>(is_query ? args.query : args.key, batch.remainder, row_head) +
-                      batch.quotient * args.query_batch_stride;
-    T* target = head_row<T>(is_query ? args.query_out : args.key_out, batch.remainder, row_head) +
-                batch.quotient * args.query_out_batch_stride;
     for (int i = token.remainder & (lanes - 1); i < args.row_items; i += lanes) {
       const auto item = row_item<N>(args.shape, i);
-      auto bits = load_item<T, N>(source, item);
-      if (item.part >= 0) {
-        auto values = to_floats(bits);
-        rotate(values, load_cos_sin<T, N>(args.table, batch.remainder, item.part, item.first), args.shape.interleaved);
-        bits = from_floats<T>(values);
+      const auto bits = load_group(group, item);
+      if (item.part < 0) {
+        store_group(group, item, bits, true, [](ItemFloats<N>&, int) {});
+        continue;
       }
-      store_item(target, item, bits);
+      const auto table = load_cos_sin<T, N, kSections>(args.table, rows, item.part, item.first);
+      store_group(group, item, bits, false,
+                  [&](ItemFloats<N>& values, int) { rotate(values, table, args.shape.interleaved); });
     }
   }
 };

@@ -5,127 +5,128 @@
 
 #include "../cache/paged_rows.h"
 #include "../target/device.h"
-#include "row.h"
+#include "head_group.h"
 
 namespace rocmforge {
 
-template <class T, int N, bool kNorm>
+template <class T, int N, bool kNorm, bool kSections>
 struct RotaryKvWrite {
   using Args = RotaryKvWriteArgs;
+  // Few but busy lanes: each has eight vectors in flight, and takes the registers for that.
+  static constexpr unsigned kWavesPerUnit = kNorm && kSections ? 2 : 3;
   // Lanes of a row exchange their sums of squares; without the norm no lane needs another.
   static constexpr int kWave = kNorm ? kNativeWave : 1;
-  static constexpr unsigned kWavesPerUnit = 4;  // enough loads in flight to fill the memory pipe
-  static constexpr LaunchConfig kConfig{.wave = kWave, .threads = 256};
+  static constexpr LaunchConfig kConfig{.wave = kWave, .threads = 128, .blocks_per_unit = kNorm || kSections ? 3 : 4};
   enum Kind { kQuery, kKey, kValue };
 
-  // A row of one token: where it comes from and goes to (null: nowhere), and how its items are cut.
-  struct Row {
+  // One lane's place: which heads of which token, and which of their items.
+  struct Place {
     Kind kind;
-    int32_t token;
-    const T* source;
-    T* target;
-    int items;
-    int lane, lanes;
+    HeadGroup<T> group;
+    int items;        // of a row
+    int lane, lanes;  // of a row: the lane does the items lane, lane + lanes, ...
   };
 
-  RF_DEVICE static Row find_row(const Args& args, int32_t index) {
-    const Quotient token = divide(index, args.token_lanes);
-    const int query_lanes = args.query_heads << args.query_shift;
-    Row row{};
-    row.token = token.quotient;
-    if (token.remainder < query_lanes) {
-      const int head = token.remainder >> args.query_shift;
-      row.kind = kQuery;
-      row.source = head_row<T>(args.query, row.token, head);
-      row.target = head_row<T>(args.query_out, row.token, head);
-      row.items = args.query_items;
-      row.lanes = 1 << args.query_shift;
-      row.lane = token.remainder & (row.lanes - 1);
-      return row;
+  RF_DEVICE static Place find_place(const Args& args, int32_t token, int32_t lane) {
+    const int query_lanes = args.query_groups << args.query_shift;
+    if (lane < query_lanes) {
+      const int lanes = 1 << args.query_shift;
+      return {kQuery,
+              head_group(token_rows<T>(args.query, token), args.query.head_stride,
+                         token_rows<T>(args.query_out, token), args.query_out.head_stride, args.query_heads,
+                         args.group_heads, lane >> args.query_shift),
+              args.query_items, lane & (lanes - 1), lanes};
     }
-    const int lane = token.remainder - query_lanes;
-    const int rank = lane >> args.kv_shift;
-    const bool is_value = rank >= args.kv_heads;
-    const int head = is_value ? rank - args.kv_heads : rank;
-    row.kind = is_value ? kValue : kKey;
-    row.source = head_row<T>(is_value ? args.value : args.key, row.token, head);
-    row.target = paged_row<T>(args.cache, row.token, head);
-    if (is_value && row.target != nullptr) row.target += args.shape.head_size;
-    row.items = is_value ? ceil_div(args.shape.head_size, 2 * N) : args.shape.items;
-    row.lanes = 1 << args.kv_shift;
-    row.lane = lane & (row.lanes - 1);
-    return row;
+    const int kv_lane = lane - query_lanes;
+    const int lanes = 1 << args.kv_shift;
+    const int index = kv_lane >> args.kv_shift;
+    const bool is_value = index >= args.kv_groups;
+    const HeadRows& from = is_value ? args.value : args.key;
+    T* target = paged_rows<T>(args.cache, token);
+    Place place{is_value ? kValue : kKey,
+                head_group(token_rows<T>(from, token), from.head_stride,
+                           is_value ? target + args.shape.head_size : target, args.cache.head_stride, args.kv_heads,
+                           args.group_heads, is_value ? index - args.kv_groups : index),
+                is_value ? ceil_div(args.shape.head_size, 2 * N) : args.shape.items, kv_lane & (lanes - 1), lanes};
+    if (target == nullptr) place.group.heads = 0;
+    return place;
   }
 
-  RF_DEVICE static Item<N> find_item(const Args& args, const Row& row, int index) {
-    if (row.kind == kValue) return plain_item<N>(0, args.shape.head_size, row.items, index);
+  RF_DEVICE static Item<N> find_item(const Args& args, const Place& place, int index) {
+    if (place.kind == kValue) return plain_item<N>(0, args.shape.head_size, place.items, index);
     return row_item<N>(args.shape, index);
   }
 
-  RF_DEVICE static float sum_of_squares(const ItemBits<T, N>& bits) {
-    const auto values = to_floats(bits);
-    float sum = 0;
+  // Adds the squares of every head's values to `sums`.
+  RF_DEVICE static void add_squares(const HeadGroup<T>& group, const GroupBits<T, N>& bits, float (&sums)[kGroupHeads]) {
     RF_UNROLL
-    for (int i = 0; i < 2 * N; ++i) sum += values.x[i] * values.x[i];
-    return sum;
+    for (int h = 0; h < kGroupHeads; ++h) {
+      if (h < group.heads) {
+        const auto values = to_floats(bits.head[h]);
+        RF_UNROLL
+        for (int i = 0; i < 2 * N; ++i) sums[h] += values.x[i] * values.x[i];
+      }
+    }
   }
 
-  // `scale`: the reciprocal root mean square of the row.
-  RF_DEVICE static void finish(const Args& args, const Row& row, const Item<N>& item, ItemBits<T, N> bits, float scale) {
-    const bool normed = kNorm && row.kind != kValue;
-    if (normed || item.part >= 0) {
-      auto values = to_floats(bits);
-      if (normed) {
-        const auto* weight = static_cast<const T*>(row.kind == kQuery ? args.query_weight : args.key_weight);
-        const auto gain = to_floats(load_item<T, N>(weight, item));
-        RF_UNROLL
-        for (int i = 0; i < 2 * N; ++i) values.x[i] *= scale * gain.x[i];
-      }
-      if (item.part >= 0) {
-        rotate(values, load_cos_sin<T, N>(args.table, row.token, item.part, item.first), args.shape.interleaved);
-      }
-      bits = from_floats<T>(values);
+  // `scales`: the reciprocal root mean square of every head; unused without the norm.
+  RF_DEVICE static void finish(const Args& args, const Place& place, const TokenRows& rows, const Item<N>& item,
+                               const GroupBits<T, N>& bits, const float (&scales)[kGroupHeads]) {
+    const bool normed = kNorm && place.kind != kValue;
+    if (item.part < 0 && !normed) {
+      store_group(place.group, item, bits, true, [](ItemFloats<N>&, int) {});
+      return;
     }
-    store_item(row.target, item, bits);
+    ItemFloats<N> gain{};
+    if (normed) {
+      const auto* weight = static_cast<const T*>(place.kind == kQuery ? args.query_weight : args.key_weight);
+      gain = to_floats(load_item<T, N>(weight, item));
+    }
+    CosSin<N> table{};
+    if (item.part >= 0) table = load_cos_sin<T, N, kSections>(args.table, rows, item.part, item.first);
+    store_group(place.group, item, bits, false, [&](ItemFloats<N>& values, int h) {
+      if (normed) {
+        RF_UNROLL
+        for (int i = 0; i < 2 * N; ++i) values.x[i] *= scales[h] * gain.x[i];
+      }
+      if (item.part >= 0) rotate(values, table, args.shape.interleaved);
+    });
   }
 
   RF_DEVICE static void run(const Args& args) {
     const int64_t index = static_cast<int64_t>(block_index(0)) * kConfig.threads + thread_index();
     const bool exists = index < args.lanes;
+    if (!kNorm && !exists) return;
+    // With the norm all lanes of a wave meet in the shuffles below, also those without work.
+    const Quotient token = divide(exists ? static_cast<int32_t>(index) : 0, args.token_lanes);
+    const auto rows = token_table_rows(args.table, token.quotient);
+    Place place = find_place(args, token.quotient, token.remainder);
+    if (!exists) place.group.heads = 0;
+    float scales[kGroupHeads] = {};
     if constexpr (!kNorm) {
-      if (!exists) return;
-      const Row row = find_row(args, static_cast<int32_t>(index));
-      if (row.target == nullptr) return;
-      for (int i = row.lane; i < row.items; i += row.lanes) {
-        const auto item = find_item(args, row, i);
-        finish(args, row, item, load_item<T, N>(row.source, item), 1.0f);
+      for (int i = place.lane; i < place.items; i += place.lanes) {
+        const auto item = find_item(args, place, i);
+        finish(args, place, rows, item, load_group(place.group, item), scales);
       }
     } else {
-      // All lanes of the wave meet in the shuffles below, also those without a row.
-      const Row row = find_row(args, exists ? static_cast<int32_t>(index) : 0);
-      const bool writes = exists && row.target != nullptr;
-      const auto item = find_item(args, row, row.lane);
-      const bool first = writes && row.lane < row.items;
-      ItemBits<T, N> bits{};
-      float sum = 0;
-      if (first) {
-        bits = load_item<T, N>(row.source, item);
-        sum = sum_of_squares(bits);
+      if (place.lane >= place.items) place.group.heads = 0;
+      const auto item = find_item(args, place, place.lane);
+      const auto bits = load_group(place.group, item);
+      add_squares(place.group, bits, scales);
+      // A row longer than its lanes hold at once (a narrow access to a large head) is read twice.
+      const int rest = place.group.heads == 0 ? place.items : place.lane + place.lanes;
+      for (int i = rest; i < place.items; i += place.lanes) {
+        add_squares(place.group, load_group(place.group, find_item(args, place, i)), scales);
       }
-      if (writes) {
-        for (int i = row.lane + row.lanes; i < row.items; i += row.lanes) {
-          sum += sum_of_squares(load_item<T, N>(row.source, find_item(args, row, i)));
-        }
+      RF_UNROLL
+      for (int h = 0; h < kGroupHeads; ++h) {
+        for (int mask = (1 << args.kv_shift) / 2; mask > 0; mask /= 2) scales[h] += shuffle_xor<kWave>(scales[h], mask);
+        scales[h] = rsqrt(scales[h] * args.inverse_head_size + args.epsilon);
       }
-      for (int mask = (1 << args.kv_shift) / 2; mask > 0; mask /= 2) sum += shuffle_xor<kWave>(sum, mask);
-      const float scale = rsqrt(sum * args.inverse_head_size + args.epsilon);
-      if (first) finish(args, row, item, bits, scale);
-      // A row longer than its lanes hold at once (a narrow access to a large head) is read again.
-      if (writes) {
-        for (int i = row.lane + row.lanes; i < row.items; i += row.lanes) {
-          const auto later = find_item(args, row, i);
-          finish(args, row, later, load_item<T, N>(row.source, later), scale);
-        }
+      if (place.group.heads > 0) finish(args, place, rows, item, bits, scales);
+      for (int i = rest; i < place.items; i += place.lanes) {
+        const auto later = find_item(args, place, i);
+        finish(args, place, rows, later, load_group(place.group, later), scales);
       }
     }
   }

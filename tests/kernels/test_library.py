@@ -54,7 +54,7 @@ def test_runs_its_kernel_through_the_dispatcher(name):
     call = getattr(torch.ops.rocmforge, name)
     counts = launched(lambda: call(*arguments(name)))
     kernel = {"rotary_out": "rotary_v16", "rotary_2d": "rotary_v16", "apply_rotary": "rotary_v16",
-              "rotary_kv_write": "norm_rotary_kv_write_v16", "rotary_kv_write_out": "rotary_kv_write_v16"}
+              "rotary_kv_write": "norm_rotary_kv_write_v16", "rotary_kv_write_out": "mrope_kv_write_v16"}
     assert counts == {f"{kernel.get(name, name + '_v16')}_float": 1}
 
 

@@ -58,7 +58,8 @@ def test_norm_rotation_and_write(data, tokens, heads, kv_heads, shape, norm, int
         k_norm_weight=key_weight, eps=eps, query_out=out.view if out else None, **options))
 
     assert sum(counts.values()) == (tokens > 0)
-    assert all(name.startswith("norm_rotary" if norm else "rotary") for name in counts)
+    kernel = ("norm_" if norm else "") + ("mrope" if mrope else "rotary") + "_kv_write"
+    assert all(name.startswith(f"{kernel}_v") for name in counts)
     turned = out if out else query
     assert_within(reference.split_heads(turned.view, size),
                   expected(positions, before[0], query_weight, eps, table, torch.float64, **options),
