@@ -53,7 +53,8 @@ WIDE_CORES = ("Mfma32x32x8", "Mfma32x32x16")  # 32 rows a tile: head sizes in mu
 UNITS: list[Unit] = [
     *per_type("mask", widths("causal_mask", bytes_wide=(16, 1))),
     *per_type("cache", widths("kv_write")),
-    *per_type("position", widths("rotary", "rotary_kv_write", "norm_rotary_kv_write")),
+    *per_type("position", widths("rotary", "mrope", "rotary_kv_write", "mrope_kv_write", "norm_rotary_kv_write",
+                                "norm_mrope_kv_write")),
     Unit(name="attention_plan", source="kernels/attention/plan.hip", kernels=("attention_plan",)),
     *(attention(kind, head, ("amd", "nvidia", "cpu")) for kind in ("bf16", "f16") for head in HEAD_SIZES),
     *(attention("float", head, ("cpu",)) for head in HEAD_SIZES),
