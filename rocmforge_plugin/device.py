@@ -68,13 +68,23 @@ def open_device(device: torch.device | str) -> Device:
 
 
 def summary(device: torch.device | str) -> str:
-    """One line: the target, the device, and the kernels that are there with their variants."""
+    """One line: the target, the device, and the kernels that are there with their element types and head sizes.
+
+    The CPU's copies for other matrix cores, which only tests ask for, are left out.
+    """
     found = open_device(device)
-    variants: dict[str, dict[str, None]] = defaultdict(dict)  # in the order of the index, each once
+    variants: dict[str, tuple[dict[str, None], dict[int, None]]] = defaultdict(lambda: ({}, {}))
     for name in found.kernel_names():
-        match = re.fullmatch(r"(.*?)(?:_v\d+)?_((?:bf16|f16|float).*)", name)
-        variants[match[1] if match else name][match[2] if match else ""] = None
-    listed = "; ".join(f"{name} {' '.join(kinds)}".strip() for name, kinds in sorted(variants.items()))
+        match = re.fullmatch(r"(.*?)(?:_v\d+)?_(bf16|f16|float)(?:_d(\d+))?", name)
+        if match:
+            types, sizes = variants[match[1]]
+            types[match[2]] = None
+            if match[3]:
+                sizes[int(match[3])] = None
+        elif not re.search(r"_(bf16|f16|float)_", name):
+            variants[name]  # a kernel without variants
+    listed = "; ".join(" ".join([name, *types, *(["of head", *map(str, sorted(sizes))] if sizes else [])])
+                       for name, (types, sizes) in sorted(variants.items()))
     unit = "threads" if found.kind == "cpu" else "compute units"
     return f"{found.target} code on {found.name} ({found.arch}, {found.compute_units} {unit}): {listed or 'no kernels'}"
 

@@ -36,7 +36,8 @@ COMPLETION = "The quick brown fox"
 CHAT = "Say hello to a GPU."
 MAX_TOKENS = 48
 # What a served step must have launched: a kernel with this in its name (one may do two of them).
-REQUIRED = {"paged attention": "attention", "KV cache write": "kv_write"}
+REQUIRED = {"prompt attention": "attention_prefill", "decode attention": "attention_decode",
+            "KV cache write": "kv_write"}
 GLM_REQUIRED = {"position embedding": "rotary"}
 
 

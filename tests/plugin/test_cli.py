@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rocmforge doctor` and `rocmforge selftest`."""
+import torch
+
+from rocmforge_plugin import cli, selftest
+
+CPU = torch.device("cpu")
+
+
+def named(*parts):
+    return [case for case in selftest.cases(CPU) if all(part in case.name for part in parts)]
+
+
+def test_every_kind_of_operation_is_covered():
+    names = [case.name for case in selftest.cases(CPU)]
+    for kind in ("causal mask", "rotary NeoX", "rotary GPT-J", "KV write", "attention decode", "attention prefill",
+                 "attention mixed", "attention window", "attention sinks"):
+        assert sum(name.startswith(kind) for name in names) >= 3, kind  # bfloat16, float16 and the CPU's float32
+    assert len(set(names)) == len(names)
+
+
+def test_selftest_passes(monkeypatch):
+    lines = []
+    few = named("bfloat16", "128") + named("mask") + named("rotary", "float16") + named("KV write")
+    monkeypatch.setattr(selftest, "cases", lambda device: few)
+    assert selftest.run(CPU, lines.append) == 0
+    assert lines[-1] == f"{len(few)} of {len(few)} cases passed" and all(line.startswith("ok") for line in lines[1:-1])
+
+
+def test_selftest_sees_a_kernel_that_does_nothing(monkeypatch):
+    monkeypatch.setattr(selftest, "paged_attention", lambda *_, **__: None)
+    (case,) = named("attention decode 8/8 x 64 bfloat16")
+    assert "largest error nan" in selftest.check(case)
+
+
+def test_selftest_sees_a_kernel_that_is_a_little_wrong(monkeypatch):
+    right = selftest.paged_attention
+
+    def scaled(*arguments, scale, **rest):
+        right(*arguments, scale=scale * 1.05, **rest)
+
+    monkeypatch.setattr(selftest, "paged_attention", scaled)
+    (case,) = named("attention decode 8/8 x 64 float32")
+    assert "largest error" in selftest.check(case)
+
+
+def test_selftest_sees_that_nothing_was_launched(monkeypatch):
+    case = selftest.Case("torch", lambda: (torch.ones(2),) * 3)
+    assert selftest.check(case) == "no kernel was launched"
+
+
+def test_doctor_says_what_vllm_takes():
+    lines = []
+    assert cli.doctor(lines.append) == 0
+    text = "\n".join(lines)
+    for part in ("rocmforge 0.", "torch: ", "vllm: ", "code on", "--attention-backend rocmforge gives", "head sizes: 64"):
+        assert part in text, part
+
+
+def test_doctor_fails_where_no_kernels_are_built(monkeypatch, tmp_path):
+    from rocmforge_plugin import device
+
+    monkeypatch.setenv("ROCMFORGE_KERNELS", str(tmp_path))
+    monkeypatch.setattr(device, "_open_devices", {})
+    lines = []
+    assert cli.doctor(lines.append) == 1
+    assert "rocmforge_build" in "\n".join(lines) or "no kernels" in "\n".join(lines)
