@@ -84,13 +84,15 @@ RF_DEVICE ItemFloats<N> to_floats(const ItemBits<T, N>& bits) {
   return out;
 }
 
+// As if no value were NaN, which is right for those that arise here too: a NaN out of 16-bit inputs has no bits that
+// rounding could carry.
 template <class T, int N>
 RF_DEVICE ItemBits<T, N> from_floats(const ItemFloats<N>& values) {
   ItemBits<T, N> out;
   RF_UNROLL
   for (int i = 0; i < N; ++i) {
-    out.low[i] = from_float<T>(values.x[i]);
-    out.high[i] = from_float<T>(values.x[N + i]);
+    out.low[i] = from_finite<T>(values.x[i]);
+    out.high[i] = from_finite<T>(values.x[N + i]);
   }
   return out;
 }
