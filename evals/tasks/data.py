@@ -14,8 +14,8 @@ from datasets import Dataset
 from rocmforge_plugin.evaluate import documents
 
 
-def docs(name: str, size: str = "default", seed: int = documents.SEED, **_: Any) -> dict[str, Dataset]:
-    """The test split of task `name` at `size` (short, default, full)."""
+def docs(name: str, size: str = "short", seed: int = documents.SEED, **_: Any) -> dict[str, Dataset]:
+    """The test split of task `name` at `size` (smoke, short, long, full)."""
     return {"test": Dataset.from_list(documents.make(name, size, seed))}
 
 

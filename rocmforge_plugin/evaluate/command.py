@@ -51,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--candidate", default="rocmforge", help="attention backend to judge (default: %(default)s)")
     made.add_argument("--reference", default="auto", help="backend to compare with (default: by platform)")
     made.add_argument("--dtype", help="comma-separated (default: bfloat16,float32 on CPUs, bfloat16,float16 on GPUs)")
-    made.add_argument("--size", choices=tuple(documents.COUNTS), default="default", help="of the local tasks")
+    made.add_argument("--size", choices=tuple(documents.COUNTS), default="short",
+                      help="of the local tasks (default: %(default)s)")
     made.add_argument("--limit", type=int, help="at most so many items of each task, for a quick look")
     made.add_argument("--seed", type=int, default=documents.SEED, help="of the local tasks' items")
     made.add_argument("--no-floor", action="store_true", help="skip the float32 reference that 16-bit types are judged by")

@@ -12,25 +12,25 @@ SEED = 20
 #: Items of one task per prompt length, by size of the evaluation; short prompts are cheap, so there are more of them.
 COUNTS: dict[str, dict[int, int]] = {
     "smoke": {16: 2, 256: 1},
-    "short": {16: 4, 64: 4, 256: 2, 512: 1, 1024: 1, 2064: 1},
-    "default": {16: 16, 64: 16, 256: 12, 512: 6, 1024: 2, 2064: 1},
+    "short": {16: 8, 64: 8, 256: 2, 512: 1, 1024: 1, 2064: 1},
+    "long": {16: 16, 64: 16, 256: 12, 512: 6, 1024: 2, 2064: 1},
     "full": {16: 40, 64: 40, 256: 40, 512: 40, 1024: 24, 2064: 16},
 }
 #: Windows of text, as (characters, how many).
 WINDOWS: dict[str, tuple[tuple[int, int], ...]] = {
     "smoke": ((96, 1), (512, 1), (1536, 1)),
     "short": ((96, 2), (512, 2), (1536, 1)),
-    "default": ((96, 8), (512, 8), (2048, 8)),
+    "long": ((96, 8), (512, 8), (2048, 8)),
     "full": ((96, 16), (512, 24), (2048, 40)),
 }
 #: Text forced token by token, as (prompt characters, how many); DECODED characters follow the prompt.
 FORCED: dict[str, tuple[tuple[int, int], ...]] = {
     "smoke": ((8, 2), (250, 2), (2000, 1)),
     "short": ((8, 4), (250, 4), (1020, 2), (2000, 1)),
-    "default": ((8, 6), (60, 6), (250, 8), (1020, 6), (2000, 6)),
+    "long": ((8, 6), (60, 6), (250, 8), (1020, 6), (2000, 6)),
     "full": ((8, 16), (60, 16), (250, 24), (1020, 16), (2000, 16)),
 }
-DECODED = {"smoke": 24, "short": 48, "default": 96, "full": 128}
+DECODED = {"smoke": 24, "short": 48, "long": 96, "full": 128}
 
 
 def window(rng: random.Random, length: int) -> str:
