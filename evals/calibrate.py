@@ -31,16 +31,31 @@ DECODED = 24
 SEEDS = (20, 21, 22, 23, 24)
 PHASES = ("prefill", "decode", "both")
 #: Faults that are planted in every phase; the others are planted in both at once.
-EVERY_PHASE = ("scale_2", "future_key", "own_key_hidden", "oldest_key_hidden", "page_dropped", "fp8_kv", "split_average",
-               "tail_read", "neox_pairs", "rotary_all")
+EVERY_PHASE = (
+    "scale_2",
+    "future_key",
+    "own_key_hidden",
+    "oldest_key_hidden",
+    "page_dropped",
+    "fp8_kv",
+    "split_average",
+    "tail_read",
+    "neox_pairs",
+    "rotary_all",
+)
 #: All positions one late is no fault, rotary embedding sees differences only; late in one phase is.
 ONE_PHASE = ("rotary_late",)
 
 
 def plan(size: str, model: str) -> session.Plan:
     """What a calibration run does."""
-    return session.Plan(model=model, tasks=TASKS, folder=str(ROOT / "evals" / "tasks"), about={"size": size},
-                        engine={"max_model_len": 2304})
+    return session.Plan(
+        model=model,
+        tasks=TASKS,
+        folder=str(ROOT / "evals" / "tasks"),
+        about={"size": size},
+        engine={"max_model_len": 2304},
+    )
 
 
 def measure(engine: session.Session, size: str, seed: int, path: Path, order: int | None = None) -> None:
@@ -50,8 +65,11 @@ def measure(engine: session.Session, size: str, seed: int, path: Path, order: in
     engine.plan.about = {"size": size, "seed": seed}
     engine.model.order = order
     engine.model.scored.prompts.clear()
-    wanted = [{**item, "continuation": item["continuation"][:DECODED]} for item in documents.forced(size, seed)
-              if item["name"] == "text"]
+    wanted = [
+        {**item, "continuation": item["continuation"][:DECODED]}
+        for item in documents.forced(size, seed)
+        if item["name"] == "text"
+    ]
     engine.run(wanted).save(path)
     print(path.name, flush=True)
 
@@ -95,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Markdown of every run kept under --out with the rule's verdict; runs over several seeds in one line, the worst."""
+    """Markdown of every run under --out with the rule's verdict; runs over several seeds in one line, the worst."""
     from rocmforge_plugin.evaluate import rule
 
     truth = {seed: Run.load(args.out / f"reference.float32.{seed}.json.gz") for seed in SEEDS[: args.seeds]}
@@ -112,23 +130,32 @@ def table(args: argparse.Namespace) -> None:
         judged = rule.judge(base, Run.load(path), truth[seed] if dtype != "float32" else None, launches=False)
         found = {one.name: one for one in judged.kinds}
         parts = [found["prefill"], found["decode"]]
-        figures = [one.mean for one in parts] + [one.error / one.floor if one.floor and one.error else None
-                                                 for one in parts]
+        figures = [one.mean for one in parts] + [
+            one.error / one.floor if one.floor and one.error else None for one in parts
+        ]
         rows.setdefault((kind, dtype, name), []).append((figures, judged.same))
-    print("| | dtype | difference, prefill | difference, decode | error / floor, prefill | error / floor, decode | same |\n"
-          "|---|---|---|---|---|---|---|")
+    print(
+        "| | dtype | difference, prefill | difference, decode "
+        "| error / floor, prefill | error / floor, decode | same |\n"
+        "|---|---|---|---|---|---|---|"
+    )
     for (kind, dtype, name), several in sorted(rows.items()):
         worst = [max((figures[i] for figures, _ in several if figures[i] is not None), default=None) for i in range(4)]
         cells = ["" if value is None else f"{value:.1e}" if i < 2 else f"{value:.2f}" for i, value in enumerate(worst)]
-        print(f"| {kind}: {name} | {dtype} | {' | '.join(cells)} | {sum(same for _, same in several)} of {len(several)} |")
+        print(
+            f"| {kind}: {name} | {dtype} | {' | '.join(cells)} | {sum(same for _, same in several)} of {len(several)} |"
+        )
     clean = [same for (kind, _, _), several in rows.items() if kind == "clean" for _, same in several]
     caught = {name: False for kind, _, name in rows if kind == "fault"}
     for (kind, _, name), several in rows.items():
         if kind == "fault" and not any(same for _, same in several):
             caught[name] = True
     missed = [name for name, noticed in caught.items() if not noticed]
-    print(f"\n{clean.count(False)} of {len(clean)} clean runs failed. {len(missed)} of {len(caught)} faults went unnoticed "
-          f"in both dtypes{': ' + '; '.join(missed) if missed else ''}.")
+    print(
+        f"\n{clean.count(False)} of {len(clean)} clean runs failed. {len(missed)} of {len(caught)} faults "
+        f"went unnoticed "
+        f"in both dtypes{': ' + '; '.join(missed) if missed else ''}."
+    )
 
 
 def main() -> None:

@@ -51,7 +51,9 @@ def train(args: argparse.Namespace, network: torch.nn.Module, device: str) -> li
         begun, first = time.time(), step
         while True:
             # Time already given to earlier phases never shortens this one: each has its own share.
-            inside = ((step - first) / planned[phase]) if planned else (time.time() - begun) / (args.minutes * 60 * share)
+            inside = (
+                ((step - first) / planned[phase]) if planned else (time.time() - begun) / (args.minutes * 60 * share)
+            )
             if inside >= 1:
                 break
             ids, weights = (part.to(device, non_blocking=True) for part in next(data))

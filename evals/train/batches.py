@@ -87,5 +87,12 @@ class Rows(IterableDataset):
 def loader(seed: int, batch: int, length: int, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """An endless iterator of batches; the sequence depends on seed, sizes and the number of workers."""
     data = Rows(seed, batch, length)
-    return iter(DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None,
-                           pin_memory=torch.cuda.is_available()))
+    return iter(
+        DataLoader(
+            data,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=6 if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )

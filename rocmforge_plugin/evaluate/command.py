@@ -22,10 +22,21 @@ from rocmforge_plugin.evaluate.session import Plan, as_json
 LOCAL_GROUP = "rocmforge_local"
 EXIT = {report.SAME: 0, report.DIFFERENT: 1, report.UNDECIDED: 2}
 #: Words of the errors that a missing network leaves behind.
-OFFLINE = ("ConnectionError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "MaxRetryError", "ConnectError",
-           "Couldn't reach", "couldn't connect to", "Network is unreachable", "Name or service not known")
-HUB_ADVICE = ("The hub could not be reached, so this model or task cannot be fetched. Give a local folder or one already "
-              "in the hub's cache, or run `rocmforge eval` with no model and no tasks: it needs no network.")
+OFFLINE = (
+    "ConnectionError",
+    "OfflineModeIsEnabled",
+    "LocalEntryNotFoundError",
+    "MaxRetryError",
+    "ConnectError",
+    "Couldn't reach",
+    "couldn't connect to",
+    "Network is unreachable",
+    "Name or service not known",
+)
+HUB_ADVICE = (
+    "The hub could not be reached, so this model or task cannot be fetched. Give a local folder or one already "
+    "in the hub's cache, or run `rocmforge eval` with no model and no tasks: it needs no network."
+)
 
 
 class Stopped(Exception):
@@ -43,30 +54,49 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="rocmforge eval",
         description="Does a model answer through rocmforge as it does through vLLM's own attention backend? Without "
-                    "arguments: a small trained GLM-4 and local tasks, no network, minutes on 2 cores.",
-        epilog="Exit code: 0 the same, 1 different, 2 undecided or not run.")
+        "arguments: a small trained GLM-4 and local tasks, no network, minutes on 2 cores.",
+        epilog="Exit code: 0 the same, 1 different, 2 undecided or not run.",
+    )
     made.add_argument("--model", help="checkpoint folder or hub name (default: the small GLM-4 in evals/checkpoints)")
     made.add_argument("--tasks", help="lm-eval task names, comma-separated (default: the local tasks)")
     made.add_argument("--include-path", help="folder with further lm-eval task definitions")
     made.add_argument("--candidate", default="rocmforge", help="attention backend to judge (default: %(default)s)")
     made.add_argument("--reference", default="auto", help="backend to compare with (default: by platform)")
     made.add_argument("--dtype", help="comma-separated (default: bfloat16,float32 on CPUs, bfloat16,float16 on GPUs)")
-    made.add_argument("--size", choices=tuple(documents.COUNTS), default="short",
-                      help="of the local tasks (default: %(default)s)")
+    made.add_argument(
+        "--size", choices=tuple(documents.COUNTS), default="short", help="of the local tasks (default: %(default)s)"
+    )
     made.add_argument("--limit", type=int, help="at most so many items of each task, for a quick look")
     made.add_argument("--seed", type=int, default=documents.SEED, help="of the local tasks' items")
-    made.add_argument("--no-floor", action="store_true", help="skip the float32 reference that 16-bit types are judged by")
+    made.add_argument(
+        "--no-floor", action="store_true", help="skip the float32 reference that 16-bit types are judged by"
+    )
     made.add_argument("--num-fewshot", type=int)
     made.add_argument("--apply-chat-template", action="store_true")
-    made.add_argument("--engine", action="append", default=[], metavar="KEY=VALUE",
-                      help="argument of vLLM's LLM, JSON or text; repeatable (tensor_parallel_size=2)")
-    made.add_argument("--candidate-env", action="append", default=[], metavar="KEY=VALUE",
-                      help="environment variable of the candidate's process alone; repeatable")
+    made.add_argument(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="argument of vLLM's LLM, JSON or text; repeatable (tensor_parallel_size=2)",
+    )
+    made.add_argument(
+        "--candidate-env",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="environment variable of the candidate's process alone; repeatable",
+    )
     made.add_argument("--url", help="candidate: a running `vllm serve`, http://host:port, through local-completions")
     made.add_argument("--reference-url", help="reference: a running `vllm serve` as well")
-    made.add_argument("--reuse-reference", action="store_true",
-                      help="take the reference runs that an earlier call with the same settings left in --out")
-    made.add_argument("--out", type=Path, default=Path("build/eval"), help="folder of the report (default: %(default)s)")
+    made.add_argument(
+        "--reuse-reference",
+        action="store_true",
+        help="take the reference runs that an earlier call with the same settings left in --out",
+    )
+    made.add_argument(
+        "--out", type=Path, default=Path("build/eval"), help="folder of the report (default: %(default)s)"
+    )
     return made
 
 
@@ -88,8 +118,10 @@ def make_plan(args: argparse.Namespace) -> Plan:
     """What to run. Raises Stopped where a needed folder is missing."""
     folder = evals_folder()
     if folder is None and (not args.model or not args.tasks):
-        raise Stopped("the local tasks and the small checkpoint are not installed here; run from a checkout of "
-                      "rocmforge, or name --model and --tasks")
+        raise Stopped(
+            "the local tasks and the small checkpoint are not installed here; run from a checkout of "
+            "rocmforge, or name --model and --tasks"
+        )
     local = not args.tasks
     engine = engine_arguments(args.engine)
     if local:
@@ -101,9 +133,16 @@ def make_plan(args: argparse.Namespace) -> Plan:
     if args.apply_chat_template:
         settings["apply_chat_template"] = True
     tasks = [LOCAL_GROUP] if local else args.tasks.split(",")
-    return Plan(model=model, tasks=tasks, folder=str(folder / "tasks") if local else args.include_path,  # type: ignore[operator]
-                about={"size": args.size, "seed": args.seed} if local else {}, limit=args.limit,
-                forced=documents.forced(args.size, args.seed) if local else None, engine=engine, settings=settings)
+    return Plan(
+        model=model,
+        tasks=tasks,
+        folder=str(folder / "tasks") if local else args.include_path,  # type: ignore[operator]
+        about={"size": args.size, "seed": args.seed} if local else {},
+        limit=args.limit,
+        forced=documents.forced(args.size, args.seed) if local else None,
+        engine=engine,
+        settings=settings,
+    )
 
 
 def without_rocmforge() -> str:
@@ -124,15 +163,34 @@ class Jobs:
     folder: Path
     reuse: bool = False
 
-    def run(self, name: str, backend: str, dtype: str, url: str | None = None, forced_from: str | None = None,
-            more: dict[str, str] | None = None) -> Run:
+    def run(
+        self,
+        name: str,
+        backend: str,
+        dtype: str,
+        url: str | None = None,
+        forced_from: str | None = None,
+        more: dict[str, str] | None = None,
+    ) -> Run:
         """One run. Raises Stopped with the worker's last words when it fails."""
         out, log = self.folder / f"{name}.json.gz", self.folder / f"{name}.log"
         label = f"{name.split('.')[0]} {dtype}"
-        job = {"plan": as_json(self.plan), "backend": backend, "dtype": dtype, "url": url, "label": label,
-               "out": str(out), "forced_from": forced_from}
+        job = {
+            "plan": as_json(self.plan),
+            "backend": backend,
+            "dtype": dtype,
+            "url": url,
+            "label": label,
+            "out": str(out),
+            "forced_from": forced_from,
+        }
         path = self.folder / f"{name}.job.json"
-        if self.reuse and not name.startswith("candidate") and out.exists() and path.read_text("utf-8") == json.dumps(job):
+        if (
+            self.reuse
+            and not name.startswith("candidate")
+            and out.exists()
+            and path.read_text("utf-8") == json.dumps(job)
+        ):
             print(f"{label}: {url or backend}, from the earlier call", flush=True)
             return Run.load(out)
         path.write_text(json.dumps(job), encoding="utf-8")
@@ -145,8 +203,12 @@ class Jobs:
         print(f"{label}: {where}", flush=True)
         started = time.time()
         command = [sys.executable, "-m", "rocmforge_plugin.evaluate.worker", str(path)]
-        with log.open("w", encoding="utf-8") as sink, subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as worker:
+        with (
+            log.open("w", encoding="utf-8") as sink,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            ) as worker,
+        ):
             assert worker.stdout is not None
             for line in worker.stdout:
                 sink.write(line)

@@ -75,8 +75,12 @@ def bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int = 0) -> tuple[floa
     return float(low), float(high)
 
 
-def compare(name: str, pairs: Iterable[tuple[Record, Record]], exact: dict[tuple[str, str, str], Record] | None = None,
-            missing: int = 0) -> Comparison:
+def compare(
+    name: str,
+    pairs: Iterable[tuple[Record, Record]],
+    exact: dict[tuple[str, str, str], Record] | None = None,
+    missing: int = 0,
+) -> Comparison:
     """Compare paired records (reference, candidate); `exact` holds the reference's float32 records by key."""
     found = Comparison(name, missing=missing)
     sums, counts, absolute, floors, errors = [], [], [], [], []

@@ -60,15 +60,17 @@ def make(name: str, size: str, seed: int = SEED) -> list[dict[str, Any]]:
         for _ in range(count):
             item = items.TASKS[name](rng, length)
             begin = item.spans[0][0] if name == "copy" else item.spans[-1][0]
-            made.append({
-                "name": name,
-                "length": length,
-                "depth": round(item.depth, 3),
-                "prompt": item.prompt,
-                "answer": item.answer,
-                "context": item.text[:begin],
-                "continuation": item.text[begin:],
-            })
+            made.append(
+                {
+                    "name": name,
+                    "length": length,
+                    "depth": round(item.depth, 3),
+                    "prompt": item.prompt,
+                    "answer": item.answer,
+                    "context": item.text[:begin],
+                    "continuation": item.text[begin:],
+                }
+            )
     return made
 
 

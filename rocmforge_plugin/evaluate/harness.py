@@ -28,10 +28,17 @@ def progress(label: str, done: int, total: int, started: float) -> None:
     """One line of progress on stderr, rewritten in place on a terminal."""
     end = "\r" if sys.stderr.isatty() and done < total else "\n"
     if sys.stderr.isatty() or done == total or done % (4 * CHUNK) == 0:
-        print(f"  {label}: {done}/{total} requests, {time.time() - started:.0f} s   ", end=end, file=sys.stderr, flush=True)
+        print(
+            f"  {label}: {done}/{total} requests, {time.time() - started:.0f} s   ",
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )
 
 
-def in_order(requests: Sequence[Any], seed: int | None, work: Callable[[list[int]], list[Any]], label: str) -> list[Any]:
+def in_order(
+    requests: Sequence[Any], seed: int | None, work: Callable[[list[int]], list[Any]], label: str
+) -> list[Any]:
     """Run `work` on chunks of request indices, in a seeded order (None: as they come); results in the given order."""
     order = list(range(len(requests)))
     if seed is not None:
@@ -53,7 +60,9 @@ class Scored:
         self.prompts: dict[tuple[int, ...], tuple[int, list[float], list[bool]]] = {}
         self.outputs: dict[tuple[int, ...], list[int]] = {}
 
-    def prompt(self, tokens: Sequence[int], start: int, logprobs: list[float], greedy: list[bool]) -> tuple[float, bool]:
+    def prompt(
+        self, tokens: Sequence[int], start: int, logprobs: list[float], greedy: list[bool]
+    ) -> tuple[float, bool]:
         """Keep what was found of tokens[start:]; returns what lm-eval wants of it."""
         self.prompts[tuple(tokens)] = (start, logprobs, greedy)
         return sum(logprobs), all(greedy)
@@ -80,7 +89,9 @@ def vllm_model(arguments: dict[str, Any], seed: int | None, label: str) -> Any:
             """Most tokens that lm-eval scores in one request: one is kept for the token vLLM must generate."""
             return self.max_length - 1
 
-        def _model_generate(self, requests: list[list[int]], generate: bool = False, sampling_params: Any = None) -> Any:
+        def _model_generate(
+            self, requests: list[list[int]], generate: bool = False, sampling_params: Any = None
+        ) -> Any:
             listed = isinstance(sampling_params, list)
 
             def work(chunk: list[int]) -> list[Any]:
@@ -94,7 +105,9 @@ def vllm_model(arguments: dict[str, Any], seed: int | None, label: str) -> Any:
                     self.scored.outputs[tuple(tokens)] = list(output.outputs[0].token_ids)
             return outputs
 
-        def _parse_logprobs(self, tokens: list[int], outputs: Any, ctxlen: int) -> tuple[float, bool]:  # type: ignore[override]
+        def _parse_logprobs(  # type: ignore[override]
+            self, tokens: list[int], outputs: Any, ctxlen: int
+        ) -> tuple[float, bool]:
             logprobs, greedy = [], []
             for token, found in zip(tokens[ctxlen:], outputs.prompt_logprobs[ctxlen:], strict=True):
                 logprobs.append(float(found[token].logprob))
@@ -126,7 +139,9 @@ class RecordingCompletions(LocalCompletionsAPI):
         """As for the engine in this process: this client's `max_length` has the one token taken off already."""
         return self.max_length
 
-    def parse_logprobs(self, outputs: Any, tokens: Any = None, ctxlens: Any = None, **_: Any) -> list[tuple[float, bool]]:  # type: ignore[override]
+    def parse_logprobs(  # type: ignore[override]
+        self, outputs: Any, tokens: Any = None, ctxlens: Any = None, **_: Any
+    ) -> list[tuple[float, bool]]:
         """As lm-eval's, with the echoed prompt's tokens kept one by one."""
         found = []
         listed = outputs if isinstance(outputs, list) else [outputs]
@@ -139,8 +154,14 @@ class RecordingCompletions(LocalCompletionsAPI):
         return found
 
 
-def run_tasks(model: Any, tasks: list[str], folder: Path | None, limit: int | None, about: dict[str, Any],
-              settings: dict[str, Any]) -> tuple[list[Record], dict[str, dict[str, float]]]:
+def run_tasks(
+    model: Any,
+    tasks: list[str],
+    folder: Path | None,
+    limit: int | None,
+    about: dict[str, Any],
+    settings: dict[str, Any],
+) -> tuple[list[Record], dict[str, dict[str, float]]]:
     """Run lm-eval tasks; returns one record per request and lm-eval's own scores.
 
     folder: task definitions of our own. about: metadata handed to the tasks (the size of the evaluation).
@@ -148,8 +169,9 @@ def run_tasks(model: Any, tasks: list[str], folder: Path | None, limit: int | No
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=str(folder) if folder else None, metadata=about)
-    found = simple_evaluate(model=model, tasks=tasks, task_manager=manager, limit=limit, log_samples=True,
-                            bootstrap_iters=0, **settings)
+    found = simple_evaluate(
+        model=model, tasks=tasks, task_manager=manager, limit=limit, log_samples=True, bootstrap_iters=0, **settings
+    )
     records: list[Record] = []
     for task, samples in found["samples"].items():
         for sample in samples:
@@ -185,8 +207,12 @@ def records_of(model: Any, task: str, sample: dict[str, Any]) -> list[Record]:
             windows, text = [(head, tail)], arguments[1]
         else:
             text = arguments[0]
-            split = get_rolling_token_windows(token_list=model.tok_encode(text), prefix_token=model.prefix_token_id,
-                                              max_seq_len=model.longest - 1, context_len=1)
+            split = get_rolling_token_windows(
+                token_list=model.tok_encode(text),
+                prefix_token=model.prefix_token_id,
+                max_seq_len=model.longest - 1,
+                context_len=1,
+            )
             windows = [make_disjoint_window(pair) for pair in split]
         for head, tail in windows:
             tokens = (head + tail)[-model.longest :]

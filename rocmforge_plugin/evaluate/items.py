@@ -81,8 +81,12 @@ def copy(rng: random.Random, length: int, questions: int = 1) -> Item:
 def recall(rng: random.Random, length: int, questions: int = 1) -> Item:
     """`R:ab12 cd34 ...?cd=34`: two-letter keys, all different, each with a two-digit value."""
     pairs = max(1, min((length - 6) // 5, 600))
-    keys = [a + b for a, b in ((string.ascii_lowercase[k // 26], string.ascii_lowercase[k % 26])
-                               for k in rng.sample(range(676), pairs))]
+    keys = [
+        a + b
+        for a, b in (
+            (string.ascii_lowercase[k // 26], string.ascii_lowercase[k % 26]) for k in rng.sample(range(676), pairs)
+        )
+    ]
     values = [_digits(rng, 2) for _ in keys]
     head = "R:" + " ".join(k + v for k, v in zip(keys, values))
     places = [rng.randrange(pairs) for _ in range(questions)]
@@ -155,7 +159,9 @@ def words(rng: random.Random, length: int) -> str:
     """`length` characters of made-up lower-case words."""
     text = ""
     while len(text) < length:
-        text += "".join(rng.choices("etaoinshrdlucmfwyp", k=rng.randint(2, 9))) + rng.choice((" ", " ", " ", ", ", ". "))
+        text += "".join(rng.choices("etaoinshrdlucmfwyp", k=rng.randint(2, 9))) + rng.choice(
+            (" ", " ", " ", ", ", ". ")
+        )
     return text[:length]
 
 

@@ -43,14 +43,18 @@ def summary(legs: list[Leg]) -> list[str]:
     """The verdict and its reasons, in plain lines."""
     found = verdict(legs)
     names = f"{legs[0].candidate.backend} against {legs[0].reference.backend}" if legs else "nothing was run"
-    meaning = {SAME: "within rounding, the two give the same answers",
-               DIFFERENT: "the candidate does not compute what the reference computes",
-               UNDECIDED: "nothing failed, but not every phase was covered"}[found]
+    meaning = {
+        SAME: "within rounding, the two give the same answers",
+        DIFFERENT: "the candidate does not compute what the reference computes",
+        UNDECIDED: "nothing failed, but not every phase was covered",
+    }[found]
     lines = [f"{found}: {names}: {meaning}."]
     for leg in legs:
         judged = leg.judgement
-        lines.append(f"{judged.dtype}: {len(judged.checks) - len(judged.failures)} of {len(judged.checks)} checks held"
-                     f"{', ' + str(len(judged.undecided)) + ' phase(s) not covered' if judged.undecided else ''}.")
+        lines.append(
+            f"{judged.dtype}: {len(judged.checks) - len(judged.failures)} of {len(judged.checks)} checks held"
+            f"{', ' + str(len(judged.undecided)) + ' phase(s) not covered' if judged.undecided else ''}."
+        )
         lines += [f"  failed: {check.name}: {check.detail}" for check in judged.failures[:12]]
         if len(judged.failures) > 12:
             lines.append(f"  and {len(judged.failures) - 12} more, in the report")
@@ -60,20 +64,40 @@ def summary(legs: list[Leg]) -> list[str]:
 
 def table(rows: list[Comparison], floored: bool) -> tuple[list[str], list[list[str]]]:
     """Header and cells of a comparison table."""
-    header = ["", "items", "tokens", "right, ref.", "right, cand.", "McNemar p", "mean diff.", "largest", "bias [95 %]",
-              "greedy agr.", "perplexity, ref.", "perplexity, cand."]
+    header = [
+        "",
+        "items",
+        "tokens",
+        "right, ref.",
+        "right, cand.",
+        "McNemar p",
+        "mean diff.",
+        "largest",
+        "bias [95 %]",
+        "greedy agr.",
+        "perplexity, ref.",
+        "perplexity, cand.",
+    ]
     if floored:
         header[8:8] = ["dist. from fp32", "floor"]
     cells = []
     for one in rows:
         judged = one.judged > 0
         scored = one.tokens > 0
-        row = [one.name, str(one.items), str(one.tokens) if scored else "-",
-               f"{one.right_reference}/{one.judged}" if judged else "-",
-               f"{one.right_candidate}/{one.judged}" if judged else "-", f"{one.mcnemar:.2g}" if judged else "-",
-               number(one.mean) if scored else "-", number(one.largest) if scored else "-",
-               f"{one.bias:+.1e} [{one.low:+.1e}, {one.high:+.1e}]" if scored else "-", f"{one.agreement:.4f}",
-               number(one.perplexity_reference, ".5f"), number(one.perplexity_candidate, ".5f")]
+        row = [
+            one.name,
+            str(one.items),
+            str(one.tokens) if scored else "-",
+            f"{one.right_reference}/{one.judged}" if judged else "-",
+            f"{one.right_candidate}/{one.judged}" if judged else "-",
+            f"{one.mcnemar:.2g}" if judged else "-",
+            number(one.mean) if scored else "-",
+            number(one.largest) if scored else "-",
+            f"{one.bias:+.1e} [{one.low:+.1e}, {one.high:+.1e}]" if scored else "-",
+            f"{one.agreement:.4f}",
+            number(one.perplexity_reference, ".5f"),
+            number(one.perplexity_candidate, ".5f"),
+        ]
         if floored:
             row[8:8] = [number(one.error), number(one.floor)]
         cells.append(row)
@@ -83,8 +107,13 @@ def table(rows: list[Comparison], floored: bool) -> tuple[list[str], list[list[s
 def text_table(header: list[str], cells: list[list[str]]) -> str:
     """Columns for a terminal."""
     widths = [max(len(row[i]) for row in [header, *cells]) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
-                       for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in [header, *cells]]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [header, *cells]
+    ]
     return "\n".join(lines)
 
 
@@ -93,8 +122,10 @@ def as_text(legs: list[Leg]) -> str:
     lines = []
     for leg in legs:
         floored = any(one.floor is not None for one in leg.judgement.kinds)
-        lines += [f"\n{leg.judgement.dtype}, {leg.candidate.backend} against {leg.reference.backend}",
-                  text_table(*table(leg.judgement.kinds, floored))]
+        lines += [
+            f"\n{leg.judgement.dtype}, {leg.candidate.backend} against {leg.reference.backend}",
+            text_table(*table(leg.judgement.kinds, floored)),
+        ]
     return "\n".join([*lines, "", *summary(legs)])
 
 
@@ -109,6 +140,7 @@ def plain(value: Any) -> Any:
 
 def as_json(legs: list[Leg]) -> dict[str, Any]:
     """Everything but the per-token differences."""
+
     def rows(found: list[Comparison]) -> list[dict[str, Any]]:
         kept = [{**asdict(one), "mcnemar": one.mcnemar} for one in found]
         return [{key: value for key, value in one.items() if key != "differences"} for one in kept]
@@ -116,12 +148,28 @@ def as_json(legs: list[Leg]) -> dict[str, Any]:
     made = []
     for leg in legs:
         judged = leg.judgement
-        runs = {side: {"backend": run.backend, "scores": run.scores, "launches": run.launches,
-                       "about": {k: v for k, v in run.about.items() if k != "forced"}}
-                for side, run in (("reference", leg.reference), ("candidate", leg.candidate))}
-        made.append({"dtype": judged.dtype, "same": judged.same, "checks": [asdict(check) for check in judged.checks],
-                     "undecided": judged.undecided, "limits": asdict(LIMITS[judged.dtype]), "kinds": rows(judged.kinds),
-                     "tasks": rows(judged.tasks), "lengths": rows(judged.lengths), **runs})
+        runs = {
+            side: {
+                "backend": run.backend,
+                "scores": run.scores,
+                "launches": run.launches,
+                "about": {k: v for k, v in run.about.items() if k != "forced"},
+            }
+            for side, run in (("reference", leg.reference), ("candidate", leg.candidate))
+        }
+        made.append(
+            {
+                "dtype": judged.dtype,
+                "same": judged.same,
+                "checks": [asdict(check) for check in judged.checks],
+                "undecided": judged.undecided,
+                "limits": asdict(LIMITS[judged.dtype]),
+                "kinds": rows(judged.kinds),
+                "tasks": rows(judged.tasks),
+                "lengths": rows(judged.lengths),
+                **runs,
+            }
+        )
     return plain({"verdict": verdict(legs), "summary": summary(legs), "legs": made})
 
 
@@ -130,18 +178,26 @@ def as_html(legs: list[Leg]) -> str:
     found = verdict(legs)
     colour = {SAME: "#1d7a46", DIFFERENT: "#b3261e", UNDECIDED: "#9a6700"}[found]
     lines = summary(legs)
-    parts = [STYLE, f'<h1>Backend parity: <span style="color:{colour}">{found}</span></h1>', f"<p>{escape(lines[0])}</p>",
-             "<ul>" + "".join(f"<li>{escape(line.strip())}</li>" for line in lines[1:]) + "</ul>"]
+    parts = [
+        STYLE,
+        f'<h1>Backend parity: <span style="color:{colour}">{found}</span></h1>',
+        f"<p>{escape(lines[0])}</p>",
+        "<ul>" + "".join(f"<li>{escape(line.strip())}</li>" for line in lines[1:]) + "</ul>",
+    ]
     for leg in legs:
         parts += leg_html(leg)
-    return "\n".join(['<!doctype html><html lang="en"><meta charset="utf-8"><title>Backend parity</title>', *parts, "</html>"])
+    return "\n".join(
+        ['<!doctype html><html lang="en"><meta charset="utf-8"><title>Backend parity</title>', *parts, "</html>"]
+    )
 
 
 STYLE = """<style>
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1180px; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; font-size: 12px; margin: .6em 0 1.4em } td, th { padding: 3px 8px; text-align: right }
+table { border-collapse: collapse; font-size: 12px; margin: .6em 0 1.4em }
+td, th { padding: 3px 8px; text-align: right }
 td:first-child, th:first-child { text-align: left } tr { border-bottom: 1px solid #d9dee4 } .bad { color: #b3261e }
-h2 { margin-top: 2em; border-top: 2px solid #1f2933; padding-top: .5em } code { font-size: 12px } svg { max-width: 100% }
+h2 { margin-top: 2em; border-top: 2px solid #1f2933; padding-top: .5em }
+code { font-size: 12px } svg { max-width: 100% }
 </style>"""
 
 
@@ -156,30 +212,50 @@ def leg_html(leg: Leg) -> list[str]:
     judged, reference, candidate = leg.judgement, leg.reference, leg.candidate
     floored = any(one.floor is not None for one in judged.kinds)
     failed = {check.name for check in judged.failures}
-    parts = [f"<h2>{judged.dtype}: {'same' if judged.same else 'not shown to be the same'}</h2>",
-             "<p>Prompts that are scored run prefill only; forced decoding makes both backends produce one and the same "
-             "continuation token by token and compares what they thought of each token; generation is free.</p>",
-             html_table(*table(judged.kinds, floored))]
-    for title, rows in (("Mean difference per token, by task (nats)", judged.tasks),
-                        ("Mean difference per token, by prompt length (nats)", judged.lengths)):
-        bars = [(one.name, one.mean, one.floor, not any(name.startswith(one.name + ":") for name in failed))
-                for one in rows if one.tokens]
+    parts = [
+        f"<h2>{judged.dtype}: {'same' if judged.same else 'not shown to be the same'}</h2>",
+        "<p>Prompts that are scored run prefill only; forced decoding makes both backends produce one and the same "
+        "continuation token by token and compares what they thought of each token; generation is free.</p>",
+        html_table(*table(judged.kinds, floored)),
+    ]
+    for title, rows in (
+        ("Mean difference per token, by task (nats)", judged.tasks),
+        ("Mean difference per token, by prompt length (nats)", judged.lengths),
+    ):
+        bars = [
+            (one.name, one.mean, one.floor, not any(name.startswith(one.name + ":") for name in failed))
+            for one in rows
+            if one.tokens
+        ]
         if bars:
             parts.append(charts.magnitudes(title, bars, LIMITS[judged.dtype].group))
-    right = [(one.name, one.right_reference / one.judged, one.right_candidate / one.judged)
-             for one in judged.tasks if one.judged]
+    right = [
+        (one.name, one.right_reference / one.judged, one.right_candidate / one.judged)
+        for one in judged.tasks
+        if one.judged
+    ]
     if right:
         parts.append(charts.shares("Accuracy by task", right))
-    parts += [charts.spread(f"Signed differences, {one.name} (nats; counts on a logarithmic scale)", one.differences)
-              for one in judged.kinds if one.differences]
-    parts += ["<h3>By task</h3>", html_table(*table(judged.tasks, floored)),
-              f"<h3>By prompt length</h3><p>Groups under {ENOUGH} tokens are shown, not judged.</p>",
-              html_table(*table(judged.lengths, floored)), "<h3>The rule</h3>",
-              "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in stated(judged.dtype, floored)) + "</ul>",
-              "<h3>Every check</h3>",
-              html_table(["check", "held", "figures"],
-                         [[check.name, "yes" if check.passed else "NO", check.detail] for check in judged.checks]),
-              "<h3>Which kernels ran</h3>", html_table(["backend", "phase", "kernel", "launches"], launched(leg))]
+    parts += [
+        charts.spread(f"Signed differences, {one.name} (nats; counts on a logarithmic scale)", one.differences)
+        for one in judged.kinds
+        if one.differences
+    ]
+    parts += [
+        "<h3>By task</h3>",
+        html_table(*table(judged.tasks, floored)),
+        f"<h3>By prompt length</h3><p>Groups under {ENOUGH} tokens are shown, not judged.</p>",
+        html_table(*table(judged.lengths, floored)),
+        "<h3>The rule</h3>",
+        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in stated(judged.dtype, floored)) + "</ul>",
+        "<h3>Every check</h3>",
+        html_table(
+            ["check", "held", "figures"],
+            [[check.name, "yes" if check.passed else "NO", check.detail] for check in judged.checks],
+        ),
+        "<h3>Which kernels ran</h3>",
+        html_table(["backend", "phase", "kernel", "launches"], launched(leg)),
+    ]
     for side, run in (("Reference", reference), ("Candidate", candidate)):
         about = {k: v for k, v in run.about.items() if k != "forced"}
         parts.append(f"<h3>{side}</h3><code>{escape(json.dumps(about, default=str))}</code>")
@@ -192,7 +268,8 @@ def launched(leg: Leg) -> list[list[str]]:
     for run in (leg.reference, leg.candidate):
         for phase, counts in run.launches.items():
             rows += [[run.backend, phase, name, str(count)] for name, count in counts.items()] or [
-                [run.backend, phase, "none of rocmforge's", "0"]]
+                [run.backend, phase, "none of rocmforge's", "0"]
+            ]
     return rows
 
 
@@ -212,8 +289,11 @@ def as_markdown(legs: list[Leg]) -> str:
 def write(legs: list[Leg], folder: Path) -> list[Path]:
     """Write report.html, report.md and report.json to `folder`; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = {"report.html": as_html(legs), "report.md": as_markdown(legs),
-            "report.json": json.dumps(as_json(legs), indent=1, default=str)}
+    made = {
+        "report.html": as_html(legs),
+        "report.md": as_markdown(legs),
+        "report.json": json.dumps(as_json(legs), indent=1, default=str),
+    }
     for name, content in made.items():
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in made]

@@ -117,9 +117,12 @@ def distances(found: list[Comparison], limits: Limits, level: str) -> Iterator[C
         yield Check(f"{one.name}: mean difference", one.mean <= limit, f"{one.mean:.2e} nats, limit {limit:.0e}")
         if ratio is not None and one.floor and one.error is not None and one.ratio_low is not None:
             kept = one.ratio_low <= ratio or one.error <= NEGLIGIBLE
-            yield Check(f"{one.name}: distance from float32", kept,
-                        f"{one.error:.2e} where the reference's own is {one.floor:.2e}: {one.error / one.floor:.2f} times, "
-                        f"at least {one.ratio_low:.2f}, limit {ratio:g}")
+            yield Check(
+                f"{one.name}: distance from float32",
+                kept,
+                f"{one.error:.2e} where the reference's own is {one.floor:.2e}: {one.error / one.floor:.2f} times, "
+                f"at least {one.ratio_low:.2f}, limit {ratio:g}",
+            )
 
 
 def biases(kinds: list[Comparison], limits: Limits) -> Iterator[Check]:
@@ -130,8 +133,11 @@ def biases(kinds: list[Comparison], limits: Limits) -> Iterator[Check]:
         scale = one.floor if one.floor is not None else (1.0 if limits.ratio is None else limits.mean)
         bound = max(limits.bias * scale, 0.0)
         shifted = (one.low > 0 or one.high < 0) and abs(one.bias) > bound
-        yield Check(f"{one.name}: bias", not shifted,
-                    f"{one.bias:+.1e} [{one.low:+.1e}, {one.high:+.1e}], limit {bound:.1e} where the interval excludes 0")
+        yield Check(
+            f"{one.name}: bias",
+            not shifted,
+            f"{one.bias:+.1e} [{one.low:+.1e}, {one.high:+.1e}], limit {bound:.1e} where the interval excludes 0",
+        )
 
 
 def choices(kinds: list[Comparison], limits: Limits) -> Iterator[Check]:
@@ -147,7 +153,9 @@ def accuracies(kinds: list[Comparison]) -> Check:
 
     lost, won = sum(one.lost for one in kinds), sum(one.won for one in kinds)
     p, judged = mcnemar(lost, won), sum(one.judged for one in kinds)
-    return Check("accuracies", p >= SIGNIFICANT, f"{lost} lost, {won} won of {judged}; McNemar p {p:.3g}, limit {SIGNIFICANT}")
+    return Check(
+        "accuracies", p >= SIGNIFICANT, f"{lost} lost, {won} won of {judged}; McNemar p {p:.3g}, limit {SIGNIFICANT}"
+    )
 
 
 def executed(reference: Run, candidate: Run) -> Iterator[Check]:
@@ -157,8 +165,11 @@ def executed(reference: Run, candidate: Run) -> Iterator[Check]:
             counts = candidate.launches.get(phase, {})
             attention = sum(n for name, n in counts.items() if "attention" in name)
             written = sum(n for name, n in counts.items() if "kv_write" in name)
-            yield Check(f"rocmforge ran, {phase}", attention > 0 and written > 0,
-                        f"{attention} attention and {written} KV-write launches")
+            yield Check(
+                f"rocmforge ran, {phase}",
+                attention > 0 and written > 0,
+                f"{attention} attention and {written} KV-write launches",
+            )
     if reference.backend.upper() != "ROCMFORGE":
         yield Check("the reference ran without rocmforge", reference.launched == 0, f"{reference.launched} launches")
 
@@ -171,14 +182,20 @@ def stated(dtype: str, floored: bool) -> list[str]:
         f"mean absolute difference per token at most {limits.mean:g} nats in scored prompts and in forced decoding, "
         f"{limits.group:g} in every task and class of lengths with {ENOUGH} tokens or more",
         "no bias: where the bootstrap interval of the mean signed difference excludes zero, it is at most "
-        + (f"{limits.bias:g} of the floor" if floored and limits.ratio else f"{limits.bias:g} nats" if not limits.ratio
-           else f"{limits.bias * limits.mean:g} nats"),
+        + (
+            f"{limits.bias:g} of the floor"
+            if floored and limits.ratio
+            else f"{limits.bias:g} nats" if not limits.ratio else f"{limits.bias * limits.mean:g} nats"
+        ),
         f"greedy agreement at least {limits.agreement:g} of scored tokens and {limits.generated:g} of generated items",
         f"McNemar p of the accuracies at least {SIGNIFICANT:g}",
         "launch counts: rocmforge's attention and KV-write kernels in the tasks and in decoding, none in the reference",
     ]
     if limits.ratio is not None and floored:
-        lines.insert(2, f"distance from the float32 reference not significantly above {limits.ratio:g} times the "
-                        f"reference's own distance in this dtype (the floor), {limits.group_ratio:g} times in every task "
-                        "and class of lengths: the lower end of the ratio's bootstrapped 95 % interval is what counts")
+        lines.insert(
+            2,
+            f"distance from the float32 reference not significantly above {limits.ratio:g} times the "
+            f"reference's own distance in this dtype (the floor), {limits.group_ratio:g} times in every task "
+            "and class of lengths: the lower end of the ratio's bootstrapped 95 % interval is what counts",
+        )
     return lines

@@ -48,11 +48,20 @@ class ServerSession:
 
         wanted = int(plan.engine.get("max_model_len") or self.longest)
         if wanted > self.longest:
-            raise ServerError(f"{self.url} serves at most {self.longest} tokens, the tasks need {wanted}; "
-                              f"start it with --max-model-len {wanted}")
+            raise ServerError(
+                f"{self.url} serves at most {self.longest} tokens, the tasks need {wanted}; "
+                f"start it with --max-model-len {wanted}"
+            )
         self.model = RecordingCompletions(
-            model=self.served, base_url=f"{self.url}/v1/completions", tokenizer=plan.model, tokenized_requests=True,
-            tokenizer_backend="huggingface", num_concurrent=8, max_length=wanted, timeout=TIMEOUT)
+            model=self.served,
+            base_url=f"{self.url}/v1/completions",
+            tokenizer=plan.model,
+            tokenized_requests=True,
+            tokenizer_backend="huggingface",
+            num_concurrent=8,
+            max_length=wanted,
+            timeout=TIMEOUT,
+        )
         self.launches: dict[str, dict[str, int]] = {}
         self.notes: list[str] = []
         self._counted = self._count()
@@ -61,8 +70,10 @@ class ServerSession:
         try:
             return Counter(ask(self.url + LAUNCHES)["total"])
         except ServerError:
-            note = ("the server does not report launches; start it with --worker-extension-cls "
-                    "rocmforge_plugin.vllm.report.LaunchCounts --middleware rocmforge_plugin.vllm.report.LaunchReport")
+            note = (
+                "the server does not report launches; start it with --worker-extension-cls "
+                "rocmforge_plugin.vllm.report.LaunchCounts --middleware rocmforge_plugin.vllm.report.LaunchReport"
+            )
             if note not in self.notes:
                 self.notes.append(note)
             return None
@@ -70,8 +81,9 @@ class ServerSession:
     def _phase(self, name: str) -> None:
         now, before = self._count(), self._counted
         if now is not None and before is not None:
-            self.launches[name] = {kernel: now[kernel] - before[kernel] for kernel in sorted(now)
-                                   if now[kernel] > before[kernel]}
+            self.launches[name] = {
+                kernel: now[kernel] - before[kernel] for kernel in sorted(now) if now[kernel] > before[kernel]
+            }
         self._counted = now
 
     def forced(self, wanted: list[dict[str, Any]]) -> list[Record]:
@@ -84,23 +96,45 @@ class ServerSession:
         for place, item in enumerate(wanted):
             prompt = item.get("prompt_ids") or self.model.tok_encode(item["prompt"])
             ids = item.get("ids") or self.model.tok_encode(item["continuation"])
-            reply = ask(f"{self.url}/v1/completions", {
-                "model": self.served, "prompt": prompt, "max_tokens": len(ids), "temperature": 0, "logprobs": 1,
-                "ignore_eos": True, "return_token_ids": True, "vllm_xargs": {KEY: ids}})
+            reply = ask(
+                f"{self.url}/v1/completions",
+                {
+                    "model": self.served,
+                    "prompt": prompt,
+                    "max_tokens": len(ids),
+                    "temperature": 0,
+                    "logprobs": 1,
+                    "ignore_eos": True,
+                    "return_token_ids": True,
+                    "vllm_xargs": {KEY: ids},
+                },
+            )
             choice = reply["choices"][0]
             if choice.get("token_ids") != ids:
-                self.notes.append("the server does not decode forced tokens, so decoding is not covered; start it with "
-                                  "--logits-processors rocmforge_plugin.evaluate.forced:ForcedTokens")
+                self.notes.append(
+                    "the server does not decode forced tokens, so decoding is not covered; start it with "
+                    "--logits-processors rocmforge_plugin.evaluate.forced:ForcedTokens"
+                )
                 return []
             counts[item["name"]] += 1
             logprobs = [float(value) for value in choice["logprobs"]["token_logprobs"]]
             best = [max(top.values()) for top in choice["logprobs"]["top_logprobs"]]
-            records.append(Record(DECODE, f"{item['name']} (forced)", f"{item['length']}/{counts[item['name']]}",
-                                  len(prompt), tokens=ids, logprobs=logprobs,
-                                  greedy=[mine >= top for mine, top in zip(logprobs, best, strict=True)]))
+            records.append(
+                Record(
+                    DECODE,
+                    f"{item['name']} (forced)",
+                    f"{item['length']}/{counts[item['name']]}",
+                    len(prompt),
+                    tokens=ids,
+                    logprobs=logprobs,
+                    greedy=[mine >= top for mine, top in zip(logprobs, best, strict=True)],
+                )
+            )
             if (place + 1) % 20 == 0 or place + 1 == len(wanted):
-                print(f"  {self.label} decoding: {place + 1}/{len(wanted)} requests, {time.time() - started:.0f} s",
-                      flush=True)
+                print(
+                    f"  {self.label} decoding: {place + 1}/{len(wanted)} requests, {time.time() - started:.0f} s",
+                    flush=True,
+                )
         self._phase("decode")
         return records
 
@@ -115,6 +149,13 @@ class ServerSession:
         if wanted is None:
             wanted = own_continuations(self.model.scored)
         records += self.forced(wanted)
-        about = {"model": self.served, "url": self.url, "backend": self.backend, "dtype": self.dtype,
-                 "notes": self.notes, "seconds": round(time.time() - started, 1), "forced": wanted}
+        about = {
+            "model": self.served,
+            "url": self.url,
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "notes": self.notes,
+            "seconds": round(time.time() - started, 1),
+            "forced": wanted,
+        }
         return Run(self.backend, self.dtype, records, self.launches, scores, about)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One engine with one attention backend in one dtype, run in this process so that its kernel launches can be counted."""
+"""One engine with one attention backend in one dtype, run in this process so that its launches can be counted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from rocmforge_plugin.evaluate.records import DECODE, Record, Run
 
 #: Settings of the engine that are the same for every backend unless the user says otherwise.
 #: Small prefill chunks, so that prompts of 2k tokens also run as chunk on context.
-ENGINE: dict[str, Any] = {"enforce_eager": True, "enable_prefix_caching": False, "max_num_batched_tokens": 768,
-                          "max_num_seqs": 32, "seed": 0}
+ENGINE: dict[str, Any] = {
+    "enforce_eager": True,
+    "enable_prefix_caching": False,
+    "max_num_batched_tokens": 768,
+    "max_num_seqs": 32,
+    "seed": 0,
+}
 #: Of tasks without continuations of their own: at most so many items are forced, and so many scored tokens of one.
 FORCED_ITEMS, FORCED_TAIL = 256, 64
 
@@ -25,7 +30,7 @@ FORCED_ITEMS, FORCED_TAIL = 256, 64
 class Plan:
     """What to run, the same for every backend.
 
-    tasks: lm-eval task names. folder: their definitions, where they are not lm-eval's own. about: metadata of the tasks.
+    tasks: lm-eval task names. folder: their definitions, where they are not lm-eval's own. about: the tasks' metadata.
     forced: items {name, length, prompt, continuation} to decode; None forces what the reference generated.
     engine: arguments of vLLM's LLM beyond ENGINE. settings: further arguments of lm-eval's `simple_evaluate`.
     """
@@ -54,7 +59,7 @@ class Session:
     """An engine ready to be asked; use it for one backend, then end the process."""
 
     def __init__(self, plan: Plan, backend: str, dtype: str, label: str, order: int | None = None) -> None:
-        """backend: vLLM's name for it. order: seed of the order in which requests are handed over (None: as they are)."""
+        """backend: vLLM's name for it. order: seed of the order of the requests (None: as they come)."""
         prepare_environment()
         from rocmforge_plugin.evaluate import harness
 
@@ -106,8 +111,9 @@ class Session:
 
     def _phase(self, name: str) -> None:
         now = self._count()
-        self.launches[name] = {kernel: now[kernel] - self._counted[kernel] for kernel in sorted(now)
-                               if now[kernel] > self._counted[kernel]}
+        self.launches[name] = {
+            kernel: now[kernel] - self._counted[kernel] for kernel in sorted(now) if now[kernel] > self._counted[kernel]
+        }
         self._counted = now
 
     def selected(self) -> str:
@@ -134,8 +140,10 @@ class Session:
         from rocmforge_plugin.evaluate import forced, harness
 
         encode = self.model.tok_encode
-        pairs = [(item.get("prompt_ids") or encode(item["prompt"]), item.get("ids") or encode(item["continuation"]))
-                 for item in wanted]
+        pairs = [
+            (item.get("prompt_ids") or encode(item["prompt"]), item.get("ids") or encode(item["continuation"]))
+            for item in wanted
+        ]
         engine = self.model.model
 
         def work(chunk: list[int]) -> list[Any]:
@@ -149,13 +157,23 @@ class Session:
         for item, (prompt, ids), output in zip(wanted, pairs, outputs, strict=True):
             made = output.outputs[0]
             if list(made.token_ids) != ids:
-                raise RuntimeError(f"{self.backend}: forced {ids[:8]}..., but the engine produced {made.token_ids[:8]}...")
+                raise RuntimeError(
+                    f"{self.backend}: forced {ids[:8]}..., but the engine produced {made.token_ids[:8]}..."
+                )
             counts[item["name"]] += 1
             name = f"{item['length']}/{counts[item['name']]}"
             found = [step[token] for step, token in zip(made.logprobs, ids, strict=True)]
-            records.append(Record(DECODE, f"{item['name']} (forced)", name, len(prompt), tokens=ids,
-                                  logprobs=[float(one.logprob) for one in found],
-                                  greedy=[one.rank == 1 for one in found]))
+            records.append(
+                Record(
+                    DECODE,
+                    f"{item['name']} (forced)",
+                    name,
+                    len(prompt),
+                    tokens=ids,
+                    logprobs=[float(one.logprob) for one in found],
+                    greedy=[one.rank == 1 for one in found],
+                )
+            )
         return records
 
     def run(self, wanted: list[dict[str, Any]] | None) -> Run:
@@ -165,8 +183,14 @@ class Session:
         if wanted is None:
             wanted = own_continuations(self.model.scored)
         records += self.forced(wanted)
-        return Run(self.backend, self.dtype, records, self.launches, scores,
-                   {**self.about(), "seconds": round(time.time() - started, 1), "forced": wanted})
+        return Run(
+            self.backend,
+            self.dtype,
+            records,
+            self.launches,
+            scores,
+            {**self.about(), "seconds": round(time.time() - started, 1), "forced": wanted},
+        )
 
     def about(self) -> dict[str, Any]:
         """Versions, device and arguments, for the report."""
@@ -174,10 +198,18 @@ class Session:
         import vllm
 
         device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else platform.processor() or "cpu"
-        return {"model": self.plan.model, "backend": self.backend, "dtype": self.dtype, "layers": self.selected(),
-                "vllm": vllm.__version__, "torch": torch.__version__, "device": device,
-                "threads": torch.get_num_threads(), "engine": {**ENGINE, **self.plan.engine},
-                "loading": round(self.loading, 1)}
+        return {
+            "model": self.plan.model,
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "layers": self.selected(),
+            "vllm": vllm.__version__,
+            "torch": torch.__version__,
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "engine": {**ENGINE, **self.plan.engine},
+            "loading": round(self.loading, 1),
+        }
 
 
 def _layers(model: Any) -> str:
@@ -192,13 +224,22 @@ def own_continuations(scored: Any) -> list[dict[str, Any]]:
     The tokens that the run generated; where it only scored, the last part of what it scored, so that decoding is
     covered with any task.
     """
-    found = [{"name": "generated", "length": len(prompt), "prompt_ids": list(prompt), "ids": ids}
-             for prompt, ids in scored.outputs.items() if len(ids) > 1]
+    found = [
+        {"name": "generated", "length": len(prompt), "prompt_ids": list(prompt), "ids": ids}
+        for prompt, ids in scored.outputs.items()
+        if len(ids) > 1
+    ]
     for tokens in () if found else scored.prompts:
         kept = min(FORCED_TAIL, len(tokens) // 2)
         if kept > 1:
-            found.append({"name": "scored", "length": len(tokens) - kept, "prompt_ids": list(tokens[:-kept]),
-                          "ids": list(tokens[-kept:])})
+            found.append(
+                {
+                    "name": "scored",
+                    "length": len(tokens) - kept,
+                    "prompt_ids": list(tokens[:-kept]),
+                    "ids": list(tokens[-kept:]),
+                }
+            )
     return found[:FORCED_ITEMS]
 
 

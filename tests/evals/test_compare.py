@@ -33,8 +33,18 @@ def exact() -> Run:
     for kind, task in ((PREFILL, "text"), (DECODE, "text (forced)")):
         for item in range(40):
             tokens = [rng.randrange(256) for _ in range(50)]
-            records.append(Record(kind, task, str(item), rng.choice((10, 300, 2000)), tokens,
-                                  [-rng.expovariate(1.0) for _ in tokens], [True] * 50, size=50))
+            records.append(
+                Record(
+                    kind,
+                    task,
+                    str(item),
+                    rng.choice((10, 300, 2000)),
+                    tokens,
+                    [-rng.expovariate(1.0) for _ in tokens],
+                    [True] * 50,
+                    size=50,
+                )
+            )
     records += [Record(GENERATE, "copy", str(i), 16, [1, 2, 3], text="abc", correct=1.0) for i in range(60)]
     return Run("CPU_ATTN", "float32", records)
 
@@ -95,8 +105,7 @@ def test_sixteen_bit_types_are_judged_by_the_distance_from_float32(exact: Run) -
 def test_a_shift_in_one_direction_fails_though_it_is_small(exact: Run) -> None:
     reference = served(noisy(exact, 2e-3, 1), "CPU_ATTN", "bfloat16")
     shifted = served(noisy(exact, 1.5e-3, 2, shift=8e-4), "rocmforge", "bfloat16")
-    assert {check.name for check in rule.judge(reference, shifted, exact).failures} == {
-        "prefill: bias", "decode: bias"}
+    assert {check.name for check in rule.judge(reference, shifted, exact).failures} == {"prefill: bias", "decode: bias"}
 
 
 def test_nan_missing_items_and_absent_launches_fail(exact: Run) -> None:
@@ -112,7 +121,8 @@ def test_nan_missing_items_and_absent_launches_fail(exact: Run) -> None:
     impostor = copy.deepcopy(exact)
     impostor.launches = {"tasks": {"attention_prefill": 1}}
     assert "the reference ran without rocmforge" in [
-        c.name for c in rule.judge(impostor, served(exact, "rocmforge", "float32")).failures]
+        c.name for c in rule.judge(impostor, served(exact, "rocmforge", "float32")).failures
+    ]
 
 
 def test_without_decoding_nothing_is_decided(exact: Run) -> None:

@@ -27,8 +27,13 @@ EVALS = ROOT / "evals"
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`rocmforge eval` in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "rocmforge_plugin.evaluate.command", *arguments], cwd=ROOT,
-                          capture_output=True, text=True, timeout=900)
+    return subprocess.run(
+        [sys.executable, "-m", "rocmforge_plugin.evaluate.command", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
 
 
 def test_rocmforge_answers_as_the_reference_does(tmp_path: Path) -> None:
@@ -50,9 +55,27 @@ def test_rocmforge_answers_as_the_reference_does(tmp_path: Path) -> None:
 def test_planted_faults_are_caught_and_clean_variants_are_not(tmp_path: Path) -> None:
     faults = ("scale_2", "page_dropped")
     done = subprocess.run(
-        [sys.executable, str(EVALS / "calibrate.py"), "run", "--dtype", "float32", "--size", "smoke", "--seeds", "1",
-         "--out", str(tmp_path), "--faults", *faults],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        [
+            sys.executable,
+            str(EVALS / "calibrate.py"),
+            "run",
+            "--dtype",
+            "float32",
+            "--size",
+            "smoke",
+            "--seeds",
+            "1",
+            "--out",
+            str(tmp_path),
+            "--faults",
+            *faults,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     reference = Run.load(tmp_path / "reference.float32.20.json.gz")
     for path in tmp_path.glob("clean.*.json.gz"):
@@ -60,17 +83,22 @@ def test_planted_faults_are_caught_and_clean_variants_are_not(tmp_path: Path) ->
         assert judged.same, (path.name, judged.failures)
     for fault in faults:
         for phase, other in (("prefill", None), ("decode", "prefill"), ("both", None)):
-            judged = rule.judge(reference, Run.load(tmp_path / f"fault.float32.{fault}.{phase}.json.gz"), launches=False)
+            judged = rule.judge(
+                reference, Run.load(tmp_path / f"fault.float32.{fault}.{phase}.json.gz"), launches=False
+            )
             assert judged.failures, f"{fault} in {phase} went unnoticed"
             if other:
                 assert not [check for check in judged.failures if check.name.startswith(other)]
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (("--dtype", "int8"), "there is no rule for it"),
-    (("--engine", "nonsense"), "expected KEY=VALUE"),
-    (("--url", "http://127.0.0.1:9", "--dtype", "float32,bfloat16"), "a server runs in one dtype"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("--dtype", "int8"), "there is no rule for it"),
+        (("--engine", "nonsense"), "expected KEY=VALUE"),
+        (("--url", "http://127.0.0.1:9", "--dtype", "float32,bfloat16"), "a server runs in one dtype"),
+    ],
+)
 def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     done = command(*arguments, "--out", str(tmp_path))
     assert done.returncode == 2 and said in done.stderr

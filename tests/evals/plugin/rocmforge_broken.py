@@ -20,8 +20,21 @@ PATH = "rocmforge_broken.TorchBackend"
 
 #: What can be broken in attention and in rotary embedding.
 ATTENTION_FAULTS = (
-    "future_key", "own_key_hidden", "oldest_key_hidden", "page_dropped", "pages_swapped", "wrong_page", "scale_2",
-    "scale_half", "fp8_kv", "split_average", "tail_read", "gqa_order", "window_256", "soft_cap", "value_shift",
+    "future_key",
+    "own_key_hidden",
+    "oldest_key_hidden",
+    "page_dropped",
+    "pages_swapped",
+    "wrong_page",
+    "scale_2",
+    "scale_half",
+    "fp8_kv",
+    "split_average",
+    "tail_read",
+    "gqa_order",
+    "window_256",
+    "soft_cap",
+    "value_shift",
     "chunk_context",
 )
 ROTARY_FAULTS = ("neox_pairs", "rotary_all", "rotary_base", "rotary_late", "rotary_clipped")
@@ -94,14 +107,25 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, fault: str
 class TorchImpl(CPUAttentionBackendImpl):
     """Paged attention, request by request."""
 
-    def do_kv_cache_update(self, layer: torch.nn.Module, key: Tensor, value: Tensor, kv_cache: Tensor,
-                           slot_mapping: Tensor) -> None:
+    def do_kv_cache_update(
+        self, layer: torch.nn.Module, key: Tensor, value: Tensor, kv_cache: Tensor, slot_mapping: Tensor
+    ) -> None:
         size = kv_cache.shape[2]
         slots = slot_mapping[slot_mapping >= 0]
         kv_cache[slots // size, :, slots % size] = torch.cat((key, value), -1)[: len(slot_mapping)][slot_mapping >= 0]
 
-    def forward(self, layer, query, key, value, kv_cache, attn_metadata, output, output_scale=None,  # type: ignore
-                output_block_scale=None):
+    def forward(
+        self,
+        layer,
+        query,
+        key,
+        value,
+        kv_cache,
+        attn_metadata,
+        output,
+        output_scale=None,  # type: ignore
+        output_block_scale=None,
+    ):
         if attn_metadata is None:
             return output
         starts, lengths = attn_metadata.query_start_loc.tolist(), attn_metadata.seq_lens.tolist()
@@ -215,15 +239,20 @@ def register() -> None:
         return
     state.fault, _, phase = wanted.partition(":")
     state.phase = phase or "both"
-    if state.fault not in (*ATTENTION_FAULTS, *ROTARY_FAULTS, *CLEAN) or state.phase not in ("both", "prefill", "decode"):
+    if state.fault not in (*ATTENTION_FAULTS, *ROTARY_FAULTS, *CLEAN) or state.phase not in (
+        "both",
+        "prefill",
+        "decode",
+    ):
         raise ValueError(f"ROCMFORGE_BROKEN={wanted}: unknown fault or phase")
     from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
     register_backend(AttentionBackendEnum.CPU_ATTN, PATH)
 
-    def forward(layer: torch.nn.Module, positions: Tensor, query: Tensor, key: Tensor | None = None,
-                *_: object) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        layer: torch.nn.Module, positions: Tensor, query: Tensor, key: Tensor | None = None, *_: object
+    ) -> tuple[Tensor, Tensor | None]:
         return broken_rotary(layer, positions, query, key)
 
     RotaryEmbedding.forward_native = RotaryEmbedding.forward_cpu = forward
