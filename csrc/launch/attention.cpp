@@ -102,8 +102,10 @@ void AttentionPlanner::run(Stream stream, uintptr_t buffer, uintptr_t workspace,
     args.plan = reinterpret_cast<const int32_t*>(buffer) + part->plan_offset;
     args.block_rows = part->block_rows;
     part->attention->launch({part->workgroups, 1, 1}, stream, args);
-    const int row_blocks = std::min(combine_->config().rows, part->block_rows);
-    combine_->launch({part->workgroups - 1, row_blocks, 1}, stream, args);
+    const int64_t rows = int64_t{part->workgroups - 1} * part->block_rows;  // that a plan can have joined
+    const int64_t blocks = device_.info().compute_units * combine_->config().blocks_per_unit;
+    args.combine_blocks = static_cast<int32_t>(std::min(rows, blocks));
+    if (args.combine_blocks > 0) combine_->launch({args.combine_blocks, 1, 1}, stream, args);
   }
 }
 

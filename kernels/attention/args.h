@@ -28,6 +28,7 @@ struct AttentionArgs {
   int32_t kv_heads;
   int32_t window;  // keys a query sees, itself included; 0: all
   int32_t block_rows;  // packed query rows of a row block (for combine, which serves several kernels)
+  int32_t combine_blocks;  // of combine's launch
 };
 
 // One class of requests (by packed rows = query tokens * group) and the kernel that serves it.

@@ -9,6 +9,7 @@
 #include "../matrix/roles.h"
 #include "dims.h"
 #include "keys_direct.h"
+#include "keys_ring.h"
 #include "keys_staged.h"
 #include "schedule.h"
 #include "softmax.h"
@@ -22,8 +23,8 @@ struct Attention {
   using T = typename R::T;
   using D = Dims<HeadSize, R::kDims>;
   using Tile = typename R::Tile;
-  using Keys = SelectType<Shape::kStaged, StagedKeys<R, HeadSize, Shape>,
-                          DirectKeys<R, HeadSize, Shape>>;
+  using Keys = SelectType<(Shape::kStages > 0), RingKeys<R, HeadSize, Shape>,
+                          SelectType<Shape::kStaged, StagedKeys<R, HeadSize, Shape>, DirectKeys<R, HeadSize, Shape>>>;
 
   static constexpr int kQueryTiles = Shape::kQueryTiles;
   static constexpr int kWaves = Shape::kRowWaves * Shape::kKeyWaves;
@@ -34,18 +35,20 @@ struct Attention {
   static constexpr int kPieces = ceil_div(HeadSize, R::kPieceDims);
   static constexpr int kProducts = kPieces * R::kSteps;  // along the head's dims
 
-  // The waves' outputs meet here, one band of one query tile at a time, already in the order of the lanes that need them.
+  // The waves' outputs meet here, a band of one query tile and a few registers of it at a time, already
+  // in the order of the lanes that need them.
+  static constexpr int kMergeRegisters = 128 / R::kWave;
   struct Merge {
-    float out[Shape::kKeyWaves][8 * R::kScores][R::kWave];
+    float out[Shape::kKeyWaves][8 * kMergeRegisters][R::kWave];
     SoftmaxState stats[Shape::kKeyWaves][kQueryTiles][R::kStats][R::kWave];
   };
   struct Empty {};
   // A wave's queries as matrix operands: of one lane, or of all lanes where they wait in shared memory.
   struct HeldQueries {
-    typename R::QueryOperand operand[kQueryTiles][kProducts];
+    Words<T, R::kQueryElements> operand[kQueryTiles][kProducts];
   };
   struct SharedQueries {
-    typename R::QueryOperand operand[Shape::kRowWaves][kQueryTiles][kProducts][R::kWave];
+    Words<T, R::kQueryElements> operand[Shape::kRowWaves][kQueryTiles][kProducts][R::kWave];
   };
   struct Shared {
     union {
@@ -54,6 +57,7 @@ struct Attention {
     };
     SelectType<Shape::kSharedQuery, SharedQueries, Empty> query;
   };
+  static constexpr int kWavesPerUnit = Shape::kWavesPerUnit;
   static constexpr LaunchConfig kConfig{.wave = R::kWave,
                                         .threads = kWaves * R::kWave,
                                         .shared_bytes = sizeof(Shared),
@@ -64,33 +68,39 @@ struct Attention {
   RF_DEVICE static void run(const Args& args) {
     const Plan plan{args.plan};
     const int workgroup = block_index(0);
-    const int used = plan.workgroups();
+    const int used = uniform<R::kWave>(plan.workgroups());
     if (workgroup >= used) return;
-    const int per_head = plan.tiles_per_head();
+    const int per_head = uniform<R::kWave>(plan.tiles_per_head());
     const int64_t tiles = static_cast<int64_t>(per_head) * args.kv_heads;
     const int64_t begin = cut(tiles, used, workgroup);
     int left = static_cast<int>(cut(tiles, used, workgroup + 1) - begin);
     int head = static_cast<int>(begin / per_head);
     int at = static_cast<int>(begin % per_head);
-    for (int i = plan.start(workgroup); left > 0; ++i) {
-      if (i == plan.row_blocks()) {
+    for (int i = uniform<R::kWave>(plan.start(workgroup)); left > 0; ++i) {
+      if (i == uniform<R::kWave>(plan.row_blocks())) {
         i = at = 0;
         ++head;
       }
-      const RowBlock block = plan.block(i);
-      const int end = plan.prefix(i + 1);
+      const RowBlock block = uniform_block(plan.block(i));
+      const int end = uniform<R::kWave>(plan.prefix(i + 1));
       const int count = min(left, end - at);
       Segment segment;
-      segment.item(args, block, head, end - block.prefix);
-      segment.begin = at - block.prefix;
-      segment.end = segment.begin + count;
-      process(args, segment, workgroup);
+      const int item_begin = block.prefix + kItemTiles;
+      segment.item(args, block, head, end - item_begin);
+      segment.begin = max(at - item_begin, 0);
+      segment.end = at + count - item_begin;
+      if (segment.end > segment.begin) process(args, segment, workgroup);
       left -= count;
       at += count;
     }
   }
 
  private:
+  RF_DEVICE static RowBlock uniform_block(const RowBlock& b) {
+    return {uniform<R::kWave>(b.request), uniform<R::kWave>(b.first_row), uniform<R::kWave>(b.first_tile),
+            uniform<R::kWave>(b.prefix)};
+  }
+
   // A run of an item's tiles, and what the item is.
   struct Segment {
     int head, request, first_row, rows, tokens_before, token_start, seq_len;
@@ -101,10 +111,10 @@ struct Attention {
       head = kv_head;
       request = block.request;
       first_row = block.first_row;
-      token_start = args.query_start[request];
-      const int query_len = args.query_start[request + 1] - token_start;
+      token_start = uniform<R::kWave>(args.query_start[request]);
+      const int query_len = uniform<R::kWave>(args.query_start[request + 1]) - token_start;
       rows = query_len * static_cast<int>(args.group.divisor);
-      seq_len = args.seq_lens[request];
+      seq_len = uniform<R::kWave>(args.seq_lens[request]);
       tokens_before = seq_len - query_len;
       first_tile = block.first_tile;
       tiles = item_tiles;
@@ -137,24 +147,25 @@ struct Attention {
     State state;
     load_queries(args, seg, row_wave, key_wave, state);
 
-    // Tiles that every row of the block sees whole need no mask. Rows are token-major, so the first row sees the fewest
-    // of the newest keys and the last row the fewest of the oldest.
     const int last_row = min(seg.first_row + kBlockRows, seg.rows) - 1;
-    const KeySpan first_sees = span_of(args, seg, seg.first_row), last_sees = span_of(args, seg, last_row);
+    const KeySpan seen{span_of(args, seg, seg.first_row).first, span_of(args, seg, last_row).last};
+    // Tiles that every row of the wave sees whole need no mask. Rows are token-major, so the first row sees the fewest
+    // of the newest keys and the last row the fewest of the oldest. Past the last row's last key there is nothing to do.
+    constexpr int kWaveRows = kQueryTiles * R::kRows;
+    const int wave_row = seg.first_row + row_wave * kWaveRows;
+    const KeySpan first_sees = span_of(args, seg, min(wave_row, last_row));
+    const KeySpan last_sees = span_of(args, seg, min(wave_row + kWaveRows - 1, last_row));
     const int full_end = (first_sees.last + 1) / kTileKeys - seg.first_tile;
     const int full_begin = ceil_div(last_sees.first, kTileKeys) - seg.first_tile;
+    const int wave_end = wave_row > last_row ? 0 : last_sees.last / kTileKeys + 1 - seg.first_tile;
 
-    Keys keys(args, shared_memory<Shared>().keys, seg.request, seg.head, KeySpan{first_sees.first, last_sees.last}, key_wave);
+    Keys keys(args, shared_memory<Shared>().keys, seg.request, seg.head, seen, key_wave);
     keys.start(seg.first_tile + seg.begin, seg.first_tile + seg.end);
-    int tile = seg.begin;
-    while (tile < seg.end) {
-      if (tile >= full_begin && tile < full_end) {
-        for (const int stop = min(full_end, seg.end); tile < stop; ++tile)
-          step<false>(args, seg, tile, row_wave, key_wave, keys, state);
-      } else {
-        for (const int stop = tile < full_begin ? min(full_begin, seg.end) : seg.end; tile < stop; ++tile)
-          step<true>(args, seg, tile, row_wave, key_wave, keys, state);
-      }
+    for (int tile = seg.begin; tile < seg.end; ++tile) {
+      keys.wait();
+      if (!Shape::kStaged || tile < wave_end)
+        step(args, seg, tile, tile < full_begin || tile >= full_end, row_wave, key_wave, keys, state);
+      keys.next(seg.first_tile + tile + 1);
     }
     keys.finish();
     write(args, seg, workgroup, row_wave, key_wave, state);
@@ -167,55 +178,50 @@ struct Attention {
 
   RF_DEVICE static void load_queries(const Args& args, const Segment& seg, int row_wave, int key_wave, State& state) {
     const T* const queries = static_cast<const T*>(args.query);
-    HeldQueries held;
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
+      typename R::QueryOperand operand[kProducts];
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) {
         const int row = seg.first_row + lane_row(row_wave, t, s);
         const bool valid = row < seg.rows;
+        // A row past the end reads another's query: its result is never written.
         const Quotient at = split_row(args, valid ? row : seg.first_row);
         state.last_key[t][s] = valid ? seg.tokens_before + at.quotient : -1;
         const T* const source = queries + (seg.token_start + at.quotient) * args.query_token_stride +
                                 query_head(args, seg, at) * args.query_head_stride;
         unrolled<kPieces>([&](auto p) {
           const int dim = (p * R::kGroups + R::group(lane<R::kWave>())) * R::kPiece;
-          const bool inside = valid && (HeadSize % R::kPieceDims == 0 || dim < HeadSize);
+          const bool inside = HeadSize % R::kPieceDims == 0 || dim < HeadSize;
           const auto piece = inside ? load_vec<T, R::kPiece>(source + dim) : fill<T, R::kPiece>(T{});
           RF_UNROLL
           for (int i = 0; i < R::kSteps * R::kQueryElements; ++i) {
             const int step = i / R::kQueryElements, element = i % R::kQueryElements;
             if (query_stat(element) == s)
-              held.operand[t][p * R::kSteps + step][element] = piece[step * R::kKeyElements + R::query_element(element)];
+              operand[p * R::kSteps + step][element] = piece[step * R::kKeyElements + R::query_element(element)];
           }
         });
+      }
+      RF_UNROLL
+      for (int i = 0; i < kProducts; ++i) {
+        if constexpr (!Shape::kSharedQuery) state.query.operand[t][i] = words_of(operand[i]);
+        else if (key_wave == 0) shared_query(row_wave, t, i) = words_of(operand[i]);
       }
       RF_UNROLL
       for (int n = 0; n < D::kTiles; ++n) state.out[t][n] = fill<float, R::kScores>(0.0f);
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) state.row[t][s] = kNoKeys;
     }
-    if constexpr (!Shape::kSharedQuery) {
-      state.query = held;
-    } else {
-      if (key_wave == 0) {
-        RF_UNROLL
-        for (int t = 0; t < kQueryTiles; ++t) {
-          RF_UNROLL
-          for (int i = 0; i < kProducts; ++i)
-            shared_memory<Shared>().query.operand[row_wave][t][i][lane<R::kWave>()] = held.operand[t][i];
-        }
-      }
-      if constexpr (Shape::kKeyWaves > 1) barrier();
-    }
+    if constexpr (Shape::kSharedQuery && Shape::kKeyWaves > 1) barrier();
   }
 
-  RF_DEVICE static void query_operands(const State& state, int row_wave, int t, typename R::QueryOperand (&out)[kProducts]) {
-    RF_UNROLL
-    for (int i = 0; i < kProducts; ++i) {
-      if constexpr (Shape::kSharedQuery) out[i] = shared_memory<Shared>().query.operand[row_wave][t][i][lane<R::kWave>()];
-      else out[i] = state.query.operand[t][i];
-    }
+  RF_DEVICE static auto& shared_query(int row_wave, int t, int i) {
+    return shared_memory<Shared>().query.operand[row_wave][t][i][lane<R::kWave>()];
+  }
+
+  RF_DEVICE static typename R::QueryOperand query_operand(const State& state, int row_wave, int t, int i) {
+    if constexpr (Shape::kSharedQuery) return vector_at<typename R::QueryOperand>(shared_query(row_wave, t, i));
+    else return vector_at<typename R::QueryOperand>(state.query.operand[t][i]);
   }
 
   // Which of a lane's rows element i of its query operand belongs to.
@@ -225,42 +231,85 @@ struct Attention {
     return s;
   }
 
-  template <bool Masked>
-  RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, int row_wave, int key_wave, Keys& keys,
-                             State& state) {
-    const int first_key = (seg.first_tile + tile) * kTileKeys + key_wave * kWaveKeys;
-    Tile scores[kQueryTiles][kScoreTiles];
-    keys.wait_keys();
-    unrolled<kScoreTiles>([&](auto j) {
-      typename R::KeyOperand operand[kProducts];
-      keys.template key_operands<j>(operand);
+  RF_DEVICE static void score(const Keys& keys, const State& state, int row_wave, Tile (&scores)[kQueryTiles][kScoreTiles]) {
+    if constexpr (Shape::kStages > 0) {
+      // Piece by piece of the dims: a query operand is fetched once for all keys of the tile.
       RF_UNROLL
       for (int t = 0; t < kQueryTiles; ++t) {
-        scores[t][j] = fill<float, R::kScores>(0.0f);
-        typename R::QueryOperand query[kProducts];
-        query_operands(state, row_wave, t, query);
-        R::template score<kProducts>(scores[t][j], operand, query);
+        RF_UNROLL
+        for (int j = 0; j < kScoreTiles; ++j) scores[t][j] = fill<float, R::kScores>(0.0f);
       }
-    });
+      unrolled<kPieces>([&](auto p) {
+        typename R::QueryOperand query[kQueryTiles][R::kSteps];
+        RF_UNROLL
+        for (int t = 0; t < kQueryTiles; ++t) {
+          RF_UNROLL
+          for (int i = 0; i < R::kSteps; ++i) query[t][i] = query_operand(state, row_wave, t, p * R::kSteps + i);
+        }
+        // Products that add to the same scores lie apart, for each takes a while.
+        constexpr int kAtOnce = min(kScoreTiles, 4);
+        unrolled<kScoreTiles / kAtOnce>([&](auto part) {
+          typename R::KeyOperand operand[kAtOnce][R::kSteps];
+          unrolled<kAtOnce>([&](auto j) { keys.template key_piece<part * kAtOnce + j, p>(operand[j]); });
+          RF_UNROLL
+          for (int i = 0; i < R::kSteps; ++i) {
+            RF_UNROLL
+            for (int j = 0; j < kAtOnce; ++j) {
+              RF_UNROLL
+              for (int t = 0; t < kQueryTiles; ++t)
+                R::template score<1>(scores[t][part * kAtOnce + j], &operand[j][i], &query[t][i]);
+            }
+          }
+        });
+      });
+    } else {
+      unrolled<kScoreTiles>([&](auto j) {
+        typename R::KeyOperand operand[kProducts];
+        keys.template key_operands<j>(operand);
+        RF_UNROLL
+        for (int t = 0; t < kQueryTiles; ++t) {
+          scores[t][j] = fill<float, R::kScores>(0.0f);
+          typename R::QueryOperand query[kProducts];
+          RF_UNROLL
+          for (int i = 0; i < kProducts; ++i) query[i] = query_operand(state, row_wave, t, i);
+          R::template score<kProducts>(scores[t][j], operand, query);
+        }
+      });
+    }
+  }
+
+  RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, bool masked, int row_wave, int key_wave,
+                             Keys& keys, State& state) {
+    const int first_key = (seg.first_tile + tile) * kTileKeys + key_wave * kWaveKeys;
+    Tile scores[kQueryTiles][kScoreTiles];
+    score(keys, state, row_wave, scores);
     keys.next_keys(seg.first_tile + tile + 1);
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
-      if constexpr (Masked) mask(args, first_key, state.last_key[t], scores[t]);
+      if (masked) mask(args, first_key, state.last_key[t], scores[t]);
       soften(args, scores[t], state.row[t], state.out[t]);
     }
-    keys.wait_values();
     unrolled<Shape::kPvGroups>([&](auto g) {
       unrolled<R::kPvOperands>([&](auto op) {
-        typename R::KeyOperand operand[D::kTiles];
-        keys.template value_operands<g, op>(operand);
+        typename R::QueryOperand p[kQueryTiles];
         RF_UNROLL
-        for (int t = 0; t < kQueryTiles; ++t) {
-          const auto p = R::probabilities(&scores[t][g * R::kPvTiles], op);
-          R::template accumulate<D::kTiles>(state.out[t], operand, p);
-        }
+        for (int t = 0; t < kQueryTiles; ++t) p[t] = R::probabilities(&scores[t][g * R::kPvTiles], op);
+        unrolled<D::kBands>([&](auto band) {
+          constexpr int kWidth = D::width(band);
+          Words<T, kWidth> runs[R::kKeyElements];
+          keys.template value_runs<g, op, band>(runs);
+          constexpr int kAtOnce = kHostTarget ? kWidth : min(kWidth, 2);  // few operands alive at a time
+          unrolled<kWidth / kAtOnce>([&](auto part) {
+            typename R::KeyOperand operand[kAtOnce];
+            RF_UNROLL
+            for (int n = 0; n < kAtOnce; ++n) operand[n] = column(runs, part * kAtOnce + n);
+            RF_UNROLL
+            for (int t = 0; t < kQueryTiles; ++t)
+              R::template accumulate<kAtOnce>(state.out[t] + D::first_tile(band) + part * kAtOnce, operand, p[t]);
+          });
+        });
       });
     });
-    keys.next_values(seg.first_tile + tile + 1);
   }
 
   RF_DEVICE static void mask(const Args& args, int first_key, const int (&last_key)[R::kStats], Tile (&scores)[kScoreTiles]) {
@@ -346,8 +395,8 @@ struct Attention {
     }
   }
 
-  // Key waves hold the same rows over different keys: each takes kScores / kKeyWaves of the output registers, sums all
-  // waves' copies of them, and writes.
+  // Key waves hold the same rows over different keys: each takes its share of the output registers, sums all waves'
+  // copies of them, and writes.
   RF_DEVICE static void merge_waves(const Args& args, const Segment& seg, int workgroup, int row_wave, int key_wave,
                                     State& state) {
     static_assert(Shape::kRowWaves == 1);
@@ -374,24 +423,28 @@ struct Attention {
       }
       unrolled<D::kBands>([&](auto band) {
         constexpr int kWidth = D::width(band);
-        RF_UNROLL
-        for (int r = 0; r < R::kScores; ++r) {
+        unrolled<R::kScores / kMergeRegisters>([&](auto pass) {
           RF_UNROLL
-          for (int j = 0; j < kWidth; ++j)
-            merged.out[key_wave][r * kWidth + j][l] = state.out[t][D::first_tile(band) + j][r] * mine[R::stat(r)];
-        }
-        barrier();
-        RF_UNROLL
-        for (int r = 0; r < R::kScores; ++r) {
-          if (r % Shape::kKeyWaves != key_wave) continue;
-          Vec<float, kWidth> run = fill<float, kWidth>(0.0f);
-          for (int w = 0; w < Shape::kKeyWaves; ++w) {
+          for (int i = 0; i < kMergeRegisters; ++i) {
+            const int r = pass * kMergeRegisters + i;
             RF_UNROLL
-            for (int j = 0; j < kWidth; ++j) run[j] += merged.out[w][r * kWidth + j][l];
+            for (int j = 0; j < kWidth; ++j)
+              merged.out[key_wave][i * kWidth + j][l] = state.out[t][D::first_tile(band) + j][r] * mine[R::stat(r)];
           }
-          write_run<band>(args, seg, workgroup, row_wave, t, r, total[R::stat(r)], run);
-        }
-        barrier();
+          barrier();
+          RF_UNROLL
+          for (int i = 0; i < kMergeRegisters; ++i) {
+            if (i != key_wave) continue;
+            const int r = pass * kMergeRegisters + i;
+            Vec<float, kWidth> run = fill<float, kWidth>(0.0f);
+            for (int w = 0; w < Shape::kKeyWaves; ++w) {
+              RF_UNROLL
+              for (int j = 0; j < kWidth; ++j) run[j] += merged.out[w][i * kWidth + j][l];
+            }
+            write_run<band>(args, seg, workgroup, row_wave, t, r, total[R::stat(r)], run);
+          }
+          barrier();
+        });
       });
     }
   }

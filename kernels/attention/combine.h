@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Joins the partial results of items that the plan's cuts fell into. Block (w, y): workgroup w's last item, if it began
-// there and went on in later workgroups; rows y, y + kRowBlocks, ... of it. Lanes take a few dims of a row each, and
-// groups of lanes take different partials, since a long request at batch 1 is cut into more than a hundred.
+// Joins the partial results of items that the plan's cuts fell into. Lanes take a few dims of a row each. Where an item
+// has many parts (a long request at batch 1 is cut into more than a hundred), all groups of lanes share a row and take
+// different parts of it; where it has few, each group takes a row.
 #pragma once
 
 #include "schedule.h"
@@ -15,42 +15,45 @@ struct Combine {
   static constexpr int kRun = 4;  // dims a lane owns
   static constexpr int kRowLanes = HeadSize / kRun;
   static constexpr int kGroups = kHostTarget ? 1 : 256 / kRowLanes;
-  static constexpr int kRowBlocks = 16;  // grid size in y: rows in flight per item
+  static constexpr int kAtOnce = kHostTarget ? 1 : 4;  // parts requested before the first is used
   struct Shared {
     Vec<float, kRun> out[kGroups][kRowLanes];
     SoftmaxState row[kGroups];
   };
   static constexpr LaunchConfig kConfig{
-      .wave = 1, .threads = kGroups * kRowLanes, .shared_bytes = sizeof(Shared), .rows = kRowBlocks};
+      .wave = 1, .threads = kGroups * kRowLanes, .shared_bytes = sizeof(Shared), .blocks_per_unit = kHostTarget ? 1 : 4};
 
   RF_DEVICE static void run(const Args& args) {
     const Plan plan{args.plan};
-    const int workgroup = block_index(0);
-    const int used = plan.workgroups();
-    if (workgroup + 1 >= used) return;
-    const int per_head = plan.tiles_per_head();
-    const int64_t tiles = static_cast<int64_t>(per_head) * args.kv_heads;
-    const int64_t begin = cut(tiles, used, workgroup), end = cut(tiles, used, workgroup + 1);
-    // The item that `end` falls into.
-    const int head = static_cast<int>(end / per_head);
-    const int at = static_cast<int>(end % per_head);
-    const int i = plan.start(workgroup + 1);
-    const RowBlock block = plan.block(i);
-    const int64_t item_begin = static_cast<int64_t>(head) * per_head + block.prefix;
-    const int64_t item_end = static_cast<int64_t>(head) * per_head + plan.prefix(i + 1);
-    if (at == block.prefix || item_begin < begin) return;
-    int parts = 1;
-    while (cut(tiles, used, workgroup + parts) < item_end) ++parts;
-
-    const int token_start = args.query_start[block.request];
-    const int rows = (args.query_start[block.request + 1] - token_start) * static_cast<int>(args.group.divisor);
-    const int stop = min(args.block_rows, rows - block.first_row);
-    for (int row = block_index(1); row < stop; row += kRowBlocks) {
-      const Quotient where = divide(block.first_row + row, args.group);
-      const int64_t query_head = static_cast<int64_t>(head) * args.group.divisor + where.remainder;
-      combine_row(args, workgroup, parts, row, query_head,
-                  static_cast<T*>(args.out) + (token_start + where.quotient) * args.out_token_stride +
-                      query_head * args.out_head_stride);
+    const int joins = plan.joins();
+    if (joins == 0) return;
+    const int few_jobs = ceil_div(args.block_rows, kGroups);
+    const int jobs = plan.many_parts() ? args.block_rows : few_jobs;  // a join
+    for (int job = block_index(0); job < joins * jobs; job += args.combine_blocks) {
+      const int row_job = job % jobs;
+      const Join join = plan.join(job / jobs);
+      const bool few = join.parts <= kFewParts;
+      if (few && row_job >= few_jobs) continue;
+      const RowBlock block = plan.block(join.row_block);
+      const int token_start = args.query_start[block.request];
+      const int rows = (args.query_start[block.request + 1] - token_start) * static_cast<int>(args.group.divisor);
+      const int group = thread_index() / kRowLanes;
+      const int row = few ? row_job * kGroups + group : row_job;
+      const int stop = min(args.block_rows, rows - block.first_row);
+      if (!few && row >= stop) continue;
+      const bool inside = row < stop;
+      const Quotient where = divide(block.first_row + (inside ? row : 0), args.group);
+      const int64_t query_head = static_cast<int64_t>(join.head) * args.group.divisor + where.remainder;
+      T* const out = static_cast<T*>(args.out) + (token_start + where.quotient) * args.out_token_stride +
+                     query_head * args.out_head_stride;
+      SoftmaxState sum = kNoKeys;
+      Vec<float, kRun> total = fill<float, kRun>(0.0f);
+      if (inside) {
+        if (few) add_parts(args, join, row, 0, 1, sum, total);
+        else add_parts(args, join, row, group, kGroups, sum, total);
+      }
+      if (!few) share(sum, total);
+      if (inside && (few || group == 0)) write(args, sum, total, query_head, out);
     }
   }
 
@@ -58,29 +61,45 @@ struct Combine {
   // The item's first part is the last thing its workgroup did, the others the first thing theirs did.
   RF_DEVICE static int64_t slot(int workgroup, int part) { return part == 0 ? 2 * workgroup + 1 : 2 * (workgroup + part); }
 
-  RF_DEVICE static void combine_row(const Args& args, int workgroup, int parts, int row, int64_t query_head, T* out) {
-    Shared& shared = shared_memory<Shared>();
-    const int column = thread_index() % kRowLanes, group = thread_index() / kRowLanes;
-    SoftmaxState sum = kNoKeys;
-    Vec<float, kRun> total = fill<float, kRun>(0.0f);
-    for (int part = group; part < parts; part += kGroups) {
-      const int64_t at = slot(workgroup, part) * args.block_rows + row;
-      const Vec<float, 2> stats = load_vec<float, 2>(args.partial_stats + 2 * at);
-      const Vec<float, kRun> piece = load_vec<float, kRun>(args.partial_out + at * HeadSize + column * kRun);
-      add(sum, total, {stats[0], stats[1]}, piece);
+  RF_DEVICE static int column() { return thread_index() % kRowLanes; }
+
+  // Parts first, first + step, ... of one row.
+  RF_DEVICE static void add_parts(const Args& args, const Join& join, int row, int first, int step, SoftmaxState& sum,
+                                  Vec<float, kRun>& total) {
+    for (int part = first; part < join.parts; part += kAtOnce * step) {
+      Vec<float, 2> stats[kAtOnce];
+      Vec<float, kRun> piece[kAtOnce];
+      RF_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int64_t at = slot(join.workgroup, min(part + i * step, join.parts - 1)) * args.block_rows + row;
+        stats[i] = load_vec<float, 2>(args.partial_stats + 2 * at);
+        piece[i] = load_vec<float, kRun>(args.partial_out + at * HeadSize + column() * kRun);
+      }
+      RF_UNROLL
+      for (int i = 0; i < kAtOnce; ++i)
+        if (part + i * step < join.parts) add(sum, total, {stats[i][0], stats[i][1]}, piece[i]);
     }
-    shared.out[group][column] = total;
-    if (column == 0) shared.row[group] = sum;
+  }
+
+  // Adds up the groups' sums, for the first group.
+  RF_DEVICE static void share(SoftmaxState& sum, Vec<float, kRun>& total) {
+    Shared& shared = shared_memory<Shared>();
+    const int group = thread_index() / kRowLanes;
+    shared.out[group][column()] = total;
+    if (column() == 0) shared.row[group] = sum;
     barrier();
     if (group == 0) {
-      for (int g = 1; g < kGroups; ++g) add(sum, total, shared.row[g], shared.out[g][column]);
-      const float scale = final_scale(sum, args.sinks ? args.sinks[query_head] * kLog2E : kNoScore);
-      Vec<T, kRun> result;
-      RF_UNROLL
-      for (int j = 0; j < kRun; ++j) result[j] = from_float<T>(total[j] * scale);
-      store_vec(out + column * kRun, result);
+      for (int g = 1; g < kGroups; ++g) add(sum, total, shared.row[g], shared.out[g][column()]);
     }
     barrier();
+  }
+
+  RF_DEVICE static void write(const Args& args, SoftmaxState sum, const Vec<float, kRun>& total, int64_t query_head, T* out) {
+    const float scale = final_scale(sum, args.sinks ? args.sinks[query_head] * kLog2E : kNoScore);
+    Vec<T, kRun> result;
+    RF_UNROLL
+    for (int j = 0; j < kRun; ++j) result[j] = from_float<T>(total[j] * scale);
+    store_vec(out + column() * kRun, result);
   }
 
   RF_DEVICE static void add(SoftmaxState& sum, Vec<float, kRun>& total, SoftmaxState part, const Vec<float, kRun>& piece) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../matrix/roles.h"
+#include "../matrix/words.h"
 #include "dims.h"
 #include "schedule.h"
 
@@ -45,8 +46,7 @@ class DirectKeys {
     }
   }
 
-  RF_DEVICE void wait_keys() {}
-  RF_DEVICE void wait_values() {}
+  RF_DEVICE void wait() {}
   RF_DEVICE void finish() {}
 
   RF_DEVICE void next_keys(int tile) {
@@ -58,7 +58,7 @@ class DirectKeys {
     }
   }
 
-  RF_DEVICE void next_values(int tile) {
+  RF_DEVICE void next(int tile) {
     if (tile >= end_) return;
     if constexpr (Shape::kAlternate) {
       load_keys(tile);
@@ -71,18 +71,16 @@ class DirectKeys {
   template <int J>
   RF_DEVICE void key_operands(typename R::KeyOperand* out) const {
     RF_UNROLL
-    for (int p = 0; p < kPieces; ++p) {
-      RF_UNROLL
-      for (int i = 0; i < R::kPiece; ++i) out[p * R::kSteps + i / R::kKeyElements][i % R::kKeyElements] = keys_[J][p][i];
-    }
+    for (int p = 0; p < kPieces; ++p) R::split(keys_[J][p], out + p * R::kSteps);
   }
 
-  template <int G, int Op>
-  RF_DEVICE void value_operands(typename R::KeyOperand* out) const {
+  template <int G, int Op, int Band>
+  RF_DEVICE void value_runs(Words<T, D::width(Band)> (&out)[R::kKeyElements]) const {
     RF_UNROLL
-    for (int n = 0; n < D::kTiles; ++n) {
+    for (int e = 0; e < R::kKeyElements; ++e) {
       RF_UNROLL
-      for (int e = 0; e < R::kKeyElements; ++e) out[n][e] = values_[G][Op][e][n];
+      for (int i = 0; i < out[e].kCount; ++i)
+        out[e].word[i] = values_[G][Op][e].word[D::first_tile(Band) / out[e].kPerWord + i];
     }
   }
 
@@ -105,53 +103,34 @@ class DirectKeys {
     }
   }
 
-  RF_DEVICE bool whole(int tile) const {
-    return first_key(tile) >= seen_.first && first_key(tile) + kWaveKeys - 1 <= seen_.last;
-  }
-
-  // Byte offset of a key's row from its span's start; at the ends of the range, that of the nearest key within it.
-  template <bool Whole>
+  // Byte offset of a key's row from its span's start; past the ends of the range, that of the nearest key within it.
   RF_DEVICE uint32_t row_offset(int tile, int span, int row) const {
-    if constexpr (!Whole) {
-      const int key = span_key(tile, span);
-      row = max(seen_.first, min(key + row, seen_.last)) - key;
-    }
+    const int key = span_key(tile, span);
+    row = min(max(row, max(seen_.first - key, 0)), min(seen_.last - key, kSpan - 1));
     return static_cast<uint32_t>(row) * row_bytes_;
   }
 
   template <int N>
-  RF_DEVICE Vec<T, N> load(int span, uint32_t offset) const {
-    return load_vec<T, N>(reinterpret_cast<const T*>(reinterpret_cast<const char*>(span_[span]) + offset));
+  RF_DEVICE Words<T, N> load(int span, uint32_t offset) const {
+    return load_words<T, N>(reinterpret_cast<const T*>(reinterpret_cast<const char*>(span_[span]) + offset));
   }
 
-  RF_DEVICE void load_keys(int tile) {
-    if (whole(tile)) load_keys<true>(tile);
-    else load_keys<false>(tile);
-  }
-
-  template <bool Whole>
   RF_DEVICE void load_keys(int tile) {
     const int l = lane<R::kWave>();
     unrolled<kScoreTiles>([&](auto j) {
       constexpr int kSpanOfTile = j * R::kKeys / kSpan;
       const int row = j * R::kKeys % kSpan + R::operand_row(l);
-      const uint32_t offset = row_offset<Whole>(tile, kSpanOfTile, row);
+      const uint32_t offset = row_offset(tile, kSpanOfTile, row);
       unrolled<kPieces>([&](auto p) {
         const int dim = (p * R::kGroups + R::group(l)) * R::kPiece;
         if (HeadSize % R::kPieceDims == 0 || dim < HeadSize)
           keys_[j][p] = load<R::kPiece>(kSpanOfTile, offset + dim * static_cast<uint32_t>(sizeof(T)));
         else
-          keys_[j][p] = fill<T, R::kPiece>(T{});
+          keys_[j][p] = {};
       });
     });
   }
 
-  RF_DEVICE void load_values(int tile) {
-    if (whole(tile)) load_values<true>(tile);
-    else load_values<false>(tile);
-  }
-
-  template <bool Whole>
   RF_DEVICE void load_values(int tile) {
     const int l = lane<R::kWave>();
     unrolled<Shape::kPvGroups>([&](auto g) {
@@ -159,13 +138,14 @@ class DirectKeys {
         unrolled<R::kKeyElements>([&](auto e) {
           constexpr int kSpanOfKey = (g * R::kPvKeys + R::template value_key<op, e>(0)) / kSpan;
           const int row = g * R::kPvKeys + R::template value_key<op, e>(l) - kSpanOfKey * kSpan;
-          const uint32_t offset = row_offset<Whole>(tile, kSpanOfKey, row);
+          const uint32_t offset = row_offset(tile, kSpanOfKey, row);
           unrolled<D::kBands>([&](auto band) {
             constexpr int kWidth = D::width(band);
             const uint32_t dim = HeadSize + D::run_start(band, R::operand_row(l));
-            const Vec<T, kWidth> run = load<kWidth>(kSpanOfKey, offset + dim * static_cast<uint32_t>(sizeof(T)));
+            const Words<T, kWidth> run = load<kWidth>(kSpanOfKey, offset + dim * static_cast<uint32_t>(sizeof(T)));
             RF_UNROLL
-            for (int i = 0; i < kWidth; ++i) values_[g][op][e][D::first_tile(band) + i] = run[i];
+            for (int i = 0; i < run.kCount; ++i)
+              values_[g][op][e].word[D::first_tile(band) / run.kPerWord + i] = run.word[i];
           });
         });
       });
@@ -180,8 +160,8 @@ class DirectKeys {
   int wave_key_;
   int end_ = 0;
   const T* span_[kSpans];
-  Vec<T, R::kPiece> keys_[kScoreTiles][kPieces];
-  Vec<T, D::kTiles> values_[Shape::kPvGroups][R::kPvOperands][R::kKeyElements];
+  Words<T, R::kPiece> keys_[kScoreTiles][kPieces];
+  Words<T, D::kTiles> values_[Shape::kPvGroups][R::kPvOperands][R::kKeyElements];
 };
 
 }  // namespace rocmforge

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../matrix/roles.h"
+#include "../matrix/words.h"
 #include "dims.h"
 #include "schedule.h"
 
@@ -50,7 +51,7 @@ class StagedKeys {
     store(0);
   }
 
-  RF_DEVICE void wait_keys() {
+  RF_DEVICE void wait() {
     if constexpr (kAsyncCopy) copy_wait<0>();
     barrier();
     if (more_) {
@@ -58,10 +59,9 @@ class StagedKeys {
       else fetch();
     }
   }
-  RF_DEVICE void wait_values() {}
   RF_DEVICE void next_keys(int) {}
 
-  RF_DEVICE void next_values(int tile) {
+  RF_DEVICE void next(int tile) {
     if (more_) {
       store(buffer_ ^ 1);
       find_rows(tile + 1);
@@ -77,25 +77,18 @@ class StagedKeys {
     const T* const row = shared_.keys[buffer_][J * R::kKeys + R::operand_row(l)];
     unrolled<kPieces>([&](auto p) {
       const int dim = (p * R::kGroups + R::group(l)) * R::kPiece;
-      Vec<T, R::kPiece> piece;
-      if (HeadSize % R::kPieceDims == 0 || dim < HeadSize) piece = load_vec<T, R::kPiece>(row + dim);
-      else piece = fill<T, R::kPiece>(T{});
-      RF_UNROLL
-      for (int i = 0; i < R::kPiece; ++i) out[p * R::kSteps + i / R::kKeyElements][i % R::kKeyElements] = piece[i];
+      Words<T, R::kPiece> piece{};
+      if (HeadSize % R::kPieceDims == 0 || dim < HeadSize) piece = load_words<T, R::kPiece>(row + dim);
+      R::split(piece, out + p * R::kSteps);
     });
   }
 
-  template <int G, int Op>
-  RF_DEVICE void value_operands(typename R::KeyOperand* out) const {
+  template <int G, int Op, int Band>
+  RF_DEVICE void value_runs(Words<T, D::width(Band)> (&out)[R::kKeyElements]) const {
     const int l = lane<R::kWave>();
     unrolled<R::kKeyElements>([&](auto e) {
       const T* const row = shared_.values[buffer_][G * R::kPvKeys + R::template value_key<Op, e>(l)];
-      unrolled<D::kBands>([&](auto band) {
-        constexpr int kWidth = D::width(band);
-        const Vec<T, kWidth> run = load_vec<T, kWidth>(row + D::run_start(band, R::operand_row(l)));
-        RF_UNROLL
-        for (int i = 0; i < kWidth; ++i) out[D::first_tile(band) + i][e] = run[i];
-      });
+      out[e] = load_words<T, D::width(Band)>(row + D::run_start(Band, R::operand_row(l)));
     });
   }
 
@@ -135,16 +128,16 @@ class StagedKeys {
   // Where there is no asynchronous copy, a tile waits in registers until its buffer is free.
   RF_DEVICE void fetch() {
     each_chunk([&](auto i, int, int) {
-      held_keys_[i] = load_vec<T, kChunk>(source_[i]);
-      held_values_[i] = load_vec<T, kChunk>(source_[i] + HeadSize);
+      held_keys_[i] = load_words<T, kChunk>(source_[i]);
+      held_values_[i] = load_words<T, kChunk>(source_[i] + HeadSize);
     });
   }
 
   RF_DEVICE void store(int buffer) {
     if constexpr (!kAsyncCopy) {
       each_chunk([&](auto i, int row, int column) {
-        store_vec(&shared_.keys[buffer][row][column], held_keys_[i]);
-        store_vec(&shared_.values[buffer][row][column], held_values_[i]);
+        store_words(&shared_.keys[buffer][row][column], held_keys_[i]);
+        store_words(&shared_.values[buffer][row][column], held_values_[i]);
       });
     }
   }
@@ -157,7 +150,7 @@ class StagedKeys {
   int end_ = 0, buffer_ = 0;
   bool more_ = false;  // source_ names a tile still to be moved
   const T* source_[kPasses];
-  Vec<T, kChunk> held_keys_[kPasses], held_values_[kPasses];
+  Words<T, kChunk> held_keys_[kPasses], held_values_[kPasses];
 };
 
 }  // namespace rocmforge

@@ -28,12 +28,46 @@ struct MakePlan {
       cls.plan[1] = tiles;
       cls.plan[2] = used;
       cls.plan[3] = plan_blocks_at(cls.workgroups);
+      cls.plan[5] = plan_joins_at(cls.workgroups);
     }
     for (int w = thread_index(); w < used; w += kThreads)
       starts[w] = last_at_most(blocks + 3, 4, row_blocks, static_cast<int>(cut(all_tiles, used, w) % tiles));
+    list_joins(starts, blocks, tiles, all_tiles, used, cls.plan);
   }
 
  private:
+  // Lists the items that a workgroup begins and later ones end, with how many they are.
+  RF_DEVICE static void list_joins(const int32_t* starts, const int32_t* blocks, int tiles, int64_t all_tiles, int used,
+                                   int32_t* plan) {
+    int listed = 0, many = 0;
+    barrier();
+    for (int base = 0; base + 1 < used; base += kThreads) {
+      const int w = base + thread_index();
+      Vec<int32_t, 4> join{{w, 0, 0, 0}};
+      if (w + 1 < used) {
+        const int64_t end = cut(all_tiles, used, w + 1);
+        const int64_t head_begin = end / tiles * tiles;
+        const int i = starts[w + 1];  // the row block that `end` falls into
+        const int64_t item_begin = head_begin + blocks[4 * i + 3] + kItemTiles, item_end = head_begin + blocks[4 * (i + 1) + 3];
+        if (end > item_begin && item_begin >= cut(all_tiles, used, w)) {
+          int parts = 1;
+          while (cut(all_tiles, used, w + parts) < item_end) ++parts;
+          join = {{w, parts, static_cast<int32_t>(end / tiles), i}};
+        }
+      }
+      int total;
+      const int at = listed + exclusive_scan(join[1] > 0, total);
+      if (join[1] > 0) store_vec(plan + plan[5] + kJoinWords * at, join);
+      listed += total;
+      exclusive_scan(join[1] > kFewParts, total);
+      many += total;
+    }
+    if (thread_index() == 0) {
+      plan[4] = listed;
+      plan[6] = many;
+    }
+  }
+
   // Writes request, first row and first tile of every row block, and its number of tiles where its prefix will be.
   RF_DEVICE static int list_row_blocks(const Args& args, const PlanClass& cls, int32_t* blocks) {
     int listed = 0;
@@ -55,7 +89,7 @@ struct MakePlan {
       const KeySpan keys = key_span(divide(first_row, args.group).quotient, divide(last_row, args.group).quotient,
                                     query_len, args.seq_lens[request], args.window);
       const int first_tile = keys.first / cls.tile_keys;
-      const Vec<int32_t, 4> block{{request, first_row, first_tile, keys.last / cls.tile_keys + 1 - first_tile}};
+      const Vec<int32_t, 4> block{{request, first_row, first_tile, keys.last / cls.tile_keys + 1 - first_tile + kItemTiles}};
       store_vec(blocks + 4 * i, block);
     }
     barrier();

@@ -17,23 +17,38 @@ struct RowBlock {
   int32_t request;
   int32_t first_row;   // within the request's packed rows
   int32_t first_tile;  // of the keys it sees; later than 0 only under a window
-  int32_t prefix;      // tiles of all row blocks before this one
+  int32_t prefix;      // tiles of all row blocks before this one, with kItemTiles for each
 };
 
-// A plan in memory: a header, each workgroup's first row block, then the row blocks (one more as an end mark).
+// What starting and ending an item costs, in tiles: on the line, an item is so many tiles longer, at its begin.
+inline constexpr int kItemTiles = 4;
+
+inline constexpr int kFewParts = 4;  // of which one group of lanes joins a row
+
+// An item that cuts fall into: the last thing workgroup `workgroup` does, and the first that the next parts - 1 do.
+struct Join {
+  int32_t workgroup, parts, head, row_block;
+};
+
+// A plan in memory: a header, each workgroup's first row block, the joins, then the row blocks (one more as an end mark).
 struct Plan {
   const int32_t* data;
 
   RF_DEVICE int row_blocks() const { return data[0]; }
   RF_DEVICE int tiles_per_head() const { return data[1]; }
   RF_DEVICE int workgroups() const { return data[2]; }  // in use: at most one per tile
+  RF_DEVICE int joins() const { return data[4]; }
+  RF_DEVICE bool many_parts() const { return data[6] != 0; }  // some join has more than kFewParts
+  RF_DEVICE Join join(int i) const {
+    const Vec<int32_t, 4> words = load_vec<int32_t, 4>(data + data[5] + kJoinWords * i);
+    return {words[0], words[1], words[2], words[3]};
+  }
   RF_DEVICE int start(int workgroup) const { return data[kPlanHeader + workgroup]; }
   RF_DEVICE RowBlock block(int i) const {
     const Vec<int32_t, 4> words = load_vec<int32_t, 4>(data + data[3] + 4 * i);
     return {words[0], words[1], words[2], words[3]};
   }
   RF_DEVICE int prefix(int i) const { return data[data[3] + 4 * i + 3]; }
-
 };
 
 // First tile of a workgroup's share of `tiles`; share w is [cut(w), cut(w + 1)).

@@ -13,11 +13,13 @@ struct ShapeChoice {
   int key_waves = 1;         // waves that hold different keys of a tile
   int pv_groups = 1;         // a wave's keys per tile, in units of the second product's depth
   bool staged = false;       // tiles go through shared memory
+  int stages = 0;            // buffers of staged tiles where copies are asynchronous (keys_ring.h)
   bool alternate = false;    // one register set for K and V (keys_direct.h)
   bool shared_query = false; // queries wait in shared memory instead of registers
   int key_pad = 0;           // elements added to a staged row of K, of V
   int value_pad = 0;
   int blocks_per_unit = 2;   // workgroups planned for each compute unit
+  int waves = 1;             // a SIMD must have registers for so many (AMD)
 };
 
 template <ShapeChoice Choice>
@@ -25,8 +27,9 @@ struct Shape {
   static constexpr int kQueryTiles = Choice.query_tiles, kRowWaves = Choice.row_waves, kKeyWaves = Choice.key_waves;
   static constexpr int kPvGroups = Choice.pv_groups;
   static constexpr bool kStaged = Choice.staged, kAlternate = Choice.alternate, kSharedQuery = Choice.shared_query;
+  static constexpr int kStages = Choice.stages;
   static constexpr int kKeyPad = Choice.key_pad, kValuePad = Choice.value_pad;
-  static constexpr int kBlocksPerUnit = Choice.blocks_per_unit;
+  static constexpr int kBlocksPerUnit = Choice.blocks_per_unit, kWavesPerUnit = Choice.waves;
 };
 
 // Decode for up to `query_tiles` tiles of rows; prefill for prompts.
@@ -36,21 +39,25 @@ struct Tuning;
 // CDNA: 512 registers a lane at one wave per SIMD, 256 at two.
 struct CdnaTuning {
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
-    return {.query_tiles = query_tiles, .key_waves = 4, .pv_groups = query_tiles == 1 && head_size <= 128 ? 2 : 1};
+    return {.query_tiles = query_tiles, .key_waves = 4, .pv_groups = query_tiles == 1 && head_size <= 128 ? 2 : 1,
+            .waves = query_tiles == 1 && head_size <= 128 ? 2 : 1};
   }
   // Rows are padded by 16 bytes: the 16 lanes that read one column of 16 rows then start in different banks.
   static constexpr ShapeChoice prefill(int head_size) {
-    return {.query_tiles = 2, .row_waves = 4, .pv_groups = head_size <= 128 ? 2 : 1, .staged = true, .key_pad = 8,
-            .value_pad = 8, .blocks_per_unit = 1};
+    return {.query_tiles = head_size <= 128 ? 2 : 1, .row_waves = 8, .pv_groups = head_size <= 128 ? 2 : 1,
+            .staged = true, .key_pad = 8, .value_pad = 8, .blocks_per_unit = 1, .waves = 2};
   }
 };
 template <>
 struct Tuning<Mfma16x16x16> : CdnaTuning {};
 template <>
 struct Tuning<Mfma16x16x32> {
-  static constexpr ShapeChoice decode(int query_tiles, int) { return {.query_tiles = query_tiles, .key_waves = 4}; }
-  static constexpr ShapeChoice prefill(int) {
-    return {.query_tiles = 2, .row_waves = 4, .staged = true, .key_pad = 8, .value_pad = 8, .blocks_per_unit = 1};
+  static constexpr ShapeChoice decode(int query_tiles, int head_size) {
+    return {.query_tiles = query_tiles, .key_waves = 4, .waves = query_tiles == 1 && head_size <= 128 ? 2 : 1};
+  }
+  static constexpr ShapeChoice prefill(int head_size) {
+    return {.query_tiles = head_size <= 128 ? 2 : 1, .row_waves = 8, .staged = true, .key_pad = 8, .value_pad = 8,
+            .blocks_per_unit = 1, .waves = 2};
   }
 };
 
@@ -68,11 +75,14 @@ struct Tuning<Mfma32x32x16> : WideTuning {};
 // RDNA: 256 registers a lane, so queries of more than one tile, or of long heads, wait in shared memory.
 struct RdnaTuning {
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
-    return {.query_tiles = query_tiles, .key_waves = 4, .alternate = true, .shared_query = head_size > 64};
+    if (query_tiles == 1 && head_size <= 128)
+      return {.key_waves = 4, .alternate = true, .shared_query = true, .waves = 6};
+    return staged(query_tiles);
   }
-  static constexpr ShapeChoice prefill(int head_size) {
-    return {.query_tiles = 1, .row_waves = 4, .staged = true, .shared_query = head_size > 64, .key_pad = 8,
-            .value_pad = 8, .blocks_per_unit = 2};
+  static constexpr ShapeChoice prefill(int) { return staged(8); }
+  static constexpr ShapeChoice staged(int row_waves) {
+    return {.row_waves = row_waves, .staged = true, .shared_query = false, .key_pad = 8, .value_pad = 8,
+            .blocks_per_unit = 2};
   }
 };
 template <>
@@ -80,18 +90,25 @@ struct Tuning<WmmaGfx11> : RdnaTuning {};
 template <>
 struct Tuning<WmmaGfx12> : RdnaTuning {};
 
-// NVIDIA: 255 registers a thread. K's rows are padded by 64 bytes and V's by 16, for a quarter-warp reads two rows of K
-// (64 bytes of each) but four rows of V (32 bytes of each).
+// NVIDIA: 255 registers a thread. More than one tile of rows: as many waves, which share the keys. K's rows are padded
+// to odd multiples of 64 bytes and V's by 16 bytes, for a quarter-warp reads two rows of K (64 bytes of each) but four
+// rows of V, each the second after the last (32 bytes of each).
 template <>
 struct Tuning<MmaSm80> {
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
-    return {.query_tiles = query_tiles, .key_waves = 4, .alternate = query_tiles * head_size > 128,
-            .shared_query = query_tiles * head_size > 128, .blocks_per_unit = query_tiles * head_size > 128 ? 2 : 3};
+    if (query_tiles > 1)
+      return {.row_waves = query_tiles, .pv_groups = head_size <= 128 ? 2 : 1, .staged = true, .stages = 3,
+              .shared_query = head_size > 64, .key_pad = key_pad(head_size), .value_pad = 8,
+              .blocks_per_unit = head_size <= 128 ? 3 : 2};
+    return {.key_waves = 4, .alternate = head_size > 128, .shared_query = head_size > 128, .blocks_per_unit = 2};
   }
   static constexpr ShapeChoice prefill(int head_size) {
-    return {.query_tiles = 1, .row_waves = 8, .pv_groups = head_size <= 128 ? 4 : 2, .staged = true,
-            .shared_query = head_size > 128, .key_pad = 32, .value_pad = 8, .blocks_per_unit = 1};
+    const bool wide = head_size > 128;
+    return {.query_tiles = wide ? 1 : 2, .row_waves = wide ? 8 : 4, .pv_groups = 2, .staged = true,
+            .stages = wide ? 2 : 3, .shared_query = true, .key_pad = key_pad(head_size), .value_pad = 8,
+            .blocks_per_unit = wide ? 1 : 2};
   }
+  static constexpr int key_pad(int head_size) { return (96 - head_size % 64) % 64; }
 };
 
 }  // namespace rocmforge

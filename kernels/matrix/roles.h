@@ -12,6 +12,7 @@
 #pragma once
 
 #include "mma.h"
+#include "words.h"
 
 namespace rocmforge {
 
@@ -70,6 +71,12 @@ struct Roles {
     }
   }
 
+  // A piece of a key's dims as the operands it feeds.
+  RF_DEVICE static void split(const Words<T, kPiece>& piece, KeyOperand* out) {
+    RF_UNROLL
+    for (int s = 0; s < kSteps; ++s) out[s] = vector_at<KeyOperand>(piece, s * Words<T, kKeyElements>::kCount);
+  }
+
   template <int Count>
   RF_DEVICE static void score(Tile& s, const KeyOperand* k, const QueryOperand* q) {
     if constexpr (Mma::kKeysOnRows) products<Mma, Count, 0, 1, 1>(&s, k, q);
@@ -84,27 +91,21 @@ struct Roles {
 
   // Probabilities, already in registers, as operand `op` of the second product: a cast, and on gfx11 a swap of halves.
   RF_DEVICE static QueryOperand probabilities(const Tile* tiles, int op) {
-    QueryOperand out;
     if constexpr (Mma::kHalfExchange) {
       static_assert(kScores == 8 && kWave == 32);
       const bool upper = lane<kWave>() >= 16;
-      Vec<T, 8> mine;
+      const Words<T, 8> mine = pack<8>(tiles, 0);
+      Words<T, 16> out;
       RF_UNROLL
-      for (int r = 0; r < 8; ++r) mine[r] = from_finite<T>(tiles[0][r]);
-      const Vec<T, 8> other = swap_halves(mine);
-      RF_UNROLL
-      for (int r = 0; r < 8; ++r) {
-        out[r] = upper ? other[r] : mine[r];
-        out[8 + r] = upper ? mine[r] : other[r];
+      for (int i = 0; i < mine.kCount; ++i) {
+        const uint32_t other = shuffle_xor<kWave>(mine.word[i], 16);
+        out.word[i] = upper ? other : mine.word[i];
+        out.word[mine.kCount + i] = upper ? mine.word[i] : other;
       }
+      return vector_at<QueryOperand>(out);
     } else {
-      RF_UNROLL
-      for (int i = 0; i < kQueryElements; ++i) {
-        const int r = op * kQueryElements + i;
-        out[i] = from_finite<T>(tiles[r / kScores][r % kScores]);
-      }
+      return vector_at<QueryOperand>(pack<kQueryElements>(tiles, op * kQueryElements));
     }
-    return out;
   }
 
   // Whether lanes l and l ^ mask hold scores of the same queries, for all l.
@@ -134,14 +135,17 @@ struct Roles {
     return slot;
   }
 
-  RF_DEVICE static Vec<T, 8> swap_halves(const Vec<T, 8>& mine) {
-    struct Words {
-      int x[sizeof(Vec<T, 8>) / 4];
-    };
-    Words words = __builtin_bit_cast(Words, mine);
+  // N probabilities from a lane's score register `first` on, as storage elements.
+  template <int N>
+  RF_DEVICE static Words<T, N> pack(const Tile* tiles, int first) {
+    const auto at = [&](int r) { return tiles[r / kScores][r % kScores]; };
+    Words<T, N> out;
     RF_UNROLL
-    for (int& x : words.x) x = shuffle_xor<kWave>(x, 16);
-    return __builtin_bit_cast(Vec<T, 8>, words);
+    for (int i = 0; i < out.kCount; ++i) {
+      if constexpr (sizeof(T) == 4) out.word[i] = float_to_bits(at(first + i));
+      else out.word[i] = pack2_finite<T>(at(first + 2 * i), at(first + 2 * i + 1));
+    }
+    return out;
   }
 };
 

@@ -85,6 +85,10 @@ RF_DEVICE int uniform(int value) {
   return __builtin_amdgcn_readfirstlane(value);
 }
 
+// The low, and the high, halves of two words as one word, the first below.
+RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return __builtin_amdgcn_perm(b, a, 0x05040100); }
+RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return __builtin_amdgcn_perm(b, a, 0x07060302); }
+
 RF_DEVICE void copy_async16(void* shared, const void* global) {
   using Word4 = uint32_t __attribute__((ext_vector_type(4)));
   *static_cast<Word4*>(shared) = *static_cast<const Word4*>(global);

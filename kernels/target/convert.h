@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// float <-> storage types, round to nearest even. The target supplies f16_to_float, float_to_f16 and, where it has an
-// instruction for it, a cheaper pack2_finite.
+// float <-> storage types, round to nearest even. The target supplies f16_to_float, float_to_f16 and, low_halves, high_halves.
 #pragma once
 
 namespace rocmforge {
@@ -51,6 +50,17 @@ RF_DEVICE T from_finite(float x) {
 template <>
 RF_DEVICE bf16 from_finite<bf16>(float x) {
   return bf16{static_cast<uint16_t>(detail::round_to_bf16(float_to_bits(x)) >> 16)};
+}
+
+// Two such values as one word, the first below. A target with an instruction for it defines RF_PACK2_BF16.
+template <class T>
+RF_DEVICE uint32_t pack2_finite(float a, float b) {
+#if defined(RF_PACK2_BF16)
+  if constexpr (__is_same(T, bf16)) return pack2_bf16(a, b);
+#endif
+  if constexpr (__is_same(T, bf16))
+    return high_halves(detail::round_to_bf16(float_to_bits(a)), detail::round_to_bf16(float_to_bits(b)));
+  else return from_finite<T>(a).bits | static_cast<uint32_t>(from_finite<T>(b).bits) << 16;
 }
 
 }  // namespace rocmforge

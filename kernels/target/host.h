@@ -59,6 +59,20 @@ RF_DEVICE T shuffle_xor(T value, int mask) {
   return mine.value;
 }
 
+template <int Wave, class T>
+RF_DEVICE T shuffle(T value, int source) {
+  struct Payload {
+    T value;
+    int source;
+  } mine{value, source};
+  host_wave_collective(&mine, [](void** lanes, int count) {
+    T out[kMaxHostWave];
+    for (int i = 0; i < count; ++i) out[i] = static_cast<Payload*>(lanes[static_cast<Payload*>(lanes[i])->source])->value;
+    for (int i = 0; i < count; ++i) static_cast<Payload*>(lanes[i])->value = out[i];
+  });
+  return mine.value;
+}
+
 template <int Wave>
 RF_DEVICE bool any(bool value) {
   if constexpr (Wave == 1) return value;
@@ -75,6 +89,9 @@ template <int Wave>
 RF_DEVICE int uniform(int value) {
   return value;
 }
+
+RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
+RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
 
 RF_DEVICE void copy_async16(void* shared, const void* global) { __builtin_memcpy(shared, global, 16); }
 RF_DEVICE void copy_commit() {}

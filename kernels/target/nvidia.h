@@ -51,10 +51,26 @@ RF_DEVICE bool any(bool value) {
   return __any_sync(0xffffffffu, value);
 }
 
+template <int Wave, class T>
+RF_DEVICE T shuffle(T value, int source) {
+  static_assert(Wave == 32);
+  return __shfl_sync(0xffffffffu, value, source);
+}
+
+// Not a shuffle: it would wait for the value, often just requested from memory, long before it is used.
 template <int Wave>
 RF_DEVICE int uniform(int value) {
-  static_assert(Wave == 32);
-  return __shfl_sync(0xffffffffu, value, 0);
+  return value;
+}
+
+RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
+RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); }
+
+#define RF_PACK2_BF16
+RF_DEVICE uint32_t pack2_bf16(float a, float b) {
+  uint32_t out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(b), "f"(a));
+  return out;
 }
 
 RF_DEVICE void copy_async16(void* shared, const void* global) {
@@ -68,6 +84,8 @@ RF_DEVICE void copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
+RF_DEVICE float max(float a, float b) { return fmaxf(a, b); }
+RF_DEVICE float min(float a, float b) { return fminf(a, b); }
 RF_DEVICE float exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Paged attention against its peers on one GPU, in one run on the same tensors.
+
+    python benchmarks/attention.py [--out results.json] [--cases PART ...] [--only NAME ...]
+
+Each contestant's calls are captured in a CUDA graph that rotates over sets of inputs larger together than the L2 cache;
+the median of the replays is shown, its share of the measured ceilings (copy bandwidth, bf16 matrix product), and the
+error against fp64 at a few tokens. Contestants that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+import torch
+
+import peers
+from cases import CASES, input_sets, sampled_error
+
+GRAPH_MS, TOTAL_MS = 5.0, 150.0  # length of a graph, and of a measurement
+
+
+def once(call: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def milliseconds(calls: Sequence[Callable[[], object]]) -> tuple[float, float]:
+    """Median time of one call and the spread (90th minus 10th percentile) of its measurements."""
+    for call in calls:
+        call()
+    torch.cuda.synchronize()
+    guess = min(once(calls[0]) for _ in range(3))
+    launches = len(calls) * max(1, min(40, int(GRAPH_MS / guess / len(calls))))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for i in range(launches):
+            calls[i % len(calls)]()
+    graph.replay()
+    torch.cuda.synchronize()
+    repetitions = max(7, min(60, int(TOTAL_MS / (guess * launches))))
+    times = sorted(once(graph.replay) / launches for _ in range(repetitions))
+    return statistics.median(times), times[int(0.9 * (len(times) - 1))] - times[int(0.1 * (len(times) - 1))]
+
+
+def ceilings() -> dict[str, float]:
+    """Copied bytes (read and written) and bf16 matrix-product operations per second."""
+    source = torch.randn(1 << 30, device="cuda")
+    target = torch.empty_like(source)
+    target.copy_(source)
+    # Not from a graph, where a copy may go to a copy engine, which is slower.
+    copy = 2 * source.nbytes / statistics.median(once(lambda: target.copy_(source)) for _ in range(9)) * 1e3
+    a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+    product = torch.empty_like(a)
+    return {"copy": copy, "product": 2 * 8192**3 / milliseconds([lambda: torch.mm(a, b, out=product)])[0] * 1e3}
+
+
+def measure(case: object, ceiling: dict[str, float], only: Sequence[str]) -> dict[str, object]:
+    floor = max(case.bytes / ceiling["copy"], case.flops / ceiling["product"]) * 1e3
+    row: dict[str, object] = {"case": case.name, "floor_ms": floor, "bytes": case.bytes, "flops": case.flops, "results": {}}
+    sets = input_sets(case)
+    for name, make in peers.available(case).items():
+        if only and name not in only:
+            continue
+        sets[0].out.fill_(float("nan"))
+        time, spread = milliseconds(make(case, sets))
+        result = {"ms": time, "spread_ms": spread, "of_floor": floor / time, "tb_s": case.bytes / time / 1e9,
+                  "tflop_s": case.flops / time / 1e9}
+        if name in peers.PAGED:
+            result["error"] = sampled_error(case, sets[0])
+        row["results"][name] = result
+        error = f"{result['error']:.1e}" if "error" in result else ""
+        print(f"{case.name:38}{name:18}{time:10.4f} ms{floor / time:8.1%} of floor{result['tb_s']:7.2f} TB/s"
+              f"{result['tflop_s']:7.0f} TFLOP/s {error}", flush=True)
+    if not only or "rocmforge" in only:
+        row["plan_ms"] = milliseconds(peers.plan_only(case, sets))[0]
+    return row
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def summary(rows: Sequence[dict]) -> dict[str, float]:
+    """Speed relative to each peer, in geometric mean over the decode and the prefill cases."""
+    ratios: dict[str, float] = {}
+    for kind, of_kind in (("prefill", lambda n: n.startswith(("prefill", "chunked"))),
+                          ("decode", lambda n: n.startswith(("decode", "spec")))):
+        for peer in ("vLLM Triton", "FlashAttention-3", "torch SDPA"):
+            pairs = [r["results"][peer]["ms"] / r["results"]["rocmforge"]["ms"] for r in rows
+                     if of_kind(r["case"]) and {peer, "rocmforge"} <= r["results"].keys()]
+            if pairs:
+                ratios[f"{kind} vs {peer}"] = geometric_mean(pairs)
+                print(f"{kind} vs {peer}: {ratios[f'{kind} vs {peer}']:.2f}x, least {min(pairs):.2f}x")
+    return ratios
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", help="JSON file to write")
+    parser.add_argument("--cases", nargs="*", default=[], help="parts of the names of cases to run")
+    parser.add_argument("--only", nargs="*", default=[], help="contestants to run")
+    arguments = parser.parse_args()
+    ceiling = ceilings()
+    print(f"{torch.cuda.get_device_name()}: copy {ceiling['copy'] / 1e9:.0f} GB/s, product "
+          f"{ceiling['product'] / 1e12:.0f} TFLOP/s, torch {torch.__version__}", flush=True)
+    rows = [measure(case, ceiling, arguments.only) for case in CASES
+            if not arguments.cases or any(part in case.name for part in arguments.cases)]
+    result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "ceilings": ceiling, "cases": rows,
+              "summary": summary(rows)}
+    if arguments.out:
+        with open(arguments.out, "w") as file:
+            json.dump(result, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs of elements as 32-bit words. What lives across loop iterations is kept so: a compiler that splits a vector of
+// 16-bit elements into its elements spends a whole register on each.
+#pragma once
+
+#include "../target/device.h"
+
+namespace rocmforge {
+
+template <class T, int N>
+struct alignas(detail::vec_align(sizeof(T) * N < 4 ? 4 : sizeof(T) * N)) Words {
+  static constexpr int kPerWord = 4 / sizeof(T);
+  static constexpr int kCount = ceil_div(N, kPerWord);
+  uint32_t word[kCount];
+};
+
+// `pointer` must be aligned to the run's size (at most 16 bytes).
+template <class T, int N>
+RF_DEVICE Words<T, N> load_words(const T* pointer) {
+  if constexpr (sizeof(T) * N < 4) return {{*reinterpret_cast<const uint16_t*>(pointer)}};
+  else return *reinterpret_cast<const Words<T, N>*>(pointer);
+}
+
+template <class T, int N>
+RF_DEVICE void store_words(T* pointer, const Words<T, N>& run) {
+  *reinterpret_cast<Words<T, N>*>(pointer) = run;
+}
+
+// Words [first, first + the vector's) as that vector.
+template <class V, class T, int N>
+RF_DEVICE V vector_at(const Words<T, N>& words, int first = 0) {
+  struct Part {
+    uint32_t word[sizeof(V) / 4];
+  } part;
+  RF_UNROLL
+  for (int i = 0; i < static_cast<int>(sizeof(V) / 4); ++i) part.word[i] = words.word[first + i];
+  return __builtin_bit_cast(V, part);
+}
+
+template <class T, int N>
+RF_DEVICE Words<T, N> words_of(const Vec<T, N>& v) {
+  return __builtin_bit_cast(Words<T, N>, v);
+}
+
+// Element n of each of E runs, as a vector: a transposition that costs one byte permutation per two elements.
+template <class T, int E, int N>
+RF_DEVICE Vec<T, E> column(const Words<T, N> (&runs)[E], int n) {
+  Words<T, E> out;
+  if constexpr (sizeof(T) == 4) {
+    RF_UNROLL
+    for (int e = 0; e < E; ++e) out.word[e] = runs[e].word[n];
+  } else {
+    RF_UNROLL
+    for (int e = 0; e < E; e += 2) {
+      const uint32_t a = runs[e].word[n / 2], b = runs[e + 1].word[n / 2];
+      out.word[e / 2] = n % 2 == 0 ? low_halves(a, b) : high_halves(a, b);
+    }
+  }
+  return __builtin_bit_cast(Vec<T, E>, out);
+}
+
+}  // namespace rocmforge
