@@ -72,6 +72,7 @@ def test_one_launch_as_wide_as_alignment_allows(dtype, shift, width):
         elements = 1
     shifted = torch.zeros(key.numel() + 16, dtype=dtype, device=DEVICE)[elements:elements + key.numel()].view(key.shape)
     assert launched(lambda: ops.kv_write(shifted, value, cache, slots)) == {f"kv_write_v{width}_{SUFFIX[dtype]}": 1}
+    assert same_bits(cache[0, :, 5:9, :64].transpose(0, 1), shifted)
 
 
 def test_empty_batches_launch_nothing():
@@ -81,10 +82,12 @@ def test_empty_batches_launch_nothing():
 
 
 def test_slots_outside_the_cache_are_padding():
-    key, value, cache, _ = tensors()
-    before = cache.clone()
-    ops.kv_write(key, value, cache, torch.tensor([-1, 48, -(2**40), 2**40], device=DEVICE))
-    assert same_bits(cache, before)
+    key, value, cache, _ = tensors(tokens=5)
+    slots = torch.tensor([-1, 48, 17, -(2**40), 2**40], device=DEVICE)
+    expected = reference.kv_write(key, value, cache, slots)
+    assert not same_bits(cache, expected)
+    ops.kv_write(key, value, cache, slots)
+    assert same_bits(cache, expected)
 
 
 def test_offsets_are_64_bit():

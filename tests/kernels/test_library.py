@@ -89,7 +89,9 @@ def test_compiled_in_place_ops(compiled):
         return query + 1, ops.causal_mask(scores) * 2
 
     expected = [tensor.clone() for tensor in (query, key, scores)]
+    before = query.clone()
     wanted = layer(positions, expected[0], expected[1], table, expected[2])
+    assert not same_bits(expected[0], before)
     got = compiled(layer)(positions, query, key, table, scores)
     for mine, eager in zip((query, key, scores, *got), (*expected, *wanted)):
         assert same_bits(mine, eager)
@@ -109,6 +111,7 @@ def test_compiled_fused_write(compiled, separate):
     wanted = layer(positions, eager_query, key, value, table, caches[0], slots)
     got = compiled(layer)(positions, query, key, value, table, caches[1], slots)
     assert same_bits(got, wanted) and same_bits(query, eager_query) and same_bits(*caches)
+    assert not caches[0][0, :, 3:3 + TOKENS].isnan().any()  # it was NaN throughout
 
 
 @pytest.mark.parametrize("name", OPS)

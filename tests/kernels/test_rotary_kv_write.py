@@ -111,6 +111,7 @@ def test_equals_the_ops_it_fuses(dtype):
     ops.kv_write(apart["key"].unflatten(1, (2, 128)), apart["value"].unflatten(1, (2, 128)), apart["kv_cache"],
                  apart["slot_mapping"])
     assert same_bits(fused["query"], apart["query"])
+    assert not same_bits(fused["query"], tensors(dtype)["query"])
     assert same_bits(fused["kv_cache"], apart["kv_cache"])
 
 
