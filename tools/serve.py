@@ -33,6 +33,8 @@ LOG = ROOT / "build" / "serve.log"
 SHIPPED_MODEL = ROOT / "evals" / "checkpoints" / "glm4-tiny"
 MADE_MODEL = ROOT / "build" / "checkpoints" / "glm4-served"
 COMPLETION = "The quick brown fox"
+# The shipped model was trained to repeat what stands between "C:" and "=", which takes attention to every page.
+SHIPPED_COMPLETION = "C:Rocm4Gfx942+Gfx1201/PagedKv="
 CHAT = "Say hello to a GPU."
 MAX_TOKENS = 48
 # What a served step must have launched: a kernel with this in its name (one may do two of them).
@@ -215,7 +217,8 @@ def try_it(server: Server, model: str) -> bool:
     before = server.launches()
     fine = True
     tokens = 0
-    requests = (("completion", COMPLETION, "/v1/completions", {"prompt": COMPLETION}),
+    prompt = SHIPPED_COMPLETION if pathlib.Path(model) == SHIPPED_MODEL else COMPLETION
+    requests = (("completion", prompt, "/v1/completions", {"prompt": prompt}),
                 ("chat", CHAT, "/v1/chat/completions", {"messages": [{"role": "user", "content": CHAT}]}))
     for kind, question, path, body in requests:
         try:
