@@ -87,14 +87,23 @@ RF_DEVICE ItemFloats<N> to_floats(const ItemBits<T, N>& bits) {
 // As if no value were NaN, which is right for those that arise here too: a NaN out of 16-bit inputs has no bits that
 // rounding could carry.
 template <class T, int N>
-RF_DEVICE ItemBits<T, N> from_floats(const ItemFloats<N>& values) {
-  ItemBits<T, N> out;
-  RF_UNROLL
-  for (int i = 0; i < N; ++i) {
-    out.low[i] = from_finite<T>(values.x[i]);
-    out.high[i] = from_finite<T>(values.x[N + i]);
+RF_DEVICE Vec<T, N> round_vec(const float* values) {
+  if constexpr (sizeof(T) == 2 && N % 2 == 0) {
+    Vec<uint32_t, N / 2> words;  // some targets round two at a time
+    RF_UNROLL
+    for (int i = 0; i < N / 2; ++i) words[i] = pack2_finite<T>(values[2 * i], values[2 * i + 1]);
+    return __builtin_bit_cast(Vec<T, N>, words);
+  } else {
+    Vec<T, N> out;
+    RF_UNROLL
+    for (int i = 0; i < N; ++i) out[i] = from_finite<T>(values[i]);
+    return out;
   }
-  return out;
+}
+
+template <class T, int N>
+RF_DEVICE ItemBits<T, N> from_floats(const ItemFloats<N>& values) {
+  return {round_vec<T, N>(values.x), round_vec<T, N>(values.x + N)};
 }
 
 namespace detail {
