@@ -247,7 +247,7 @@ struct Attention {
           for (int i = 0; i < R::kSteps; ++i) query[t][i] = query_operand(state, row_wave, t, p * R::kSteps + i);
         }
         // Products that add to the same scores lie apart, for each takes a while.
-        constexpr int kAtOnce = min(kScoreTiles, 4);
+        constexpr int kAtOnce = kScoreTiles % 4 == 0 ? 4 : kScoreTiles % 3 == 0 ? 3 : kScoreTiles % 2 == 0 ? 2 : 1;
         unrolled<kScoreTiles / kAtOnce>([&](auto part) {
           typename R::KeyOperand operand[kAtOnce][R::kSteps];
           unrolled<kAtOnce>([&](auto j) { keys.template key_piece<part * kAtOnce + j, p>(operand[j]); });

@@ -95,12 +95,15 @@ class DirectKeys {
   RF_DEVICE void find_pages(int tile) {
     if (tile >= end_) return;
     RF_UNROLL
-    for (int i = 0; i < kSpans; ++i) {
-      const int key = span_key(tile, i);
-      const Quotient at = divide(key, args_.block_size);
-      const int page = uniform<R::kWave>(table_[at.quotient]);
-      span_[i] = cache_ + page * args_.cache_block_stride + at.remainder * args_.cache_token_stride;
-    }
+    for (int i = 0; i < kSpans; ++i) page_[i] = table_[divide(span_key(tile, i), args_.block_size).quotient];
+  }
+
+  // Not done by find_pages: the page numbers, just requested, would be waited for there.
+  RF_DEVICE void find_spans(int tile) {
+    RF_UNROLL
+    for (int i = 0; i < kSpans; ++i)
+      span_[i] = cache_ + uniform<R::kWave>(page_[i]) * args_.cache_block_stride +
+                 divide(span_key(tile, i), args_.block_size).remainder * args_.cache_token_stride;
   }
 
   // Byte offset of a key's row from its span's start; past the ends of the range, that of the nearest key within it.
@@ -116,6 +119,7 @@ class DirectKeys {
   }
 
   RF_DEVICE void load_keys(int tile) {
+    find_spans(tile);
     const int l = lane<R::kWave>();
     unrolled<kScoreTiles>([&](auto j) {
       constexpr int kSpanOfTile = j * R::kKeys / kSpan;
@@ -159,6 +163,7 @@ class DirectKeys {
   KeySpan seen_;
   int wave_key_;
   int end_ = 0;
+  int page_[kSpans];
   const T* span_[kSpans];
   Words<T, R::kPiece> keys_[kScoreTiles][kPieces];
   Words<T, D::kTiles> values_[Shape::kPvGroups][R::kPvOperands][R::kKeyElements];
