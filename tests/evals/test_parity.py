@@ -80,7 +80,8 @@ def test_planted_faults_are_caught_and_clean_variants_are_not(tmp_path: Path) ->
     reference = Run.load(tmp_path / "reference.float32.20.json.gz")
     for path in tmp_path.glob("clean.*.json.gz"):
         judged = rule.judge(reference, Run.load(path), launches=False)
-        assert judged.same, (path.name, judged.failures)
+        # Probabilities rounded to bfloat16 are a loss of precision in a float32 engine.
+        assert judged.same == ("rounded" not in path.name), (path.name, judged.failures)
     for fault in faults:
         for phase, other in (("prefill", None), ("decode", "prefill"), ("both", None)):
             judged = rule.judge(
