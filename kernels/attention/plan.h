@@ -50,9 +50,9 @@ struct MakePlan {
         const int i = starts[w + 1];  // the row block that `end` falls into
         const int64_t item_begin = head_begin + blocks[4 * i + 3] + kItemTiles, item_end = head_begin + blocks[4 * (i + 1) + 3];
         if (end > item_begin && item_begin >= cut(all_tiles, used, w)) {
-          int parts = 1;
-          while (cut(all_tiles, used, w + parts) < item_end) ++parts;
-          join = {{w, parts, static_cast<int32_t>(end / tiles), i}};
+          // The first workgroup whose share begins at the item's end or later.
+          const int last = static_cast<int>((item_end * used + all_tiles - 1) / all_tiles);
+          join = {{w, last - w, static_cast<int32_t>(end / tiles), i}};
         }
       }
       int total;
