@@ -68,10 +68,14 @@ RF_DEVICE float f16_to_float(uint16_t x) { return static_cast<float>(__builtin_b
 RF_DEVICE uint16_t float_to_f16(float x) { return __builtin_bit_cast(uint16_t, static_cast<_Float16>(x)); }
 
 template <int Wave, class T>
-RF_DEVICE T shuffle_xor(T value, int mask) {
+RF_DEVICE T shuffle(T value, int source) {
   static_assert(sizeof(T) == 4);
-  const int source = (thread_index() ^ mask) % Wave;
   return __builtin_bit_cast(T, __builtin_amdgcn_ds_bpermute(source * 4, __builtin_bit_cast(int, value)));
+}
+
+template <int Wave, class T>
+RF_DEVICE T shuffle_xor(T value, int mask) {
+  return shuffle<Wave>(value, (thread_index() ^ mask) % Wave);
 }
 
 template <int Wave>

@@ -2,7 +2,7 @@
 // The device dialect: what a kernel may use besides C++. Exactly one target is compiled in; each defines
 //   RF_DEVICE, RF_UNROLL, RF_KERNEL(name, Kernel)
 //   thread_index(), block_index(d), barrier(), shared_memory<T>()
-//   shuffle_xor<Wave>(v, mask), shuffle<Wave>(v, lane) (not on AMD), any<Wave>(b), uniform<Wave>(i)
+//   shuffle_xor<Wave>(v, mask), shuffle<Wave>(v, lane), any<Wave>(b), uniform<Wave>(i)
 //   exp2, log2, rcp, rsqrt on float; f32 <-> f16/bf16 conversions (convert.h)
 //   low_halves, high_halves: of two words, as one
 //   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
