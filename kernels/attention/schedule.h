@@ -21,7 +21,7 @@ struct RowBlock {
 };
 
 // What starting and ending an item costs, in tiles: on the line, an item is so many tiles longer, at its begin.
-inline constexpr int kItemTiles = 4;
+inline constexpr int kItemTiles = 8;
 
 inline constexpr int kFewParts = 4;  // of which one group of lanes joins a row
 
