@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--include-path", help="folder with further lm-eval task definitions")
     made.add_argument("--candidate", default="rocmforge", help="attention backend to judge (default: %(default)s)")
     made.add_argument("--reference", default="auto", help="backend to compare with (default: by platform)")
-    made.add_argument("--dtype", help="comma-separated (default: bfloat16,float32 on CPUs, bfloat16,float16 on GPUs)")
+    made.add_argument("--dtype", help="comma-separated (default: bfloat16,float32 on CPUs, bfloat16 on GPUs)")
     made.add_argument(
         "--size", choices=tuple(documents.COUNTS), default="short", help="of the local tasks (default: %(default)s)"
     )
@@ -223,17 +223,19 @@ class Jobs:
     def explain(where: str, log: Path) -> str:
         """Why a worker failed, from its log."""
         text = log.read_text(encoding="utf-8", errors="replace")
-        errors = [line for line in text.splitlines() if "Error" in line or "error:" in line]
-        reason = errors[-1].strip() if errors else (text.strip().splitlines() or ["no output"])[-1]
+        lines = text.strip().splitlines() or ["no output"]
+        errors = [place for place, line in enumerate(lines) if "Error" in line or "error:" in line]
+        # Some errors say what they mean on the lines after their name.
+        reason = " ".join(line.strip() for line in (lines[errors[-1] : errors[-1] + 3] if errors else lines[-1:]))
         advice = f"\n{HUB_ADVICE}" if any(word in text for word in OFFLINE) else ""
         return f"the run on {where} failed: {reason}{advice}\nThe whole log: {log}"
 
 
 def default_dtypes() -> list[str]:
-    """bfloat16 and a finer type that the device's kernels take."""
+    """bfloat16, and float32 where the kernels take it; vLLM refuses GLM-4 in float16."""
     import torch
 
-    return ["bfloat16", "float16" if torch.cuda.is_available() else "float32"]
+    return ["bfloat16"] if torch.cuda.is_available() else ["bfloat16", "float32"]
 
 
 def legs(args: argparse.Namespace, jobs: Jobs) -> list[report.Leg]:
