@@ -107,7 +107,8 @@ def main() -> None:
     copy = copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s")
     print(f"{'model':24}{'kernel':24}{'tokens':>8}{'us':>10}{'GB/s':>8}{'of copy':>9}")
-    models = {"GLM-4-9B 32/2": (32, 2, 64, True), "GLM-4.6 96/8": (96, 8, 64, False), "full rotary 32/8": (32, 8, 128, False)}
+    models = {"GLM-4-9B 32/2": (32, 2, 64, True), "GLM-4.6 96/8": (96, 8, 64, False),
+              "full rotary 32/8": (32, 8, 128, False)}
     for model, (heads, kv_heads, rotary_dim, interleaved) in models.items():
         for tokens in arguments.tokens:
             # Enough sets of buffers to push each other out of the L2 cache.

@@ -83,7 +83,8 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, compute: torch.d
     return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + eps) * weight.to(compute)
 
 
-def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slot_mapping: torch.Tensor) -> torch.Tensor:
+def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor,
+             slot_mapping: torch.Tensor) -> torch.Tensor:
     """A copy of the cache with the rows written; key and value [tokens, kv_heads, head_size]."""
     out = kv_cache.clone()
     block_size = kv_cache.shape[2]

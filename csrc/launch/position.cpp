@@ -76,8 +76,8 @@ int lane_shift(int64_t items) {
   return std::countr_zero(lanes);
 }
 
-// How many heads a lane does: fewer where that is needed to give every compute unit work. `heads` and `row_lanes` are of
-// one token.
+// How many heads a lane does: fewer where that is needed to give every compute unit work. `heads` and `row_lanes` are
+// of one token.
 int group_heads(const Device& device, int64_t tokens, int64_t heads, int64_t row_lanes) {
   const int64_t wanted = int64_t{device.info().compute_units} * kLanesPerUnit;
   int size = kGroupHeads;

@@ -6,8 +6,8 @@
 
 namespace rocmforge {
 
-// Where the rows of `token` start (head 0's), or null if the token has no slot. The slots behind a padded batch may hold
-// anything, so every slot is checked against the cache's size.
+// Where the rows of `token` start (head 0's), or null if the token has no slot. The slots behind a padded batch may
+// hold anything, so every slot is checked against the cache's size.
 template <class T>
 RF_DEVICE T* paged_rows(const PagedRows& cache, int32_t token) {
   if (token >= cache.slot_count) return nullptr;

@@ -13,7 +13,8 @@ struct Quotient {
 
 // 0 <= n < 2^31.
 RF_DEVICE Quotient divide(int32_t n, FastDiv by) {
-  const auto quotient = static_cast<uint32_t>((static_cast<uint64_t>(static_cast<uint32_t>(n)) * by.multiplier) >> by.shift);
+  const auto dividend = static_cast<uint64_t>(static_cast<uint32_t>(n));
+  const auto quotient = static_cast<uint32_t>((dividend * by.multiplier) >> by.shift);
   return {static_cast<int32_t>(quotient), static_cast<int32_t>(static_cast<uint32_t>(n) - quotient * by.divisor)};
 }
 

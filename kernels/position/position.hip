@@ -5,8 +5,8 @@
 
 namespace rocmforge {
 
-// For each width of the memory accesses, in bytes (v1: one element); the host takes the widest that every pointer, stride
-// and the pair layout allow. mrope: positions by sections of the pairs.
+// For each width of the memory accesses, in bytes (v1: one element); the host takes the widest that every pointer,
+// stride and the pair layout allow. mrope: positions by sections of the pairs.
 #define RF_POSITION_KERNELS(width, n)                                            \
   RF_INSTANTIATE(rotary_##width, Rotary<RF_TYPE, n, false>)                      \
   RF_INSTANTIATE(mrope_##width, Rotary<RF_TYPE, n, true>)                        \

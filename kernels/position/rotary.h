@@ -11,9 +11,9 @@ namespace rocmforge {
 template <class T, int N, bool kSections>
 struct Rotary {
   using Args = RotaryArgs;
-  // Few but busy lanes: each has eight vectors in flight, and takes the registers for that.
+  // Few but busy lanes: each has four vectors in flight, and takes the registers for that.
   static constexpr unsigned kWavesPerUnit = 3;
-  static constexpr LaunchConfig kConfig{.wave = 1, .threads = 128, .blocks_per_unit = kSections ? 3 : 4};
+  static constexpr LaunchConfig kConfig{.wave = 1, .threads = 128, .blocks_per_unit = kSections ? 3 : 5};
 
   RF_DEVICE static HeadGroup<T> find_group(const Args& args, Quotient sequence, int index) {
     const bool is_query = index < args.query_groups;

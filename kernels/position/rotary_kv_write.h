@@ -12,11 +12,12 @@ namespace rocmforge {
 template <class T, int N, bool kNorm, bool kSections>
 struct RotaryKvWrite {
   using Args = RotaryKvWriteArgs;
-  // Few but busy lanes: each has eight vectors in flight, and takes the registers for that.
+  // Few but busy lanes: each has four vectors in flight, and takes the registers for that.
   static constexpr unsigned kWavesPerUnit = kNorm && kSections ? 2 : 3;
   // Lanes of a row exchange their sums of squares; without the norm no lane needs another.
   static constexpr int kWave = kNorm ? kNativeWave : 1;
-  static constexpr LaunchConfig kConfig{.wave = kWave, .threads = 128, .blocks_per_unit = kNorm || kSections ? 3 : 4};
+  static constexpr LaunchConfig kConfig{
+      .wave = kWave, .threads = 128, .blocks_per_unit = kNorm && kSections ? 3 : kNorm || kSections ? 4 : 5};
   enum Kind { kQuery, kKey, kValue };
 
   // One lane's place: which heads of which token, and which of their items.
@@ -58,7 +59,8 @@ struct RotaryKvWrite {
   }
 
   // Adds the squares of every head's values to `sums`.
-  RF_DEVICE static void add_squares(const HeadGroup<T>& group, const GroupBits<T, N>& bits, float (&sums)[kGroupHeads]) {
+  RF_DEVICE static void add_squares(const HeadGroup<T>& group, const GroupBits<T, N>& bits,
+                                    float (&sums)[kGroupHeads]) {
     RF_UNROLL
     for (int h = 0; h < kGroupHeads; ++h) {
       if (h < group.heads) {

@@ -7,7 +7,7 @@
 namespace rocmforge {
 
 // Two vectors of N elements. In both pair layouts they lie half a part apart, so that neighbouring lanes touch
-// neighbouring memory; with interleaved pairs each vector holds whole pairs (one element per vector: the two of a pair).
+// neighbouring memory; with interleaved pairs each vector holds whole pairs (one element a vector: the two of a pair).
 template <int N>
 struct Item {
   int low, high;  // first element of each vector

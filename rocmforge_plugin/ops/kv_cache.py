@@ -20,8 +20,8 @@ def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slo
         key: [tokens, kv_heads, head_size], float32, float16 or bfloat16, any strides but the last, which is 1.
         value: like `key`, with strides of its own.
         kv_cache: [blocks, kv_heads, block_size, 2 * head_size] of key's dtype, any strides but the last, which is 1.
-        slot_mapping: int64 [slots], slots <= tokens; keys behind them are padding. A slot outside the cache, such as -1,
-            is padding too and not written. No slot may come twice.
+        slot_mapping: int64 [slots], slots <= tokens; keys behind them are padding. A slot outside the cache, such as
+            -1, is padding too and not written. No slot may come twice.
     Raises:
         TypeError, ValueError: an argument is none of these.
     """

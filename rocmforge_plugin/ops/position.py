@@ -98,7 +98,8 @@ def rotary_2d(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | 
     _check_positions(op, positions, query, axes=2)
     _check_table(op, "cos_sin_cache", cos_sin_cache, query, head_size)
     if 2 * cos_sin_cache.shape[1] != head_size:
-        checks.fail(op, "cos_sin_cache", checks.shape_of(cos_sin_cache), f"[max_position, {head_size // 2}], half a head")
+        checks.fail(op, "cos_sin_cache", checks.shape_of(cos_sin_cache),
+                    f"[max_position, {head_size // 2}], half a head")
     table = _table_args(cos_sin_cache, positions, _Mode.AXES)
     _rotate(op, query, key, query, key, head_size, interleaved, cos_sin_cache.shape[1], table)
 
@@ -124,7 +125,8 @@ def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, inter
     batch, (sequence, heads, head_size) = (x.shape[0] if x.dim() == 4 else 1), x.shape[-3:]
     for name, tensor in (("cos", cos), ("sin", sin)):
         if tensor.dim() != 2 or tensor.shape[0] != sequence or not 0 < 2 * tensor.shape[1] <= head_size:
-            checks.fail(op, name, checks.shape_of(tensor), f"[{sequence}, rotary_dim / 2] with rotary_dim <= {head_size}")
+            checks.fail(op, name, checks.shape_of(tensor),
+                        f"[{sequence}, rotary_dim / 2] with rotary_dim <= {head_size}")
         _check_table_layout(op, name, tensor, x)
     if cos.shape != sin.shape or cos.dtype != sin.dtype:
         checks.fail(op, "sin", f"{checks.shape_of(sin)} {sin.dtype}", f"like cos, {list(cos.shape)} {cos.dtype}")
@@ -155,8 +157,8 @@ def rotary_kv_write(positions: torch.Tensor, query: torch.Tensor, key: torch.Ten
 
     Args:
         positions: as for `rotary`.
-        query: [tokens, heads * head_size] or [tokens, heads, head_size], as for `rotary`; rotated in place, or read only
-            if `query_out` is given. head_size is half of the cache's last dimension.
+        query: [tokens, heads * head_size] or [tokens, heads, head_size], as for `rotary`; rotated in place, or only
+            read if `query_out` is given. head_size is half of the cache's last dimension.
         key, value: [tokens, kv_heads, head_size] or [tokens, kv_heads * head_size], query's dtype.
         cos_sin_cache: as for `rotary`.
         kv_cache, slot_mapping: as for `kv_write`. Tokens without a slot still have their query rotated.

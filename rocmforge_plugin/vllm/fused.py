@@ -18,7 +18,8 @@ from rocmforge_plugin.ops.position import rotary_kv_write
 _library = torch.library.Library("rocmforge", "FRAGMENT")
 
 
-def rotary_kv(attention: Any, positions: torch.Tensor, qkv: torch.Tensor, norms: tuple[Any, Any] | None) -> torch.Tensor:
+def rotary_kv(attention: Any, positions: torch.Tensor, qkv: torch.Tensor,
+              norms: tuple[Any, Any] | None) -> torch.Tensor:
     """Writes the layer's keys and values and returns its rotated query.
 
     Args:
@@ -52,8 +53,8 @@ def _write(positions: torch.Tensor, qkv: torch.Tensor, cos_sin_cache: torch.Tens
     _, _, kv_cache, slots = get_attention_context(layer_name)
     if slots is None or kv_cache.numel() == 0:
         if qkv.is_cuda and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(f"{layer_name}: a graph is captured without a slot mapping, so its replays would write no "
-                               "keys and values")
+            raise RuntimeError(f"{layer_name}: a graph is captured without a slot mapping, so its replays would write "
+                               "no keys and values")
         return False
     query, key, value = qkv.split([q_size, kv_size, kv_size], dim=-1)
     in_place = query_out.data_ptr() == query.data_ptr()
@@ -68,8 +69,8 @@ def _rotary_kv(positions: torch.Tensor, qkv: torch.Tensor, cos_sin_cache: torch.
                q_weight: torch.Tensor | None, k_weight: torch.Tensor | None, eps: float,
                layer_name: LayerNameType) -> torch.Tensor:
     out = qkv.new_empty(qkv.shape[0], q_size)
-    if not _write(positions, qkv, cos_sin_cache, q_size, kv_size, interleaved, mrope_section, mrope_interleaved, q_weight,
-                  k_weight, eps, _resolve_layer_name(layer_name), out):
+    if not _write(positions, qkv, cos_sin_cache, q_size, kv_size, interleaved, mrope_section, mrope_interleaved,
+                  q_weight, k_weight, eps, _resolve_layer_name(layer_name), out):
         out.zero_()
     return out
 
@@ -119,8 +120,8 @@ class CacheUpdates:
                         interleaved=not is_neox, q_norm_weight=q_weight, k_norm_weight=k_weight, eps=rms_norm_eps,
                         query_out=q_out)
 
-    def do_qk_norm_mrope_kvcache_update(self, layer: Any, qkv: torch.Tensor, q_out: torch.Tensor, positions: torch.Tensor,
-                                        q_weight: torch.Tensor, k_weight: torch.Tensor, rms_norm_eps: float,
+    def do_qk_norm_mrope_kvcache_update(self, layer: Any, qkv: torch.Tensor, q_out: torch.Tensor,
+                                        positions: torch.Tensor, q_weight: torch.Tensor, k_weight: torch.Tensor, rms_norm_eps: float,
                                         cos_sin_cache: torch.Tensor, is_neox: bool, mrope_section: tuple[int, int, int],
                                         is_interleaved: bool, rotary_dim: int, kv_cache: torch.Tensor,
                                         layer_slot_mapping: torch.Tensor) -> None:

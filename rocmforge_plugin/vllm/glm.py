@@ -93,7 +93,7 @@ def fuse(model: nn.Module, config: VllmConfig) -> None:
             obstacles[reason] = None
             continue
         module.__class__ = replacement
-        if hasattr(module.attn, "kv_cache_update_bypass"):  # vLLM 0.33 wants to be told that the cache is written elsewhere
+        if hasattr(module.attn, "kv_cache_update_bypass"):  # vLLM 0.33 wants to be told who writes the cache
             module.attn.kv_cache_update_bypass = True
         fused += 1
     salt_compile_cache(fused_layers=fused)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from rocmforge_plugin import ops, reference
 
-from .kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, dtypes, generator, launched, poison, row_layouts, same_bits, seeds
+from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, dtypes, generator, launched, poison, row_layouts,
+                             same_bits, seeds)
 
 
 @st.composite

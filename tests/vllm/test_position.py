@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rotary layers in vLLM's place: registration, switches, every class against vLLM's own, the fused launch's rules."""
+"""The rotary layers in vLLM's place: registration, switches, every class against vLLM's, the fused launch's rules."""
 from __future__ import annotations
 
 import os
