@@ -8,7 +8,7 @@
 namespace rocmforge {
 
 template <class T, int N>
-struct alignas(detail::vec_align(sizeof(T) * N < 4 ? 4 : sizeof(T) * N)) Words {
+struct alignas(detail::vec_align(4 * ceil_div(N, 4 / sizeof(T)))) Words {
   static constexpr int kPerWord = 4 / sizeof(T);
   static constexpr int kCount = ceil_div(N, kPerWord);
   uint32_t word[kCount];
