@@ -53,7 +53,8 @@ def test_doctor_says_what_vllm_takes():
     lines = []
     assert cli.doctor(lines.append) == 0
     text = "\n".join(lines)
-    for part in ("rocmforge 0.", "torch: ", "vllm: ", "code on", "--attention-backend rocmforge gives", "head sizes: 64"):
+    for part in ("rocmforge 0.", "torch: ", "vllm: ", "code on", "--attention-backend rocmforge gives",
+                 "head sizes: 64"):
         assert part in text, part
 
 

@@ -71,7 +71,8 @@ def test_capture_is_as_short_as_the_queries(parts):
 def test_full_graphs_of_any_batch(parts):
     from vllm.v1.attention.backend import AttentionCGSupport
 
-    assert type(parts[0]).get_cudagraph_support(parts[0].vllm_config, parts[0].kv_cache_spec) is AttentionCGSupport.ALWAYS
+    builder = parts[0]
+    assert type(builder).get_cudagraph_support(builder.vllm_config, builder.kv_cache_spec) is AttentionCGSupport.ALWAYS
 
 
 def test_profiling_run_gives_zeros(parts):
