@@ -14,7 +14,13 @@ struct Combine {
   using Args = AttentionArgs;
   static constexpr int kRun = 4;  // dims a lane owns
   static constexpr int kRowLanes = HeadSize / kRun;
-  static constexpr int kGroups = kHostTarget ? 1 : 256 / kRowLanes;
+  // About 256 lanes, in whole waves of 64: as many groups as that takes, rounded to what fills the last wave.
+  static constexpr int kGroups = [] {
+    if (kHostTarget) return 1;
+    int step = 1;
+    while (step * kRowLanes % 64) ++step;
+    return step * max(1, 256 / (step * kRowLanes));
+  }();
   static constexpr int kAtOnce = kHostTarget ? 1 : 4;  // parts requested before the first is used
   struct Shared {
     Vec<float, kRun> out[kGroups][kRowLanes];
