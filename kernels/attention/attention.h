@@ -21,7 +21,7 @@ struct Attention {
   using Args = AttentionArgs;
   using R = Roles<Mma>;
   using T = typename R::T;
-  using D = Dims<HeadSize, R::kDims>;
+  using D = Dims<HeadSize, R::kDims, Shape::kRun>;
   using Tile = typename R::Tile;
   using Keys = SelectType<(Shape::kStages > 0), RingKeys<R, HeadSize, Shape>,
                           SelectType<Shape::kStaged, StagedKeys<R, HeadSize, Shape>, DirectKeys<R, HeadSize, Shape>>>;
@@ -48,7 +48,7 @@ struct Attention {
     Words<T, R::kQueryElements> operand[kQueryTiles][kProducts];
   };
   struct SharedQueries {
-    Words<T, R::kQueryElements> operand[Shape::kRowWaves][kQueryTiles][kProducts][R::kWave];
+    Words<T, R::kQueryElements> operand[Shape::kRowWaves][kQueryTiles][kProducts][R::kQueryLanes];
   };
   struct Shared {
     union {
@@ -89,7 +89,7 @@ struct Attention {
       segment.item(args, block, head, end - item_begin);
       segment.begin = max(at - item_begin, 0);
       segment.end = at + count - item_begin;
-      if (segment.end > segment.begin) process(args, segment, workgroup);
+      if (segment.end > segment.begin) process(reload_args(args), segment, workgroup);
       left -= count;
       at += count;
     }
@@ -216,7 +216,7 @@ struct Attention {
   }
 
   RF_DEVICE static auto& shared_query(int row_wave, int t, int i) {
-    return shared_memory<Shared>().query.operand[row_wave][t][i][lane<R::kWave>()];
+    return shared_memory<Shared>().query.operand[row_wave][t][i][lane<R::kWave>() % R::kQueryLanes];
   }
 
   RF_DEVICE static typename R::QueryOperand query_operand(const State& state, int row_wave, int t, int i) {
@@ -264,16 +264,22 @@ struct Attention {
       });
     } else {
       unrolled<kScoreTiles>([&](auto j) {
-        typename R::KeyOperand operand[kProducts];
-        keys.template key_operands<j>(operand);
         RF_UNROLL
-        for (int t = 0; t < kQueryTiles; ++t) {
-          scores[t][j] = fill<float, R::kScores>(0.0f);
-          typename R::QueryOperand query[kProducts];
+        for (int t = 0; t < kQueryTiles; ++t) scores[t][j] = fill<float, R::kScores>(0.0f);
+        constexpr int kAtOnce = kHostTarget ? kPieces : 1;  // few operands alive at a time
+        unrolled<kPieces / kAtOnce>([&](auto part) {
+          constexpr int kCount = kAtOnce * R::kSteps;
+          typename R::KeyOperand operand[kCount];
+          unrolled<kAtOnce>([&](auto p) { keys.template key_piece<j, part * kAtOnce + p>(operand + p * R::kSteps); });
           RF_UNROLL
-          for (int i = 0; i < kProducts; ++i) query[i] = query_operand(state, row_wave, t, i);
-          R::template score<kProducts>(scores[t][j], operand, query);
-        }
+          for (int t = 0; t < kQueryTiles; ++t) {
+            typename R::QueryOperand query[kCount];
+            RF_UNROLL
+            for (int i = 0; i < kCount; ++i) query[i] = query_operand(state, row_wave, t, part * kCount + i);
+            R::template score<kCount>(scores[t][j], operand, query);
+          }
+          if constexpr (Shape::kFence > 0 && (part + 1) * kCount % Shape::kFence == 0) schedule_fence();
+        });
       });
     }
   }
@@ -306,6 +312,7 @@ struct Attention {
             RF_UNROLL
             for (int t = 0; t < kQueryTiles; ++t)
               R::template accumulate<kAtOnce>(state.out[t] + D::first_tile(band) + part * kAtOnce, operand, p[t]);
+            if constexpr (Shape::kFence > 0) schedule_fence();
           });
         });
       });
@@ -367,7 +374,9 @@ struct Attention {
     }
   }
 
-  RF_DEVICE static void write(const Args& args, const Segment& seg, int workgroup, int row_wave, int key_wave, State& state) {
+  RF_DEVICE static void write(const Args& earlier, const Segment& seg, int workgroup, int row_wave, int key_wave,
+                              State& state) {
+    const Args& args = reload_args(earlier);
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
       RF_UNROLL

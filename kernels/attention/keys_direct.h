@@ -16,7 +16,7 @@ template <class R, int HeadSize, class Shape>
 class DirectKeys {
  public:
   using T = typename R::T;
-  using D = Dims<HeadSize, R::kDims>;
+  using D = Dims<HeadSize, R::kDims, Shape::kRun>;
   struct Shared {};
 
   static constexpr int kWaveKeys = Shape::kPvGroups * R::kPvKeys;
@@ -51,6 +51,7 @@ class DirectKeys {
 
   RF_DEVICE void next_keys(int tile) {
     if constexpr (Shape::kAlternate) {
+      schedule_fence();
       load_values(tile - 1);
       find_pages(tile);
     } else if (tile < end_) {
@@ -59,19 +60,19 @@ class DirectKeys {
   }
 
   RF_DEVICE void next(int tile) {
-    if (tile >= end_) return;
     if constexpr (Shape::kAlternate) {
-      load_keys(tile);
-    } else {
+      schedule_fence();
+      if (tile < end_) load_keys(tile);
+      else forget_keys();
+    } else if (tile < end_) {
       load_values(tile);
       find_pages(tile + 1);
     }
   }
 
-  template <int J>
-  RF_DEVICE void key_operands(typename R::KeyOperand* out) const {
-    RF_UNROLL
-    for (int p = 0; p < kPieces; ++p) R::split(keys_[J][p], out + p * R::kSteps);
+  template <int J, int P>
+  RF_DEVICE void key_piece(typename R::KeyOperand* out) const {
+    R::split(keys_[J][P], out);
   }
 
   template <int G, int Op, int Band>
@@ -85,6 +86,15 @@ class DirectKeys {
   }
 
  private:
+  // Ends the life of the keys on the path that loads no others: their registers are the values' meanwhile.
+  RF_DEVICE void forget_keys() {
+    RF_UNROLL
+    for (auto& pieces : keys_) {
+      RF_UNROLL
+      for (auto& piece : pieces) piece = {};
+    }
+  }
+
   RF_DEVICE int first_key(int tile) const { return tile * kTileKeys + wave_key_; }
 
   // Start of span i, moved into the range that may be read.

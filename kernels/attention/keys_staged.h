@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Prefill's way to the cache: the block's waves share each tile through shared memory. Tiles stay in rows of dims, as in
 // the cache; a lane reads from them the same 16-byte pieces it would read from memory (keys_direct.h). Two buffers and
-// one barrier a tile: whoever passes tile t's barrier knows that everybody has left tile t - 1.
+// one barrier a tile: whoever passes tile t's barrier knows that everybody has left tile t - 1. Where registers and
+// shared memory are short (Shape::kLate), one buffer, filled between tiles.
 #pragma once
 
 #include "../matrix/roles.h"
@@ -15,7 +16,7 @@ template <class R, int HeadSize, class Shape>
 class StagedKeys {
  public:
   using T = typename R::T;
-  using D = Dims<HeadSize, R::kDims>;
+  using D = Dims<HeadSize, R::kDims, Shape::kRun>;
 
   static constexpr int kTileKeys = Shape::kPvGroups * R::kPvKeys;
   static_assert(Shape::kKeyWaves == 1);
@@ -29,9 +30,11 @@ class StagedKeys {
   static constexpr int kKeyRow = HeadSize + Shape::kKeyPad;
   static constexpr int kValueRow = HeadSize + Shape::kValuePad;
 
+  static constexpr int kBuffers = Shape::kLate ? 1 : 2;
+
   struct alignas(16) Shared {
-    T keys[2][kTileKeys][kKeyRow];
-    T values[2][kTileKeys][kValueRow];
+    T keys[kBuffers][kTileKeys][kKeyRow];
+    T values[kBuffers][kTileKeys][kValueRow];
   };
 
   RF_DEVICE StagedKeys(const AttentionArgs& args, Shared& shared, int request, int head, KeySpan seen, int)
@@ -54,7 +57,7 @@ class StagedKeys {
   RF_DEVICE void wait() {
     if constexpr (kAsyncCopy) copy_wait<0>();
     barrier();
-    if (more_) {
+    if (!Shape::kLate && more_) {
       if constexpr (kAsyncCopy) copy(buffer_ ^ 1);
       else fetch();
     }
@@ -62,25 +65,33 @@ class StagedKeys {
   RF_DEVICE void next_keys(int) {}
 
   RF_DEVICE void next(int tile) {
-    if (more_) {
-      store(buffer_ ^ 1);
-      find_rows(tile + 1);
+    if constexpr (Shape::kLate) {
+      barrier();  // everybody has left the tile
+      if (more_) {
+        if constexpr (kAsyncCopy) copy(0);
+        else fetch();
+        store(0);
+        find_rows(tile + 1);
+      }
+    } else {
+      if (more_) {
+        store(buffer_ ^ 1);
+        find_rows(tile + 1);
+      }
+      buffer_ ^= 1;
     }
-    buffer_ ^= 1;
   }
 
   RF_DEVICE void finish() { barrier(); }
 
-  template <int J>
-  RF_DEVICE void key_operands(typename R::KeyOperand* out) const {
+  template <int J, int P>
+  RF_DEVICE void key_piece(typename R::KeyOperand* out) const {
     const int l = lane<R::kWave>();
     const T* const row = shared_.keys[buffer_][J * R::kKeys + R::operand_row(l)];
-    unrolled<kPieces>([&](auto p) {
-      const int dim = (p * R::kGroups + R::group(l)) * R::kPiece;
-      Words<T, R::kPiece> piece{};
-      if (HeadSize % R::kPieceDims == 0 || dim < HeadSize) piece = load_words<T, R::kPiece>(row + dim);
-      R::split(piece, out + p * R::kSteps);
-    });
+    const int dim = (P * R::kGroups + R::group(l)) * R::kPiece;
+    Words<T, R::kPiece> piece{};
+    if (HeadSize % R::kPieceDims == 0 || dim < HeadSize) piece = load_words<T, R::kPiece>(row + dim);
+    R::split(piece, out);
   }
 
   template <int G, int Op, int Band>

@@ -15,11 +15,14 @@ struct ShapeChoice {
   bool staged = false;       // tiles go through shared memory
   int stages = 0;            // buffers of staged tiles where copies are asynchronous (keys_ring.h)
   bool alternate = false;    // one register set for K and V (keys_direct.h)
+  bool late = false;         // staged tiles are fetched between tiles, into the only buffer
   bool shared_query = false; // queries wait in shared memory instead of registers
   int key_pad = 0;           // elements added to a staged row of K, of V
   int value_pad = 0;
   int blocks_per_unit = 2;   // workgroups planned for each compute unit
   int waves = 1;             // a SIMD must have registers for so many (AMD)
+  int run = 8;               // dims of a value row that a lane reads at once, at most
+  int fence = 0;             // operands the scheduler may have in flight (0: any number), where registers are short
 };
 
 template <ShapeChoice Choice>
@@ -30,36 +33,36 @@ struct Shape {
   static constexpr int kStages = Choice.stages;
   static constexpr int kKeyPad = Choice.key_pad, kValuePad = Choice.value_pad;
   static constexpr int kBlocksPerUnit = Choice.blocks_per_unit, kWavesPerUnit = Choice.waves;
+  static constexpr int kRun = Choice.run, kFence = Choice.fence;
+  static constexpr bool kLate = Choice.late;
 };
 
 // Decode for up to `query_tiles` tiles of rows; prefill for prompts.
 template <template <class> class Mma>
 struct Tuning;
 
-// CDNA: 512 registers a lane at one wave per SIMD, 256 at two.
+// CDNA: 512 registers a lane at one wave per SIMD, 256 at two. Depth: keys of a second product.
+template <int Depth>
 struct CdnaTuning {
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
-    return {.query_tiles = query_tiles, .key_waves = 4, .pv_groups = query_tiles == 1 && head_size <= 128 ? 2 : 1,
-            .waves = query_tiles == 1 && head_size <= 128 ? 2 : 1};
+    const bool small = query_tiles == 1 && head_size <= 128;
+    // K, V, queries and output of a wave, together, would pass 512 registers.
+    const bool large = query_tiles * head_size > (Depth == 16 ? 512 : 256);
+    return {.query_tiles = query_tiles, .key_waves = 4, .pv_groups = Depth == 16 && small ? 2 : 1, .alternate = large,
+            .shared_query = large, .waves = small ? 2 : 1};
   }
-  // Rows are padded by 16 bytes: the 16 lanes that read one column of 16 rows then start in different banks.
+  // Eight waves are two per SIMD. Rows are padded by 16 bytes: the 16 lanes that read one column of 16 rows then start
+  // in different banks.
   static constexpr ShapeChoice prefill(int head_size) {
-    return {.query_tiles = head_size <= 128 ? 2 : 1, .row_waves = 8, .pv_groups = head_size <= 128 ? 2 : 1,
-            .staged = true, .key_pad = 8, .value_pad = 8, .blocks_per_unit = 1, .waves = 2};
-  }
-};
-template <>
-struct Tuning<Mfma16x16x16> : CdnaTuning {};
-template <>
-struct Tuning<Mfma16x16x32> {
-  static constexpr ShapeChoice decode(int query_tiles, int head_size) {
-    return {.query_tiles = query_tiles, .key_waves = 4, .waves = query_tiles == 1 && head_size <= 128 ? 2 : 1};
-  }
-  static constexpr ShapeChoice prefill(int head_size) {
-    return {.query_tiles = head_size <= 128 ? 2 : 1, .row_waves = 8, .staged = true, .key_pad = 8, .value_pad = 8,
+    return {.query_tiles = head_size <= 128 ? 2 : 1, .row_waves = 8,
+            .pv_groups = Depth == 16 && head_size <= 128 ? 2 : 1, .staged = true, .key_pad = 8, .value_pad = 8,
             .blocks_per_unit = 1, .waves = 2};
   }
 };
+template <>
+struct Tuning<Mfma16x16x16> : CdnaTuning<16> {};
+template <>
+struct Tuning<Mfma16x16x32> : CdnaTuning<32> {};
 
 // 32 rows per tile: prefill only, as decode rarely fills them.
 struct WideTuning {
@@ -72,23 +75,31 @@ struct Tuning<Mfma32x32x8> : WideTuning {};
 template <>
 struct Tuning<Mfma32x32x16> : WideTuning {};
 
-// RDNA: 256 registers a lane, so queries of more than one tile, or of long heads, wait in shared memory.
+// RDNA: 256 registers a lane. One tile of rows reads K and V straight into registers; more rows share tiles through
+// shared memory, a tile of rows per wave (waves without rows help staging). Heads above 128 leave registers for nothing
+// but the output: queries wait in shared memory, and tiles are fetched late. Operand: elements of an operand.
+template <int Operand>
 struct RdnaTuning {
+  static constexpr int kDirect = Operand == 16 ? 64 : 128;  // longest head that fits the direct way
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
-    if (query_tiles == 1 && head_size <= 128)
-      return {.key_waves = 4, .alternate = true, .shared_query = true, .waves = 6};
-    return staged(query_tiles);
+    if (query_tiles == 1 && head_size <= kDirect)
+      return {.key_waves = 4, .alternate = true, .shared_query = true, .waves = 6, .fence = 4};
+    return staged(Operand == 16 || head_size > 128 ? 4 : query_tiles, head_size);
   }
-  static constexpr ShapeChoice prefill(int) { return staged(8); }
-  static constexpr ShapeChoice staged(int row_waves) {
-    return {.row_waves = row_waves, .staged = true, .shared_query = false, .key_pad = 8, .value_pad = 8,
-            .blocks_per_unit = 2};
+  static constexpr ShapeChoice prefill(int head_size) { return staged(head_size > 128 ? 4 : 8, head_size); }
+
+ private:
+  static constexpr ShapeChoice staged(int row_waves, int head_size) {
+    const bool tight = Operand == 16 || head_size > 128;
+    return {.row_waves = row_waves, .staged = true, .late = head_size > 128, .shared_query = head_size > 128,
+            .key_pad = 8, .value_pad = 8, .blocks_per_unit = 2, .run = tight ? 4 : 8, .fence = tight ? 4 : 0};
   }
 };
+// gfx11's operands are twice as long, as both half-waves hold them.
 template <>
-struct Tuning<WmmaGfx11> : RdnaTuning {};
+struct Tuning<WmmaGfx11> : RdnaTuning<16> {};
 template <>
-struct Tuning<WmmaGfx12> : RdnaTuning {};
+struct Tuning<WmmaGfx12> : RdnaTuning<8> {};
 
 // NVIDIA: 255 registers a thread. More than one tile of rows: as many waves, which share the keys. K's rows are padded
 // to odd multiples of 64 bytes and V's by 16 bytes, for a quarter-warp reads two rows of K (64 bytes of each) but four

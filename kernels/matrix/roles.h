@@ -32,6 +32,7 @@ struct Roles {
   using QueryOperand = Vec<T, kQueryElements>;
   using Tile = Vec<float, kScores>;
 
+  static constexpr int kQueryLanes = Mma::kK * kRows / kQueryElements;  // lanes that hold different query operands
   static constexpr int kGroups = Mma::kK / kKeyElements;  // lanes that share a key's dims
   static constexpr int kPiece = kKeyElements < 8 ? 8 : kKeyElements;
   static constexpr int kSteps = kPiece / kKeyElements;    // products fed by one piece

@@ -93,6 +93,17 @@ RF_DEVICE int uniform(int value) {
 RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return __builtin_amdgcn_perm(b, a, 0x05040100); }
 RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return __builtin_amdgcn_perm(b, a, 0x07060302); }
 
+// The same arguments, read again from here on, so that no registers hold them until then.
+template <class Args>
+RF_DEVICE const Args& reload_args(const Args&) {
+  auto* pointer = __builtin_amdgcn_kernarg_segment_ptr();
+  asm volatile("" : "+s"(pointer));
+  return *(const Args*)pointer;
+}
+
+// The compiler moves no instruction across it, so that loads placed after it do not lengthen lives before it.
+RF_DEVICE void schedule_fence() { __builtin_amdgcn_sched_barrier(0); }
+
 RF_DEVICE void copy_async16(void* shared, const void* global) {
   using Word4 = uint32_t __attribute__((ext_vector_type(4)));
   *static_cast<Word4*>(shared) = *static_cast<const Word4*>(global);

@@ -5,6 +5,8 @@
 //   shuffle_xor<Wave>(v, mask), shuffle<Wave>(v, lane), any<Wave>(b), uniform<Wave>(i)
 //   exp2, log2, rcp, rsqrt on float; f32 <-> f16/bf16 conversions (convert.h)
 //   low_halves, high_halves: of two words, as one
+//   reload_args(args): the same, in registers from here on only
+//   schedule_fence(): a hint, no instruction is moved across it
 //   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
 //   kNativeWave: lanes per wave of the hardware; kHostTarget
 #pragma once

@@ -93,6 +93,13 @@ RF_DEVICE int uniform(int value) {
 RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
 RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
 
+template <class Args>
+RF_DEVICE const Args& reload_args(const Args& args) {
+  return args;
+}
+
+RF_DEVICE void schedule_fence() {}
+
 RF_DEVICE void copy_async16(void* shared, const void* global) { __builtin_memcpy(shared, global, 16); }
 RF_DEVICE void copy_commit() {}
 template <int Pending>

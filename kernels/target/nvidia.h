@@ -73,6 +73,13 @@ RF_DEVICE uint32_t pack2_bf16(float a, float b) {
   return out;
 }
 
+template <class Args>
+RF_DEVICE const Args& reload_args(const Args& args) {
+  return args;
+}
+
+RF_DEVICE void schedule_fence() {}
+
 RF_DEVICE void copy_async16(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
                "l"(global)
