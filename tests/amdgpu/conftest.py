@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Emulated AMD GPUs for these tests, or the sentence that says why there are none.
+
+ROCMFORGE_EMULATED  ``some`` (default) or ``all``: every head size, dtype and access width on every target
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from rocmforge_build import toolchain
+from rocmforge_plugin import _C
+from rocmforge_plugin.device import kernels_dir
+from tests.kernels import kernel_support
+
+from . import emulation
+
+ALL = os.environ.get("ROCMFORGE_EMULATED", "some") == "all"
+TARGETS = toolchain.AMD_TARGETS
+
+
+@pytest.fixture(scope="session")
+def gpus(tmp_path_factory: pytest.TempPathFactory) -> emulation.EmulatedGpus:
+    """The emulated devices of this session."""
+    if reason := emulation.missing():
+        pytest.skip(reason)
+    library = tmp_path_factory.mktemp("emulated") / "libemulated_hip.so"
+    command = [toolchain.find_cxx().path, "-std=c++20", "-O1", "-shared", "-fPIC", str(emulation.SOURCE), "-o", str(library)]
+    subprocess.run(command, check=True)
+    return emulation.EmulatedGpus(library)
+
+
+@pytest.fixture
+def emulated(gpus: emulation.EmulatedGpus, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., _C.Device]]:
+    """emulated(target, order, quantum) makes CPU tensors those of an emulated GPU for the rest of the test.
+
+    The poisoned buffers that the kernel tests share then end at an unmapped page.
+    """
+    if kernel_support.DEVICE != "cpu":
+        pytest.skip("emulated GPUs work on CPU tensors: unset ROCMFORGE_TEST_DEVICE")
+    poison = kernel_support.poison
+    monkeypatch.setattr(kernel_support, "poison", lambda *a: emulation.guarded(poison(*a)))
+    contexts = []
+
+    def use(target: str, order: str | int = "forward", quantum: int = 0) -> _C.Device:
+        if not Path(kernels_dir(), target, "kernels.txt").exists():
+            pytest.skip(f"no code for {target} is built here: python -m rocmforge_build --targets {target}")
+        contexts.append(gpus.use(target, order, quantum))
+        return contexts[-1].__enter__()
+
+    yield use
+    for context in contexts:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The oracle's matrices are small, and torch's threads only get into each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

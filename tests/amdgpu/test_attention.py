@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paged attention on emulated AMD GPUs: every kernel of every built code object against the oracle.
+
+The rule is that of the kernel tests: at most twice the error of doing it naively in the same dtype, plus 1e-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import rocmforge_plugin
+from rocmforge_plugin import _C
+from rocmforge_plugin.ops.attention import HEAD_SIZES
+from tests.kernels.kernel_support import SUFFIX
+from tests.kernels.test_attention import Batch
+
+from .conftest import ALL, TARGETS
+from .emulation import guarded
+
+Use = Callable[..., _C.Device]
+TYPES = (torch.bfloat16, torch.float16)
+UNITS = [(dtype, head) for dtype in TYPES for head in HEAD_SIZES]
+FEW = [(torch.bfloat16, 128), (torch.float16, 80)]  # two matrix depths: 80 is no multiple of 32
+
+
+def units(target: str) -> list[tuple[torch.dtype, int]]:
+    """All units, or two and one of the other sizes, another one for each target."""
+    sizes = [size for size in HEAD_SIZES if size not in (80, 128)]
+    at = TARGETS.index(target)
+    return UNITS if ALL else [*FEW, (TYPES[at % 2], sizes[at % len(sizes)])]
+
+
+CASES = [pytest.param(target, *unit, id=f"{target}-{SUFFIX[unit[0]]}-{unit[1]}")
+         for target in TARGETS for unit in units(target)]
+
+
+def check(batch: Batch, decode_query_len: int = 1) -> dict[str, int]:
+    """Runs a batch against the oracle; returns the launches by kernel, without dtype and head size."""
+    for name in ("block_table", "seq_lens", "starts"):
+        setattr(batch, name, guarded(getattr(batch, name)))
+    rocmforge_plugin.reset_launches()
+    batch.run(batch.planner(decode_query_len=decode_query_len))
+    launches = rocmforge_plugin.launches()
+    batch.check()
+    suffix = f"_{SUFFIX[batch.dtype]}_d{batch.head_size}"
+    return {name.removesuffix(suffix): count for name, count in launches.items()}
+
+
+def rows_and_keys(device: _C.Device, kernel: str, dtype: torch.dtype, head: int) -> tuple[int, int]:
+    config = device.kernel_config(f"attention_{kernel}_{SUFFIX[dtype]}_d{head}")
+    return config["rows"], config["keys"]
+
+
+@pytest.mark.parametrize(("target", "dtype", "head"), CASES)
+def test_decode(emulated: Use, target: str, dtype: torch.dtype, head: int) -> None:
+    """One token per request, lengths round the edges of tiles and pages, every small ratio of heads."""
+    device = emulated(target)
+    rows, keys = rows_and_keys(device, "decode1", dtype, head)
+    lengths = [1, keys - 1, keys, keys + 1, 2 * keys + 17]
+    for group in ((1, 2, 3, 4, 5, 6, 7, 8, rows) if ALL else (1, 4, 7)):
+        batch = Batch(dtype, head, 1 + group % 2, group, [(1, length) for length in lengths], (16, 48)[group % 2], seed=group,
+                      window=(0, 20)[group == 5], sinks=group % 3 == 1, token_major=group > 3, padding=group % 4)
+        launches = check(batch)
+        assert launches["attention_decode1"] == 1 and "attention_prefill" not in launches
+
+
+@pytest.mark.parametrize(("target", "dtype", "head"), CASES)
+def test_several_tokens_a_step(emulated: Use, target: str, dtype: torch.dtype, head: int) -> None:
+    """Speculative decoding, and ratios of heads that take more than one matrix tile of rows."""
+    device = emulated(target, order=7, quantum=61)
+    before = rows_and_keys(device, "decode1", dtype, head)[0]
+    for kernel in ("decode2", "decode4"):
+        rows, keys = rows_and_keys(device, kernel, dtype, head)
+        for group in ((8, 12, rows) if ALL else (12,)):
+            tokens = rows // group if rows // group * group > before else before // group + 1
+            requests = [(tokens, keys + 3), (max(tokens - 1, 1), 2 * keys), (1, 33), (1, 1)]
+            launches = check(Batch(dtype, head, 2, group, requests, 16, seed=rows + group, sinks=group == 12), tokens)
+            assert launches[f"attention_{kernel}"] == 1, launches
+        before = rows
+
+
+@pytest.mark.parametrize(("target", "dtype", "head"), CASES)
+def test_prefill(emulated: Use, target: str, dtype: torch.dtype, head: int) -> None:
+    """Prompts, chunks of prompts and decode in one batch, with row blocks and tiles that end anywhere."""
+    device = emulated(target, order=3, quantum=127)
+    rows, keys = rows_and_keys(device, "prefill", dtype, head)
+    for group, window in (((1, 0), (3, 40), (4, 0), (8, 0), (8, 70)) if ALL else ((4, 0), (3, 40))):
+        tokens = -(-rows // group) + 1  # one more than a row block holds
+        requests = [(tokens, tokens), (17, keys + 40), (1, 2 * keys + 1), (keys - 1, keys + 15)]
+        batch = Batch(dtype, head, 1 + group % 2, group, requests, 16, seed=group, window=window, sinks=window > 0,
+                      token_major=group == 4, padding=2)
+        launches = check(batch)
+        assert launches["attention_prefill"] == 1 and launches["attention_decode1"] == 1
+
+
+@pytest.mark.parametrize(("target", "dtype", "head"), CASES)
+def test_parts_are_joined(emulated: Use, target: str, dtype: torch.dtype, head: int) -> None:
+    """One request over every workgroup; maxima of its parts differ by hundreds, so a missing rescale shows."""
+    emulated(target, order="reverse", quantum=53)
+    batch = Batch(dtype, head, 1, 4, [(1, 900)], 16, seed=head)
+    batch.cache[..., :head] *= 1 + batch.block_table.new_tensor(range(len(batch.cache)))[:, None, None, None] % 7
+    batch.cache_buffer.before = batch.cache_buffer.data.clone()
+    assert check(batch)["attention_combine"] == 1
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_more_requests_than_the_plan_has_threads(emulated: Use, target: str) -> None:
+    """The plan's scan takes several passes; some requests are padding."""
+    emulated(target, quantum=17)
+    requests = [(1, 1 + i % 3) for i in range(260)]
+    batch = Batch(torch.bfloat16, 64, 1, 4, requests, 16, seed=1)
+    batch.seq_lens[5] = 0  # padding: its token is left alone
+    expected = batch.out.view[5].clone()
+    rocmforge_plugin.reset_launches()
+    batch.run(batch.planner())
+    assert torch.equal(batch.out.view[5].view(torch.int16), expected.view(torch.int16))
+    batch.out.view[5] = 0
+    batch.check()
