@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make small seeded checkpoints, real in every respect but their size and their random weights.
 
-    python tools/checkpoints.py glm4 build/checkpoints/glm4          # one of: glm4 glm glm4_moe chatglm llama mistral
+    python tools/checkpoints.py glm4 build/checkpoints/glm4          # --help lists the kinds
 
 The tokenizer is byte-level (any text, one token a byte) with GLM-4's role tags and a chat template. The same function
 serves `make serve` (its default model) and the tests, which ask for the shapes they need.
@@ -19,7 +19,10 @@ from typing import Any
 import torch
 
 SPECIAL = ("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
+VISION_SPECIAL = ("<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|begin_of_video|>", "<|end_of_video|>",
+                  "<|video|>")
 VOCAB = 256 + 8  # bytes, special tokens, padded to a multiple of 8
+VISION_VOCAB = VOCAB + 8
 EOS = 256
 CHAT_TEMPLATE = (
     "[gMASK]<sop>{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{% endfor %}"
@@ -27,13 +30,16 @@ CHAT_TEMPLATE = (
 )
 SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048, "sliding_window": 0}
+# Heads of the released models' size, so that their M-RoPE sections fit; heads * head_dim must be hidden_size.
+VISION_SHAPE = SHAPE | {"head_dim": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
+VISION = ("glm4v", "glm4v_moe", "glm_ocr")
 # Wide enough that attention decides the next token, so that a fault in it changes the text.
 SPREAD = 0.12
 MAKER = "rocmforge seeded checkpoint, format 2"
 
 
-def save_tokenizer(folder: pathlib.Path) -> None:
-    """Byte-level tokenizer with special tokens and a chat template."""
+def save_tokenizer(folder: pathlib.Path, special: tuple[str, ...] = SPECIAL) -> None:
+    """Byte-level tokenizer with special tokens, numbered from 256 on, and a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -41,7 +47,7 @@ def save_tokenizer(folder: pathlib.Path) -> None:
     tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.add_special_tokens(list(special))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[0])
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)
@@ -61,9 +67,64 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
         return hf.LlamaForCausalLM(hf.LlamaConfig(**common, bos_token_id=EOS))
     if kind == "mistral":
         return hf.MistralForCausalLM(hf.MistralConfig(**common, bos_token_id=EOS, sliding_window=window or None))
+    if kind in VISION:
+        return _vision_model(kind, common)
+    if kind == "glm4_moe_lite":
+        return _latent_model(common)
     experts = {"moe_intermediate_size": 128, "n_routed_experts": 4, "num_experts_per_tok": 2,
                "first_k_dense_replace": 1, "use_qk_norm": True, "attention_bias": True, "num_mtp_layers": 0}
     return hf.Glm4MoeForCausalLM(hf.Glm4MoeConfig(**{**common, **experts}))
+
+
+def _latent_model(common: dict[str, Any]) -> Any:
+    """GLM-4.7-Flash: latent attention with the released sizes of the latent and its rope slice (vLLM's CPU kernel has
+    no other), small otherwise; 192 + 64 elements a query head, so that the rope slice is a strided view."""
+    import transformers as hf
+
+    sizes = {"q_lora_rank": 64, "kv_lora_rank": 512, "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "v_head_dim": 64,
+             "moe_intermediate_size": 128, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
+    del common["head_dim"]
+    common["num_key_value_heads"] = common["num_attention_heads"]
+    config = hf.Glm4MoeLiteConfig(**common, **sizes)
+    config.first_k_dense_replace = 1  # in the released config.json, and read by vLLM
+    return hf.Glm4MoeLiteForCausalLM(config)
+
+
+def _vision_model(kind: str, common: dict[str, Any]) -> Any:
+    """GLM-4.1V, GLM-4.5V or GLM-OCR: M-RoPE with the released sections, and two layers of vision encoder."""
+    import transformers as hf
+
+    name = {"glm4v": "Glm4v", "glm4v_moe": "Glm4vMoe", "glm_ocr": "GlmOcr"}[kind]
+    full = kind == "glm_ocr"  # rotates all of a head, the others one half
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0 if full else 0.5,
+            "mrope_section": [16, 24, 24] if full else [8, 12, 12]}
+    text = common | {"rope_parameters": rope, "vocab_size": VISION_VOCAB}
+    if kind == "glm4v_moe":
+        text |= {"moe_intermediate_size": 128, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+                 "first_k_dense_replace": 1, "use_qk_norm": False, "attention_bias": True}
+    vision = {"depth": 2, "hidden_size": 128, "num_heads": 2, "image_size": 112, "patch_size": 14,
+              "out_hidden_size": common["hidden_size"], "intermediate_size": 256, "initializer_range": SPREAD}
+    ids = {f"{what}_token_id": 256 + len(SPECIAL) + VISION_SPECIAL.index(f"<|{token}|>") for what, token in (
+        ("image", "image"), ("video", "video"), ("image_start", "begin_of_image"), ("image_end", "end_of_image"),
+        ("video_start", "begin_of_video"), ("video_end", "end_of_video"))}
+    config = getattr(hf, f"{name}Config")(text_config=text, vision_config=vision, **ids)
+    model = getattr(hf, f"{name}ForConditionalGeneration")(config)
+    with torch.no_grad():
+        for weight, parameter in model.named_parameters():
+            # GLM-OCR's encoder norms its heads: with weights of 1 its attention is all but uniform, and a rotary fault
+            # moves the text's log probabilities by 0.003 only.
+            if weight.startswith("model.visual.") and weight.endswith(("q_norm.weight", "k_norm.weight")):
+                parameter.fill_(4.0)
+    return model
+
+
+def _save_processor(folder: pathlib.Path) -> None:
+    """The files that tell how images are cut into patches: multiples of 28 pixels stay the size they are."""
+    settings = {"processor_class": "Glm4vProcessor", "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2,
+                "size": {"shortest_edge": 56 * 56, "longest_edge": 2 * 112 * 112}}
+    for name, kind in (("preprocessor", "image"), ("video_preprocessor", "video")):
+        settings = settings | {f"{kind}_processor_type": f"Glm4v{kind.capitalize()}Processor"}
+        (folder / f"{name}_config.json").write_text(json.dumps(settings, indent=1))
 
 
 def _chatglm(shape: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -114,7 +175,7 @@ def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pat
         raise ValueError(f"kind {kind!r} is unknown; one of: {', '.join(KINDS)}")
     if unknown := set(shape) - set(SHAPE):
         raise ValueError(f"shape settings {sorted(unknown)} are unknown; there are: {', '.join(SHAPE)}")
-    full = SHAPE | shape
+    full = (VISION_SHAPE if kind in VISION else SHAPE) | shape
     recipe = json.dumps({"maker": MAKER, "kind": kind, "seed": seed, **full}, sort_keys=True)
     stamp = folder / "recipe.json"
     if folder.exists():
@@ -143,12 +204,14 @@ def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pat
             model.to(torch.bfloat16).save_pretrained(folder)
     finally:
         torch.set_rng_state(generator_state)
-    save_tokenizer(folder)
+    save_tokenizer(folder, SPECIAL + VISION_SPECIAL if kind in VISION else SPECIAL)
+    if kind in VISION:
+        _save_processor(folder)
     stamp.write_text(recipe)
     return folder
 
 
-KINDS = ("glm4", "glm", "glm4_moe", "chatglm", "llama", "mistral")
+KINDS = ("glm4", "glm", "glm4_moe", "glm4_moe_lite", "chatglm", "llama", "mistral", *VISION)
 
 
 def main() -> None:
