@@ -48,6 +48,8 @@ def attention(kind: str, head: int, targets: tuple[str, ...], core: str = "", wi
 
 # On the CPU every other core is built too, for the tests of its layout and index arithmetic.
 CORES = ("Mfma16x16x32", "WmmaGfx11", "WmmaGfx12", "MmaSm80")
+CORE_UNITS = [(core, kind, head) for core in CORES for kind, head in (("f16", 64), ("bf16", 80))]
+CORE_UNITS += [("MmaSm90", kind, head) for kind, head in (("f16", 64), ("bf16", 128))]  # head sizes in multiples of 64
 WIDE_CORES = ("Mfma32x32x8", "Mfma32x32x16")  # 32 rows a tile: head sizes in multiples of 32, prefill only
 
 UNITS: list[Unit] = [
@@ -58,6 +60,6 @@ UNITS: list[Unit] = [
     Unit(name="attention_plan", source="kernels/attention/plan.hip", kernels=("attention_plan",)),
     *(attention(kind, head, ("amd", "nvidia", "cpu")) for kind in ("bf16", "f16") for head in HEAD_SIZES),
     *(attention("float", head, ("cpu",)) for head in HEAD_SIZES),
-    *(attention(kind, head, ("cpu",), core) for core in CORES for kind, head in (("f16", 64), ("bf16", 80))),
+    *(attention(kind, head, ("cpu",), core) for core, kind, head in CORE_UNITS),
     *(attention(kind, 64, ("cpu",), core, wide=True) for core in WIDE_CORES for kind in ("f16", "bf16")),
 ]

@@ -54,7 +54,9 @@ def kernel_flags(target: str) -> tuple[str, ...]:
     if kind == "cpu":
         return ("-x", "c++", "-DRF_TARGET_CPU", *host_flags(), "-O3", "-c")
     if kind == "nvidia":
-        return ("-x", "cu", "-cubin", f"-arch={target}", "-std=c++20", "-O3", "--expt-relaxed-constexpr")
+        # sm_90's warpgroup products are in its architecture-specific feature set only.
+        arch = "sm_90a" if target == "sm_90" else target
+        return ("-x", "cu", "-cubin", f"-arch={arch}", "-std=c++20", "-O3", "--expt-relaxed-constexpr")
     # Code object version 5 is what ROCm 6.0 and everything since loads; a generic target exists from version 6 on.
     # No xnack or sramecc in the name: such code runs with these on or off.
     version = 6 if target.endswith("-generic") else 5

@@ -11,10 +11,22 @@
 #include "keys_direct.h"
 #include "keys_ring.h"
 #include "keys_staged.h"
+#include "keys_warpgroup.h"
 #include "schedule.h"
 #include "softmax.h"
 
 namespace rocmforge {
+
+template <class R, int HeadSize, class Shape>
+struct KeysOf {
+  using Type = SelectType<(Shape::kStages > 0), RingKeys<R, HeadSize, Shape>,
+                          SelectType<Shape::kStaged, StagedKeys<R, HeadSize, Shape>, DirectKeys<R, HeadSize, Shape>>>;
+};
+template <class R, int HeadSize, class Shape>
+  requires(Shape::kWarpgroup)
+struct KeysOf<R, HeadSize, Shape> {
+  using Type = WarpgroupKeys<R, HeadSize, Shape>;
+};
 
 template <class Mma, int HeadSize, class Shape>
 struct Attention {
@@ -23,8 +35,7 @@ struct Attention {
   using T = typename R::T;
   using D = Dims<HeadSize, R::kDims, Shape::kRun>;
   using Tile = typename R::Tile;
-  using Keys = SelectType<(Shape::kStages > 0), RingKeys<R, HeadSize, Shape>,
-                          SelectType<Shape::kStaged, StagedKeys<R, HeadSize, Shape>, DirectKeys<R, HeadSize, Shape>>>;
+  using Keys = typename KeysOf<R, HeadSize, Shape>::Type;
 
   static constexpr int kQueryTiles = Shape::kQueryTiles;
   static constexpr int kWaves = Shape::kRowWaves * Shape::kKeyWaves;
@@ -151,8 +162,9 @@ struct Attention {
     const KeySpan seen{span_of(args, seg, seg.first_row).first, span_of(args, seg, last_row).last};
     // Tiles that every row of the wave sees whole need no mask. Rows are token-major, so the first row sees the fewest
     // of the newest keys and the last row the fewest of the oldest. Past the last row's last key there is nothing to do.
-    constexpr int kWaveRows = kQueryTiles * R::kRows;
-    const int wave_row = seg.first_row + row_wave * kWaveRows;
+    // Waves of a warpgroup decide as one.
+    constexpr int kTogether = Shape::kWarpgroup ? 4 : 1, kWaveRows = kQueryTiles * R::kRows * kTogether;
+    const int wave_row = seg.first_row + row_wave / kTogether * kWaveRows;
     const KeySpan first_sees = span_of(args, seg, min(wave_row, last_row));
     const KeySpan last_sees = span_of(args, seg, min(wave_row + kWaveRows - 1, last_row));
     const int full_end = (first_sees.last + 1) / kTileKeys - seg.first_tile;
@@ -190,17 +202,8 @@ struct Attention {
         state.last_key[t][s] = valid ? seg.tokens_before + at.quotient : -1;
         const T* const source = queries + (seg.token_start + at.quotient) * args.query_token_stride +
                                 query_head(args, seg, at) * args.query_head_stride;
-        unrolled<kPieces>([&](auto p) {
-          const int dim = (p * R::kGroups + R::group(lane<R::kWave>())) * R::kPiece;
-          const bool inside = HeadSize % R::kPieceDims == 0 || dim < HeadSize;
-          const auto piece = inside ? load_vec<T, R::kPiece>(source + dim) : fill<T, R::kPiece>(T{});
-          RF_UNROLL
-          for (int i = 0; i < R::kSteps * R::kQueryElements; ++i) {
-            const int step = i / R::kQueryElements, element = i % R::kQueryElements;
-            if (query_stat(element) == s)
-              operand[p * R::kSteps + step][element] = piece[step * R::kKeyElements + R::query_element(element)];
-          }
-        });
+        if constexpr (Shape::kWarpgroup) load_in_order(source, s, operand);
+        else load_pieces(source, s, operand);
       }
       RF_UNROLL
       for (int i = 0; i < kProducts; ++i) {
@@ -213,6 +216,35 @@ struct Attention {
       for (int s = 0; s < R::kStats; ++s) state.row[t][s] = kNoKeys;
     }
     if constexpr (Shape::kSharedQuery && Shape::kKeyWaves > 1) barrier();
+  }
+
+  // The elements of statistic s's row, with the contraction's slots named as in roles.h.
+  RF_DEVICE static void load_pieces(const T* row, int s, typename R::QueryOperand (&operand)[kProducts]) {
+    unrolled<kPieces>([&](auto p) {
+      const int dim = (p * R::kGroups + R::group(lane<R::kWave>())) * R::kPiece;
+      const bool inside = HeadSize % R::kPieceDims == 0 || dim < HeadSize;
+      const auto piece = inside ? load_vec<T, R::kPiece>(row + dim) : fill<T, R::kPiece>(T{});
+      RF_UNROLL
+      for (int i = 0; i < R::kSteps * R::kQueryElements; ++i) {
+        const int step = i / R::kQueryElements, element = i % R::kQueryElements;
+        if (query_stat(element) == s)
+          operand[p * R::kSteps + step][element] = piece[step * R::kKeyElements + R::query_element(element)];
+      }
+    });
+  }
+
+  // The same with the slots in the order of the dims, as the keys lie in shared memory.
+  RF_DEVICE static void load_in_order(const T* row, int s, typename R::QueryOperand (&operand)[kProducts]) {
+    RF_UNROLL
+    for (int i = 0; i < kProducts; ++i) {
+      RF_UNROLL
+      for (int e = 0; e < R::kQueryElements; e += 2) {
+        if (query_stat(e) != s) continue;
+        const auto pair = load_vec<T, 2>(row + i * Mma::kK + Mma::a_k(lane<R::kWave>(), e));
+        operand[i][e] = pair[0];
+        operand[i][e + 1] = pair[1];
+      }
+    }
   }
 
   RF_DEVICE static auto& shared_query(int row_wave, int t, int i) {
@@ -232,7 +264,12 @@ struct Attention {
   }
 
   RF_DEVICE static void score(const Keys& keys, const State& state, int row_wave, Tile (&scores)[kQueryTiles][kScoreTiles]) {
-    if constexpr (Shape::kStages > 0) {
+    if constexpr (Shape::kWarpgroup) {
+      typename R::QueryOperand query[kProducts];
+      RF_UNROLL
+      for (int i = 0; i < kProducts; ++i) query[i] = query_operand(state, row_wave, 0, i);
+      keys.score(query, scores[0]);
+    } else if constexpr (Shape::kStages > 0) {
       // Piece by piece of the dims: a query operand is fetched once for all keys of the tile.
       RF_UNROLL
       for (int t = 0; t < kQueryTiles; ++t) {
@@ -295,6 +332,17 @@ struct Attention {
       if (masked) mask(args, first_key, state.last_key[t], scores[t]);
       soften(args, scores[t], state.row[t], state.out[t]);
     }
+    if constexpr (Shape::kWarpgroup) {
+      typename R::QueryOperand p[Shape::kPvGroups];
+      RF_UNROLL
+      for (int g = 0; g < Shape::kPvGroups; ++g) p[g] = R::probabilities(&scores[0][g * R::kPvTiles], 0);
+      keys.accumulate(p, state.out[0]);
+    } else {
+      accumulate(keys, scores, state);
+    }
+  }
+
+  RF_DEVICE static void accumulate(const Keys& keys, const Tile (&scores)[kQueryTiles][kScoreTiles], State& state) {
     unrolled<Shape::kPvGroups>([&](auto g) {
       unrolled<R::kPvOperands>([&](auto op) {
         typename R::QueryOperand p[kQueryTiles];
@@ -391,12 +439,15 @@ struct Attention {
       RF_UNROLL
       for (int t = 0; t < kQueryTiles; ++t) {
         unrolled<D::kBands>([&](auto band) {
-          constexpr int kWidth = D::width(band);
+          // Consecutive dims lie in consecutive tiles, or in consecutive registers of one.
+          constexpr bool kAcross = D::width(band) > 1;
+          constexpr int kWidth = kAcross ? D::width(band) : R::kRunRegisters;
           RF_UNROLL
-          for (int r = 0; r < R::kScores; ++r) {
+          for (int r = 0; r < R::kScores; r += kAcross ? 1 : kWidth) {
             Vec<float, kWidth> run;
             RF_UNROLL
-            for (int j = 0; j < kWidth; ++j) run[j] = state.out[t][D::first_tile(band) + j][r];
+            for (int j = 0; j < kWidth; ++j)
+              run[j] = state.out[t][D::first_tile(band) + (kAcross ? j : 0)][kAcross ? r : r + j];
             write_run<band>(args, seg, workgroup, row_wave, t, r, state.row[t][R::stat(r)], run);
           }
         });

@@ -7,8 +7,8 @@
 namespace rocmforge {
 
 // HeadSize dims in tiles of `TileDims`. Tiles come in bands of MaxWidth (8 or less), ..., 2 or 1: in a band of width w
-// that starts at tile n0,
-// row i of tile n0 + j is dim n0 * TileDims + i * w + j, so the lane that owns row i moves w consecutive dims at once.
+// that starts at tile n0, row i of tile n0 + j is dim n0 * TileDims + i * w + j, so the lane that owns row i moves w
+// consecutive dims at once.
 template <int HeadSize, int TileDims, int MaxWidth = 8>
 struct Dims {
   static_assert(HeadSize % TileDims == 0);

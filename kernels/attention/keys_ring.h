@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Staged tiles (keys_staged.h) where copies to shared memory are asynchronous: a ring of Shape::kStages buffers, all but
 // one of them under way. One barrier a tile: whoever passes tile t's barrier knows that tile t has arrived for everybody
-// and that everybody has left tile t - 1, whose buffer takes the next copy.
+// and that everybody has left tile t - 1, whose buffer takes the next copy. RingCopies fills the buffers; what derives
+// from it reads them.
 #pragma once
 
 #include "../matrix/roles.h"
@@ -11,16 +12,16 @@
 
 namespace rocmforge {
 
-template <class R, int HeadSize, class Shape>
-class RingKeys {
+// Stage: a buffer. key_chunk(row, column) and value_chunk(row, column) are where 16 bytes of a key's row go; arrived() is
+// called when a thread's copies are in.
+template <class R, int HeadSize, class Shape, class Stage>
+class RingCopies {
  public:
   using T = typename R::T;
-  using D = Dims<HeadSize, R::kDims>;
 
   static constexpr int kStages = Shape::kStages;
   static constexpr int kTileKeys = Shape::kPvGroups * R::kPvKeys;
   static_assert(Shape::kKeyWaves == 1);
-  static constexpr int kPieces = ceil_div(HeadSize, R::kPieceDims);
   static constexpr int kThreads = Shape::kRowWaves * R::kWave;
   static constexpr int kChunk = 16 / sizeof(T);  // elements of one copy
   static constexpr int kRowChunks = HeadSize / kChunk;
@@ -32,20 +33,12 @@ class RingKeys {
   static constexpr bool kRegular = kPassRows > 0 && kPassRows <= kSpan && kSpan % (kPassRows ? kPassRows : 1) == 0 &&
                                    kTileKeys % kSpan == 0 && kChunks % kThreads == 0;
   static constexpr int kLookups = kRegular ? kTileKeys / kSpan : kPasses;
-  // Rows are padded so that lanes that read different rows at once hit different banks.
-  static constexpr int kKeyRow = HeadSize + Shape::kKeyPad;
-  static constexpr int kValueRow = HeadSize + Shape::kValuePad;
-
-  struct alignas(16) Stage {
-    T keys[kTileKeys][kKeyRow];
-    T values[kTileKeys][kValueRow];
-  };
-  struct alignas(16) Shared {
+  struct Shared {
     Stage stage[kStages];
   };
 
   // `seen`: keys that may be read; others, even if the block table names a page for them, may hold NaN.
-  RF_DEVICE RingKeys(const AttentionArgs& args, Shared& shared, int request, int head, KeySpan seen, int)
+  RF_DEVICE RingCopies(const AttentionArgs& args, Shared& shared, int request, int head, KeySpan seen, int)
       : args_(args),
         shared_(shared),
         cache_(static_cast<const T*>(args.cache) + head * args.cache_head_stride),
@@ -66,6 +59,7 @@ class RingKeys {
 
   RF_DEVICE void wait() {
     copy_wait<kStages - 2>();
+    Stage::arrived();
     barrier();
     copy(tile_ + kStages - 1, buffer_ == 0 ? kStages - 1 : buffer_ - 1);
     find_pages(tile_ + kStages);
@@ -79,25 +73,8 @@ class RingKeys {
 
   RF_DEVICE void finish() { barrier(); }
 
-  // The operands that piece P of the dims feeds, of key tile J.
-  template <int J, int P>
-  RF_DEVICE void key_piece(typename R::KeyOperand* out) const {
-    const int l = lane<R::kWave>();
-    const int dim = (P * R::kGroups + R::group(l)) * R::kPiece;
-    Words<T, R::kPiece> piece{};
-    if (HeadSize % R::kPieceDims == 0 || dim < HeadSize)
-      piece = load_words<T, R::kPiece>(shared_.stage[buffer_].keys[J * R::kKeys + R::operand_row(l)] + dim);
-    R::split(piece, out);
-  }
-
-  template <int G, int Op, int Band>
-  RF_DEVICE void value_runs(Words<T, D::width(Band)> (&out)[R::kKeyElements]) const {
-    const int l = lane<R::kWave>();
-    unrolled<R::kKeyElements>([&](auto e) {
-      const T* const row = shared_.stage[buffer_].values[G * R::kPvKeys + R::template value_key<Op, e>(l)];
-      out[e] = load_words<T, D::width(Band)>(row + D::run_start(Band, R::operand_row(l)));
-    });
-  }
+ protected:
+  RF_DEVICE const Stage& stage() const { return shared_.stage[buffer_]; }
 
  private:
   // Lookup i's key, moved into the range that may be read.
@@ -164,8 +141,8 @@ class RingKeys {
 
   RF_DEVICE void copy_chunk(Stage& stage, int chunk, const T* row) {
     const int to = chunk / kRowChunks, column = chunk % kRowChunks * kChunk;
-    copy_async16(&stage.keys[to][column], row + column);
-    copy_async16(&stage.values[to][column], row + column + HeadSize);
+    copy_async16(stage.key_chunk(to, column), row + column);
+    copy_async16(stage.value_chunk(to, column), row + column + HeadSize);
   }
 
   const AttentionArgs& args_;
@@ -175,6 +152,47 @@ class RingKeys {
   KeySpan seen_;
   int end_ = 0, tile_ = 0, buffer_ = 0;
   int page_[kHeld];
+};
+
+// Rows are padded so that lanes that read different rows at once hit different banks.
+template <class R, int HeadSize, class Shape>
+struct alignas(16) PaddedStage {
+  using T = typename R::T;
+  T keys[Shape::kPvGroups * R::kPvKeys][HeadSize + Shape::kKeyPad];
+  T values[Shape::kPvGroups * R::kPvKeys][HeadSize + Shape::kValuePad];
+
+  RF_DEVICE T* key_chunk(int row, int column) { return &keys[row][column]; }
+  RF_DEVICE T* value_chunk(int row, int column) { return &values[row][column]; }
+  RF_DEVICE static void arrived() {}
+};
+
+template <class R, int HeadSize, class Shape>
+class RingKeys : public RingCopies<R, HeadSize, Shape, PaddedStage<R, HeadSize, Shape>> {
+ public:
+  using Base = RingCopies<R, HeadSize, Shape, PaddedStage<R, HeadSize, Shape>>;
+  using typename Base::T;
+  using D = Dims<HeadSize, R::kDims>;
+  using Base::Base;
+
+  // The operands that piece P of the dims feeds, of key tile J.
+  template <int J, int P>
+  RF_DEVICE void key_piece(typename R::KeyOperand* out) const {
+    const int l = lane<R::kWave>();
+    const int dim = (P * R::kGroups + R::group(l)) * R::kPiece;
+    Words<T, R::kPiece> piece{};
+    if (HeadSize % R::kPieceDims == 0 || dim < HeadSize)
+      piece = load_words<T, R::kPiece>(this->stage().keys[J * R::kKeys + R::operand_row(l)] + dim);
+    R::split(piece, out);
+  }
+
+  template <int G, int Op, int Band>
+  RF_DEVICE void value_runs(Words<T, D::width(Band)> (&out)[R::kKeyElements]) const {
+    const int l = lane<R::kWave>();
+    unrolled<R::kKeyElements>([&](auto e) {
+      const T* const row = this->stage().values[G * R::kPvKeys + R::template value_key<Op, e>(l)];
+      out[e] = load_words<T, D::width(Band)>(row + D::run_start(Band, R::operand_row(l)));
+    });
+  }
 };
 
 }  // namespace rocmforge

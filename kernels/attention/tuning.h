@@ -17,6 +17,7 @@ struct ShapeChoice {
   bool alternate = false;    // one register set for K and V (keys_direct.h)
   bool late = false;         // staged tiles are fetched between tiles, into the only buffer
   bool shared_query = false; // queries wait in shared memory instead of registers
+  bool warpgroup = false;    // four waves multiply together, from shared memory (keys_warpgroup.h)
   int key_pad = 0;           // elements added to a staged row of K, of V
   int value_pad = 0;
   int blocks_per_unit = 2;   // workgroups planned for each compute unit
@@ -31,6 +32,7 @@ struct Shape {
   static constexpr int kPvGroups = Choice.pv_groups;
   static constexpr bool kStaged = Choice.staged, kAlternate = Choice.alternate, kSharedQuery = Choice.shared_query;
   static constexpr int kStages = Choice.stages;
+  static constexpr bool kWarpgroup = Choice.warpgroup;
   static constexpr int kKeyPad = Choice.key_pad, kValuePad = Choice.value_pad;
   static constexpr int kBlocksPerUnit = Choice.blocks_per_unit, kWavesPerUnit = Choice.waves;
   static constexpr int kRun = Choice.run, kFence = Choice.fence;
@@ -120,6 +122,25 @@ struct Tuning<MmaSm80> {
             .blocks_per_unit = wide ? 1 : 2};
   }
   static constexpr int key_pad(int head_size) { return (96 - head_size % 64) % 64; }
+};
+
+// sm_90: from 33 rows on, 64 rows of a warpgroup multiply 64 keys straight from shared memory. Prefill has three groups
+// up to 128 dims: one's softmax hides behind the others' products. 256 dims would spill.
+template <>
+struct Tuning<MmaSm90> {
+  static constexpr ShapeChoice decode(int query_tiles, int head_size) {
+    if (query_tiles < 4 || !fits(head_size)) return Tuning<MmaSm80>::decode(query_tiles, head_size);
+    return warpgroups(1, 3, head_size <= 64 ? 4 : 2);
+  }
+  static constexpr ShapeChoice prefill(int head_size) {
+    if (!fits(head_size)) return Tuning<MmaSm80>::prefill(head_size);
+    return head_size <= 128 ? warpgroups(3, 4, 1) : warpgroups(2, 2, 1);
+  }
+  static constexpr bool fits(int head_size) { return head_size % 64 == 0 && head_size <= 192; }
+  static constexpr ShapeChoice warpgroups(int count, int stages, int blocks_per_unit) {
+    return {.row_waves = 4 * count, .pv_groups = 4, .staged = true, .stages = stages, .warpgroup = true,
+            .blocks_per_unit = blocks_per_unit, .run = 1};
+  }
 };
 
 }  // namespace rocmforge

@@ -18,6 +18,7 @@ namespace rocmforge {
 
 template <class Mma>
 struct Roles {
+  using Core = Mma;
   using T = typename Mma::Element;
   static constexpr int kWave = Mma::kWave;
   static constexpr int kRows = Mma::kKeysOnRows ? Mma::kN : Mma::kM;
@@ -44,6 +45,13 @@ struct Roles {
   RF_DEVICE static constexpr int stat(int r) { return Mma::stat(r); }
   // The query that statistic s of lane l describes.
   RF_DEVICE static constexpr int stat_query(int l, int s) { return query(l, s * kScores / kStats); }
+
+  // Registers 0, 1, ... that hold consecutive keys (or dims) of one query; the others do in runs of as many.
+  static constexpr int kRunRegisters = [] {
+    int run = 1;
+    while (run < kScores && query(0, run) == query(0, 0) && key(0, run) == key(0, 0) + run) ++run;
+    return run;
+  }();
 
   // Row of a key operand (a key) or of a value operand (a dim's number within its tile).
   RF_DEVICE static constexpr int operand_row(int l) { return Mma::kKeysOnRows ? Mma::a_row(l, 0) : Mma::b_col(l, 0); }

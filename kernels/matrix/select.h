@@ -7,6 +7,7 @@
 #include "mfma_32x32x16.h"
 #include "mfma_32x32x8.h"
 #include "mma_sm80.h"
+#include "mma_sm90.h"
 #include "wmma_gfx11.h"
 #include "wmma_gfx12.h"
 
@@ -19,6 +20,8 @@
 #define RF_CORE WmmaGfx11
 #elif defined(__GFX12__)
 #define RF_CORE WmmaGfx12
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define RF_CORE MmaSm90
 #elif defined(__CUDACC__)
 #define RF_CORE MmaSm80
 #else

@@ -88,6 +88,10 @@ template <int Wave>
 RF_DEVICE int uniform(int value) {
   return __builtin_amdgcn_readfirstlane(value);
 }
+template <int Wave>
+RF_DEVICE int uniform_now(int value) {
+  return uniform<Wave>(value);
+}
 
 // The low, and the high, halves of two words as one word, the first below.
 RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return __builtin_amdgcn_perm(b, a, 0x05040100); }

@@ -37,7 +37,7 @@ RF_DEVICE int lane() {
 // Which wave of the block this lane belongs to, known to the compiler as uniform.
 template <int Wave>
 RF_DEVICE int wave_index() {
-  return uniform<Wave>(thread_index() / Wave);
+  return uniform_now<Wave>(thread_index() / Wave);
 }
 
 template <class T>

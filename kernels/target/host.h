@@ -89,6 +89,10 @@ template <int Wave>
 RF_DEVICE int uniform(int value) {
   return value;
 }
+template <int Wave>
+RF_DEVICE int uniform_now(int value) {
+  return uniform<Wave>(value);
+}
 
 RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
 RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }

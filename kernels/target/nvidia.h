@@ -28,7 +28,7 @@ RF_DEVICE int block_index(int dim) {
 
 template <class T>
 RF_DEVICE T& shared_memory() {
-  extern __shared__ __align__(128) unsigned char rocmforge_shared[];
+  extern __shared__ __align__(1024) unsigned char rocmforge_shared[];
   return *reinterpret_cast<T*>(rocmforge_shared);
 }
 
@@ -61,6 +61,12 @@ RF_DEVICE T shuffle(T value, int source) {
 template <int Wave>
 RF_DEVICE int uniform(int value) {
   return value;
+}
+
+// For what is at hand: a shuffle, so that the compiler knows.
+template <int Wave>
+RF_DEVICE int uniform_now(int value) {
+  return shuffle<Wave>(value, 0);
 }
 
 RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }

@@ -21,6 +21,7 @@ TYPES = DTYPES if ON_CPU else DTYPES[:2]
 # Cores other than the target's own, with the geometries they are built for (kernels/variants.py).
 CORES = [(core, dtype, size) for core in ("Mfma16x16x32", "WmmaGfx11", "WmmaGfx12", "MmaSm80")
          for dtype, size in ((torch.float16, 64), (torch.bfloat16, 80))]
+CORES += [("MmaSm90", torch.float16, 64), ("MmaSm90", torch.bfloat16, 128)]
 CORES += [(core, dtype, 64) for core in ("Mfma32x32x8", "Mfma32x32x16") for dtype in (torch.float16, torch.bfloat16)]
 
 
