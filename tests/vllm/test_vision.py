@@ -8,19 +8,17 @@ the layers of the running engine, shows. In bf16 an error against fp32 may be as
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import pytest
-import torch
 
 import rocmforge_plugin
 from tools.checkpoints import VISION
 
 from . import vision
 from .engines import Run, Sequence, checkpoint, engine, greedy, run
+from .faults import flipped, half_table, planted
 
 LAYERS, ENCODER_LAYERS = 2, 2
 STEPS = 6
@@ -92,37 +90,12 @@ def position_launches(launches: dict[str, int]) -> dict[str, int]:
     return {name: count for name, count in launches.items() if not name.startswith("attention")}
 
 
-@contextmanager
-def planted(llm: Any, module_type: str, **attributes: Any) -> Iterator[None]:
-    """The rotary layers of the running model with other attributes."""
-    modules = llm.apply_model(lambda model: [module for module in model.modules()
-                                             if type(module).__name__ == module_type])[0]
-    assert modules
-    before = [{name: getattr(module, name) for name in attributes} for module in modules]
-    llm.llm_engine.reset_encoder_cache()
-    for module in modules:
-        for name, value in attributes.items():
-            setattr(module, name, value(getattr(module, name)))
-    try:
-        yield
-    finally:
-        for module, values in zip(modules, before, strict=True):
-            for name, value in values.items():
-                setattr(module, name, value)
-
-
-def half_table(table: torch.Tensor) -> torch.Tensor:
-    """[positions, rotary_dim] with every second pair: a rotary part half as large."""
-    cos, sin = table.chunk(2, dim=-1)
-    return torch.cat((cos[:, ::2], sin[:, ::2]), dim=-1)
-
-
 TEXT, ENCODER = "RocmForgeMRotaryEmbedding", "RocmForgeApplyRotaryEmb"
 FAULTS = {
-    "pair layout": (TEXT, {"is_neox_style": lambda neox: not neox}),
+    "pair layout": (TEXT, {"is_neox_style": flipped}),
     "rotary part": (TEXT, {"cos_sin_cache": half_table, "mrope_section": lambda counts: [n // 2 for n in counts]}),
     "sections": (TEXT, {"mrope_section": lambda counts: list(reversed(counts))}),
-    "encoder's pair layout": (ENCODER, {"is_neox_style": lambda neox: not neox}),
+    "encoder's pair layout": (ENCODER, {"is_neox_style": flipped}),
 }
 
 
@@ -147,8 +120,9 @@ def test_positions_alone_and_faults(kind, truth):
     with engine(checkpoint(kind), "CPU_ATTN", "float32", **vision.SETTINGS) as llm:
         result, encoder_runs, launches = counted(llm)
         faulty = {}
-        for name, (layer, attributes) in FAULTS.items():
-            with planted(llm, layer, **attributes):
+        for name, (layer, changes) in FAULTS.items():
+            with planted(llm, layer, changes):
+                llm.llm_engine.reset_encoder_cache()
                 faulty[name] = score(llm)
         llm.llm_engine.reset_encoder_cache()
         healed = score(llm)

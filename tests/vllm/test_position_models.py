@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GLM's language models with the position layer replaced and attention left to the host, and both compiled: against
+Transformers in fp32 (ChatGLM, which it does not have, against vLLM), exact counts of launches, and planted faults.
+
+GLM-4.7-Flash is among them: its latent attention is the host's, and the rope slices that its rotary layer is given are
+strided views of three dimensions. The host is no oracle for it: vLLM 0.32's CPU rotary rotates such views wrongly.
+"""
+from __future__ import annotations
+
+import statistics
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+import rocmforge_plugin
+
+from .engines import checkpoint, engine, greedy, prompt, score
+from .faults import flipped, half_table, planted
+
+LAYERS, STEPS = 2, 6
+PROMPTS = [prompt(9), prompt(40, 3)]
+ROUNDING = 5e-4  # of fp32 log probabilities: 6e-5 was seen; a fault must move them 20 times as far
+TRANSFORMERS = ("glm4", "glm", "glm4_moe", "glm4_moe_lite")
+KINDS = (*TRANSFORMERS, "chatglm")
+MLA = {"block_size": 16}  # vLLM's CPU kernel of latent attention has no other
+
+Answer = tuple[list[list[int]], list[list[float]]]  # tokens and scores
+
+
+def answer(llm: Any) -> Answer:
+    """STEPS greedy tokens a prompt, and the prompts' log probabilities."""
+    return [sequence.tokens for sequence in greedy(llm, PROMPTS, max_tokens=STEPS)], scores(llm)
+
+
+def scores(llm: Any) -> list[list[float]]:
+    return score(llm, [one["prompt_token_ids"] for one in PROMPTS])
+
+
+@cache
+def transformers_says(kind: str, dtype: torch.dtype = torch.float32) -> Answer:
+    """The same from Transformers' model."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint(kind), dtype=dtype).eval()
+    tokens, rows = [], []
+    for one in PROMPTS:
+        text = torch.tensor([one["prompt_token_ids"]])
+        made = model.generate(text, attention_mask=torch.ones_like(text), max_new_tokens=STEPS, do_sample=False,
+                              eos_token_id=None)
+        tokens.append(made[0, text.shape[1]:].tolist())
+        with torch.no_grad():
+            logprobs = model(text).logits[0, :-1].float().log_softmax(-1)
+        rows.append(logprobs.gather(1, text[0, 1:, None])[:, 0].tolist())
+    return tokens, rows
+
+
+@pytest.fixture(scope="module")
+def truth(reference):
+    """Function: the oracle's answer for a kind of checkpoint."""
+    future = reference.start(checkpoint("chatglm"), answer)
+    return lambda kind: future.result().result if kind == "chatglm" else transformers_says(kind)
+
+
+def differences(ours: list[list[float]], theirs: list[list[float]]) -> list[float]:
+    return [abs(a - b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other, strict=True)]
+
+
+def assert_same(ours: Answer, theirs: Answer) -> None:
+    assert ours[0] == theirs[0]
+    assert max(differences(ours[1], theirs[1])) < ROUNDING
+
+
+def counted(llm: Any) -> tuple[Answer, dict[str, int]]:
+    """The answer, and the launches of its STEPS steps by kernel, without those of attention."""
+    rocmforge_plugin.reset_launches()
+    tokens = [sequence.tokens for sequence in greedy(llm, PROMPTS, max_tokens=STEPS)]
+    launches = rocmforge_plugin.launches()
+    return (tokens, scores(llm)), {name: count for name, count in launches.items()
+                                   if count and not name.startswith("attention")}
+
+
+def start(kind: str, backend: str | None = None, dtype: str = "float32", **settings: Any) -> Any:
+    """An engine whose attention is the host's, unless another backend is named."""
+    latent = kind == "glm4_moe_lite"
+    return engine(checkpoint(kind), backend or ("CPU_MLA" if latent else "CPU_ATTN"), dtype,
+                  **(MLA if latent else {}), **settings)
+
+
+FAULTS = {"pair layout": {"is_neox_style": flipped}, "rotary part": {"cos_sin_cache": half_table}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_positions_alone_and_faults(kind, truth):
+    """Rotary is its own launch, once a layer and step."""
+    with start(kind) as llm:
+        result, launches = counted(llm)
+        faulty = {}
+        for name, changes in FAULTS.items():
+            with planted(llm, "RocmForgeRotaryEmbedding", changes):
+                faulty[name] = scores(llm)
+        healed = scores(llm)
+    expected = truth(kind)
+    assert_same(result, expected)
+    assert max(differences(healed, expected[1])) < ROUNDING
+    assert launches == {"rotary_v16_float": LAYERS * STEPS}
+    found = {name: max(differences(rows, expected[1])) for name, rows in faulty.items()}
+    assert min(found.values()) > 20 * ROUNDING, found
+
+
+@pytest.mark.parametrize("kind, kernel", [
+    ("glm4", "rotary_kv_write_v16_float"), ("glm", "rotary_kv_write_v16_float"),
+    ("glm4_moe", "norm_rotary_kv_write_v16_float"), ("chatglm", "rotary_kv_write_v16_float"),
+    ("glm4_moe_lite", "rotary_v16_float")])
+def test_compiled(kind, kernel, truth):
+    """torch.compile around both layers, or around the position layer alone where attention is latent."""
+    with start(kind, None if kind == "glm4_moe_lite" else "rocmforge", enforce_eager=False) as llm:
+        result, launches = counted(llm)
+    assert_same(result, truth(kind))
+    assert launches == {kernel: LAYERS * STEPS}
+
+
+def test_latent_attention_bf16_errors_are_rounding():
+    """As close to fp32 as Transformers' own bf16."""
+    exact = transformers_says("glm4_moe_lite")[1]
+    with start("glm4_moe_lite", dtype="bfloat16") as llm:
+        ours = differences(scores(llm), exact)
+        assert rocmforge_plugin.launches()["rotary_v16_bf16"] > 0
+    theirs = differences(transformers_says("glm4_moe_lite", torch.bfloat16)[1], exact)
+    assert statistics.mean(ours) <= 2 * statistics.mean(theirs) + 1e-5
+    assert max(ours) <= 2 * max(theirs) + 1e-5
+
+
+def test_rocmforge_attention_refuses_latent_attention():
+    """The position layer serves GLM-4.7-Flash, the attention backend does not, and says what works."""
+    with pytest.raises(Exception, match="MLA") as raised, start("glm4_moe_lite", "rocmforge"):
+        pytest.fail("the engine started")
+    assert "--attention-backend" in str(raised.value)
