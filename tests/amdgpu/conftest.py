@@ -31,8 +31,8 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> emulation.EmulatedGpus:
     if reason := emulation.missing():
         pytest.skip(reason)
     library = tmp_path_factory.mktemp("emulated") / "libemulated_hip.so"
-    command = [toolchain.find_cxx().path, "-std=c++20", "-O1", "-shared", "-fPIC", str(emulation.SOURCE), "-o", str(library)]
-    subprocess.run(command, check=True)
+    flags = ["-std=c++20", "-O1", "-shared", "-fPIC"]
+    subprocess.run([toolchain.find_cxx().path, *flags, str(emulation.SOURCE), "-o", str(library)], check=True)
     return emulation.EmulatedGpus(library)
 
 

@@ -44,7 +44,8 @@ COMPUTE_UNITS = 2  # few, so that small batches are cut across workgroups and a 
 _POINTER = ctypes.POINTER(ctypes.c_size_t)
 _LOAD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, _POINTER)
 _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.c_char_p, _POINTER)
-_LAUNCH = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint), ctypes.POINTER(ctypes.c_void_p))
+_LAUNCH = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint),
+                           ctypes.POINTER(ctypes.c_void_p))
 
 
 def missing() -> str | None:

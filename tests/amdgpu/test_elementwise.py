@@ -86,7 +86,8 @@ def test_rotary(emulated: Use, target: str, kernel: str, interleaved: bool) -> N
         options = dict(head_size=size, interleaved=interleaved)
         positions = torch.randint(0, 64, (3, tokens) if operation == "mrope" else (tokens,), generator=generator(size))
         if operation == "mrope":
-            options |= dict(mrope_section=[rotary_dim // 4, rotary_dim // 8, rotary_dim // 8], mrope_interleaved=size == 192)
+            sections = [rotary_dim // 4, rotary_dim // 8, rotary_dim // 8]
+            options |= dict(mrope_section=sections, mrope_interleaved=size == 192)
         query, key = (rows(tokens, heads, size, shift, dtype, heads) for heads in (4, 1))
         before = [buffer.view.clone() for buffer in (query, key)]
         call = lambda: ops.rotary(guarded(positions), query.view, key.view, table, **options)  # noqa: E731
