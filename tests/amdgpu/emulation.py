@@ -63,11 +63,11 @@ def missing() -> str | None:
 
 @functools.cache
 def _kernel_class() -> Any:
-    """The launcher's AmdKernel, disassembling a code object once for all of its kernels."""
+    """The launcher's AmdKernel, disassembling a code object once for its kernels while they are in use."""
     if os.environ["AMDGPU_TOOLS"] not in sys.path:
         sys.path.append(os.environ["AMDGPU_TOOLS"])
     amdrun = importlib.import_module("amdrun")
-    amdrun.CodeObject = functools.cache(amdrun.CodeObject)
+    amdrun.CodeObject = functools.lru_cache(maxsize=8)(amdrun.CodeObject)
 
     def run_eight_bytes(wave: Any, instruction: Any, kernel: Any) -> None:
         raw, call, arguments = kernel.eight_bytes[instruction.addr]
@@ -125,6 +125,12 @@ def _kernel_class() -> Any:
     return Kernel
 
 
+@functools.lru_cache(maxsize=32)  # a kernel takes 10 MB here, and there are a thousand
+def _kernel(path: str, name: str) -> Any:
+    """One kernel of a code object, ready to run."""
+    return _kernel_class()(path, name)
+
+
 def _upper_half(instruction: Any) -> bool:
     """Whether the emulator mistakes an operand for an upper half: see _kernel_class."""
     registers = re.findall(r"\bv(\d+)", instruction.operands)
@@ -154,7 +160,7 @@ def _elf_size(image: int) -> int:
 
 
 class EmulatedGpus:
-    """Devices of any built target, opened at the first use and kept: what the emulator compiled stays with them.
+    """Devices of any built target, opened at the first use and kept.
 
     Attributes:
         order: order in which the waves of a workgroup run: "forward", "reverse" or a seed.
@@ -170,7 +176,7 @@ class EmulatedGpus:
         self._library = ctypes.CDLL(self._path)
         self._folder = tempfile.TemporaryDirectory()
         self._modules: list[Path] = []
-        self._functions: list[Any] = []
+        self._functions: list[tuple[str, str]] = []
         self._devices: dict[str, _C.Device] = {}
         self._callbacks = (_LOAD(self._guard(self._load)), _FUNCTION(self._guard(self._function)),
                            _LAUNCH(self._guard(self._launch)))
@@ -194,11 +200,11 @@ class EmulatedGpus:
         module[0] = len(self._modules)
 
     def _function(self, module: int, name: bytes, function: Any) -> None:
-        self._functions.append(_kernel_class()(str(self._modules[module - 1]), name.decode()))
+        self._functions.append((str(self._modules[module - 1]), name.decode()))
         function[0] = len(self._functions)
 
     def _launch(self, function: int, dims: Any, params: Any) -> None:
-        kernel = self._functions[function - 1]
+        kernel = _kernel(*self._functions[function - 1])
         (argument,) = [a for a in kernel.meta[".args"] if not a[".value_kind"].startswith("hidden_")]
         result = kernel.launch(tuple(dims[:3]), tuple(dims[3:6]), [ctypes.string_at(params[0], argument[".size"])],
                                lds_dynamic=dims[6], order=self.order, quantum=self.quantum)

@@ -18,7 +18,7 @@ from tests.kernels.kernel_support import SUFFIX
 from tests.kernels.test_attention import Batch
 
 from .conftest import ALL, TARGETS
-from .emulation import guarded
+from .emulation import EmulatedGpus, guarded
 
 Use = Callable[..., _C.Device]
 TYPES = (torch.bfloat16, torch.float16)
@@ -122,3 +122,22 @@ def test_more_requests_than_the_plan_has_threads(emulated: Use, target: str) -> 
     assert torch.equal(batch.out.view[5].view(torch.int16), expected.view(torch.int16))
     batch.out.view[5] = 0
     batch.check()
+
+
+CORES = {"gfx90a": "v_mfma_f32_16x16x16bf16_1k", "gfx942": "v_mfma_f32_16x16x16_bf16",
+         "gfx950": "v_mfma_f32_16x16x32_bf16"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_matrix_cores_do_the_products(emulated: Use, gpus: EmulatedGpus, target: str) -> None:
+    """The target's own matrix instruction was executed, at least as often as the visible scores need."""
+    emulated(target)
+    gpus.instructions.clear()
+    check(Batch(torch.bfloat16, 128, 2, 4, [(40, 48)], 16, seed=3))
+    executed = gpus.instructions[target, "attention_prefill_bf16_d128"]
+    core = CORES.get(target, "v_wmma_f32_16x16x16_bf16")
+    matrix = {name: count for name, count in executed.items() if name.startswith(("v_mfma", "v_wmma"))}
+    assert set(matrix) == {core}
+    depth = 32 if target == "gfx950" else 16
+    scores = sum(9 + token for token in range(40)) * 2 * 4  # of 2 KV heads with 4 query heads each
+    assert matrix[core] * 16 * 16 * depth >= 2 * scores * 128  # QK^T and PV
