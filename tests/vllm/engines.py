@@ -69,7 +69,10 @@ def engine(model: str, backend: str, dtype: str, **settings: Any) -> Iterator[An
     set_threads, threads, cores = torch.set_num_threads, torch.get_num_threads(), os.sched_getaffinity(0)
     llm = None
     try:
-        llm = LLM(model, **({"dtype": dtype, "attention_backend": backend} | defaults | settings))
+        # vLLM looks at a model's class in a new process, 14 s of imports, unless its cache folder knows the class.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vllm.model_executor.models.registry._run_in_subprocess", lambda look: look())
+            llm = LLM(model, **({"dtype": dtype, "attention_backend": backend} | defaults | settings))
         rocmforge_plugin.reset_launches()
         yield llm
     finally:
