@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AMD machine code as figures: loops, instructions by unit, and the clocks that they take each unit at its peak rate.
+
+Clocks are of one wave: how long it keeps a unit of its SIMD busy, from the instructions' peak rates alone. Latencies,
+issue limits and bank conflicts are left out, so they are a floor, the same for every kernel that is compared.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Multiply-adds of 16-bit matrix instructions per clock of a SIMD.
+MATRIX_RATE = {"gfx90a": 128, "gfx942": 256, "gfx950": 512, "gfx11": 128, "gfx12": 256}
+_LINE = re.compile(r"\s+(\S+)\s*(.*?)\s*// ([0-9A-F]{8,}): ((?:[0-9A-F]{8} ?)+)(?:<(\S+?)(?:\+0x([0-9a-f]+))?>)?")
+_TRANSCENDENTAL = re.compile(r"v_(?:s_)?(?:exp|log|rcp|rsq|sqrt|sin|cos)_")
+_MATRIX = re.compile(r"v_mfma_|v_wmma_")
+_GLOBAL = re.compile(r"(?:global|buffer|flat|scratch)_(?:load|store|atomic)")
+_BITS = {"ubyte": 8, "sbyte": 8, "ushort": 16, "sshort": 16, "short": 16, "byte": 8, "dword": 32}
+
+
+def llvm_tool(name: str) -> str:
+    """Path of an LLVM program from ROCm or the system, 19 or newer; raises FileNotFoundError."""
+    homes = [os.environ.get("ROCM_PATH", ""), "/opt/rocm"]
+    candidates = [f"{home}/llvm/bin/{name}" for home in homes] + [f"{name}-{n}" for n in range(26, 18, -1)] + [name]
+    for candidate in candidates:
+        if path := shutil.which(candidate):
+            return path
+    raise FileNotFoundError(f"{name} was not found: install LLVM 19 or newer, or set ROCM_PATH")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """`target` is the address that a branch goes to."""
+
+    address: int
+    mnemonic: str
+    operands: str
+    target: int | None
+
+    @property
+    def bits(self) -> int:
+        """That a memory instruction moves for each lane; 0 for all others."""
+        found = re.search(r"_(?:[bui](\d+)|dwordx(\d+)|([us]?byte|[us]?short|dword))(?:_|$)", self.mnemonic)
+        if not found or not re.match(r"(?:ds|global|buffer|flat|scratch)_", self.mnemonic):
+            return 0
+        size = int(found[1] or 0) or 32 * int(found[2] or 0) or _BITS[found[3]]
+        return size * (2 if re.search(r"_(?:read2|write2|2addr)", self.mnemonic) else 1)
+
+
+def disassemble(path: Path) -> dict[str, list[Instruction]]:
+    """The functions of a code object, by name."""
+    def run(*more: str) -> str:
+        command = [llvm_tool("llvm-objdump"), "-d", *more, str(path)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    text = run()
+    if "\t.long " in text:  # half registers of gfx11 and gfx12 are decoded only when asked for
+        text = run("--mattr=+real-true16")
+    functions: dict[str, list[Instruction]] = {}
+    starts: dict[str, int] = {}
+    here: list[Instruction] = []
+    for line in text.splitlines():
+        if found := re.match(r"([0-9a-f]{8,}) <(.+)>:$", line):
+            here = functions.setdefault(found[2], [])
+            starts[found[2]] = int(found[1], 16)
+        elif found := _LINE.match(line):
+            target = starts[found[5]] + int(found[6] or "0", 16) if found[5] in starts else None
+            here.append(Instruction(int(found[3], 16), found[1], found[2], target))
+    return functions
+
+
+def hot_loop(code: list[Instruction]) -> list[Instruction]:
+    """The innermost of the loops that have the most matrix instructions: what is repeated for every tile."""
+    ends: dict[int, int] = {}
+    for instruction in code:
+        if instruction.target is not None and instruction.target <= instruction.address:
+            ends[instruction.target] = max(ends.get(instruction.target, 0), instruction.address)
+    loops = [[i for i in code if start <= i.address <= end] for start, end in ends.items()]
+    if not loops:
+        raise ValueError("no loop in this code")
+    return max(loops, key=lambda loop: (sum(bool(_MATRIX.match(i.mnemonic)) for i in loop), -len(loop)))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of a run of instructions of one wave.
+
+    Attributes:
+        counts: instructions by unit: matrix, valu, transcendental, lds, global, salu, all.
+        clocks: by unit: matrix, valu, transcendental; lds, as if each SIMD had its share of the port.
+        names: matrix instructions by mnemonic.
+        multiply_adds: of the matrix instructions.
+        load_bytes: bytes a lane gets from a global load, on average.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    clocks: Counter[str] = field(default_factory=Counter)
+    names: Counter[str] = field(default_factory=Counter)
+    multiply_adds: int = 0
+    load_bytes: float = 0
+
+    @property
+    def busiest(self) -> tuple[str, float]:
+        """The unit that is taken longest, and its clocks."""
+        return max(self.clocks.items(), key=lambda item: item[1])
+
+
+def unit_of(instruction: Instruction) -> str:
+    """The unit that an instruction occupies."""
+    name = instruction.mnemonic
+    if _MATRIX.match(name):
+        return "matrix"
+    if _TRANSCENDENTAL.match(name):
+        return "transcendental"
+    if name.startswith("v_"):
+        return "valu"
+    if name.startswith("ds_"):
+        return "lds"
+    return "global" if _GLOBAL.match(name) else "salu"
+
+
+def figures(code: list[Instruction], target: str) -> Figures:
+    """Counts and clocks of `code` on `target`."""
+    cdna = target.startswith("gfx9")
+    rate = MATRIX_RATE.get(target) or MATRIX_RATE[target[:5]]
+    # A wave64 instruction takes the 16 lanes of a CDNA SIMD four clocks, a wave32 one RDNA's 32 lanes one; there are a
+    # quarter as many lanes of transcendental units. LDS moves 128 bytes a clock for a CU's SIMDs: four, on RDNA two.
+    step, lanes, simds = (4, 64, 4) if cdna else (1, 32, 2)
+    counts: Counter[str] = Counter()
+    clocks: Counter[str] = Counter({"matrix": 0, "valu": 0, "transcendental": 0, "lds": 0})
+    names: Counter[str] = Counter()
+    multiply_adds, loads = 0, []
+    for instruction in code:
+        unit = unit_of(instruction)
+        counts[unit] += 1
+        if unit == "matrix":
+            m, n, k = (int(x) for x in re.search(r"(\d+)x(\d+)x(\d+)", instruction.mnemonic).groups())
+            multiply_adds += m * n * k
+            clocks["matrix"] += m * n * k / rate
+            names[instruction.mnemonic] += 1
+        elif unit in ("valu", "transcendental"):
+            clocks[unit] += step * (4 if unit == "transcendental" else 1)
+        elif unit == "lds":
+            clocks["lds"] += lanes * instruction.bits / 8 / 128 * simds
+        elif unit == "global" and "_load_" in instruction.mnemonic:
+            loads.append(instruction.bits / 8)
+    counts["all"] = len(code)
+    return Figures(counts, clocks, names, multiply_adds, sum(loads) / len(loads) if loads else 0)
+
+
+def mca_cycles(code: list[Instruction], target: str, iterations: int = 50) -> float | None:
+    """llvm-mca's cycles per iteration, in clocks; None where its model is no use (RDNA: WMMA at 2.5 cycles).
+
+    On CDNA a cycle of the model stands for four clocks. Vector and matrix rates are right there, v_exp counts as a
+    plain instruction and memory latencies are short.
+    """
+    if not target.startswith("gfx9"):
+        return None
+    text = "\n".join(f"{i.mnemonic} {i.operands}" for i in code)
+    command = [llvm_tool("llvm-mca"), "-mtriple=amdgcn-amd-amdhsa", f"-mcpu={target}", f"-iterations={iterations}",
+               "--all-views=false", "--summary-view"]
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return None
+    found = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
+    return 4 * int(found[1]) / iterations if found else None
