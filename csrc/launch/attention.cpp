@@ -100,6 +100,7 @@ void AttentionPlanner::run(Stream stream, uintptr_t buffer, uintptr_t workspace,
   for (const AttentionPart* part : {&decode_, &prefill_}) {
     if (!part->attention || max_query_len * layer_.group < part->min_rows) continue;
     args.plan = reinterpret_cast<const int32_t*>(buffer) + part->plan_offset;
+    args.workgroups = part->workgroups;
     args.block_rows = part->block_rows;
     part->attention->launch({part->workgroups, 1, 1}, stream, args);
     const int64_t rows = int64_t{part->workgroups - 1} * part->block_rows;  // that a plan can have joined

@@ -16,6 +16,23 @@ constexpr int kCapabilityMinor = 76;
 constexpr int kMaxDynamicShared = 8;          // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 constexpr int kSharedWithoutAsking = 48 << 10;
 
+// CUlaunchAttribute and CUlaunchConfig of cuda.h, as far as they are used.
+struct LaunchAttribute {
+  int id;
+  int unused;
+  union {
+    int allowed;
+    char size[64];
+  } value;
+};
+struct LaunchSettings {
+  unsigned grid[3], block[3], shared;
+  void* stream;
+  LaunchAttribute* attributes;
+  unsigned count;
+};
+constexpr int kProgrammaticSerialization = 6;  // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+
 class CudaDriver : public GpuDriver {
  public:
   CudaDriver(int ordinal, Library library) : GpuDriver(std::move(library)) {
@@ -35,6 +52,7 @@ class CudaDriver : public GpuDriver {
     library_.bind(push_context_, "cuCtxPushCurrent_v2");
     library_.bind(pop_context_, "cuCtxPopCurrent_v2");
     library_.bind(set_attribute_, "cuFuncSetAttribute");
+    library_.bind(launch_ex_, "cuLaunchKernelEx");
     bind(api_.load, "cuModuleLoadData");
     bind(api_.unload, "cuModuleUnload");
     bind(api_.function, "cuModuleGetFunction");
@@ -79,6 +97,21 @@ class CudaDriver : public GpuDriver {
     }
   }
 
+  GpuStatus start(const Function& function, const int32_t grid[3], void* stream, void** params,
+                  const char*& name) override {
+    if (!function.config.early) return GpuDriver::start(function, grid, stream, params, name);
+    name = "cuLaunchKernelEx";
+    LaunchAttribute early{.id = kProgrammaticSerialization, .unused = 0, .value = {.allowed = 1}};
+    const LaunchSettings settings{
+        .grid = {static_cast<unsigned>(grid[0]), static_cast<unsigned>(grid[1]), static_cast<unsigned>(grid[2])},
+        .block = {static_cast<unsigned>(function.config.threads), 1, 1},
+        .shared = static_cast<unsigned>(function.config.shared_bytes),
+        .stream = stream,
+        .attributes = &early,
+        .count = 1};
+    return launch_ex_(&settings, function.handle, params, nullptr);
+  }
+
  protected:
   std::string error_text(GpuStatus status) const override {
     const char* text = nullptr;
@@ -94,6 +127,7 @@ class CudaDriver : public GpuDriver {
   GpuStatus (*push_context_)(void*) = nullptr;
   GpuStatus (*pop_context_)(void**) = nullptr;
   GpuStatus (*set_attribute_)(void*, int, int) = nullptr;
+  GpuStatus (*launch_ex_)(const LaunchSettings*, void*, void**, void**) = nullptr;
 };
 
 }  // namespace

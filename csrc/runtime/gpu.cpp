@@ -113,17 +113,23 @@ void GpuDriver::launch(const Function& function, const std::string& kernel, cons
                        const void* args) {
   CurrentDevice current(*this);
   void* params[] = {const_cast<void*>(args)};
-  const auto block = static_cast<unsigned>(function.config.threads);
-  const GpuStatus status = api_.launch.call(
-      function.handle, static_cast<unsigned>(grid[0]), static_cast<unsigned>(grid[1]), static_cast<unsigned>(grid[2]),
-      block, 1, 1, static_cast<unsigned>(function.config.shared_bytes), stream, params, nullptr);
+  const char* call = nullptr;
+  const GpuStatus status = start(function, grid, stream, params, call);
   if (status != 0) {
-    check(status, api_.launch.name,
+    check(status, call,
           kernel + ", grid " + std::to_string(grid[0]) + "x" + std::to_string(grid[1]) + "x" + std::to_string(grid[2]) +
-              ", " + std::to_string(block) + " threads, " + std::to_string(function.config.shared_bytes) +
+              ", " + std::to_string(function.config.threads) + " threads, " + std::to_string(function.config.shared_bytes) +
               " bytes of shared memory, " + info_.arch);
   }
   current.leave();
+}
+
+GpuStatus GpuDriver::start(const Function& function, const int32_t grid[3], void* stream, void** params,
+                           const char*& name) {
+  name = api_.launch.name;
+  return api_.launch.call(function.handle, static_cast<unsigned>(grid[0]), static_cast<unsigned>(grid[1]),
+                          static_cast<unsigned>(grid[2]), static_cast<unsigned>(function.config.threads), 1, 1,
+                          static_cast<unsigned>(function.config.shared_bytes), stream, params, nullptr);
 }
 
 void GpuDriver::check(GpuStatus status, const char* call, const std::string& kernel) const {

@@ -49,6 +49,9 @@ class GpuDriver : public Driver {
   virtual void prepare(void* function, const LaunchConfig& config, const std::string& kernel) = 0;
 
   const GpuApi& api() const { return api_; }
+  // Calls the library's launch; `name` becomes the call's.
+  virtual GpuStatus start(const Function& function, const int32_t grid[3], void* stream, void** params,
+                          const char*& name);
 
  protected:
   virtual std::string error_text(GpuStatus status) const = 0;

@@ -12,8 +12,6 @@ struct AttentionArgs {
   void* out;          // like query
   const void* cache;  // [blocks, kv_heads, block_size, 2 * head_size]: K then V
   const int32_t* block_table;  // [requests, block_table_stride]
-  const int32_t* query_start;  // [requests + 1]
-  const int32_t* seq_lens;     // [requests], with the new tokens
   const int32_t* plan;         // see schedule.h
   const float* sinks;          // [kv_heads * group] logits, or null
   float* partial_out;          // [2 * workgroups, row block, head_size]
@@ -27,6 +25,7 @@ struct AttentionArgs {
   float scale_log2;  // softmax scale times log2(e)
   int32_t kv_heads;
   int32_t window;  // keys a query sees, itself included; 0: all
+  int32_t workgroups;  // of the attention launch
   int32_t block_rows;  // packed query rows of a row block (for combine, which serves several kernels)
   int32_t combine_blocks;  // of combine's launch
 };

@@ -77,60 +77,107 @@ struct Attention {
                                         .blocks_per_unit = Shape::kBlocksPerUnit};
 
   RF_DEVICE static void run(const Args& args) {
-    const Plan plan{args.plan};
-    const int workgroup = block_index(0);
-    const int used = uniform<R::kWave>(plan.workgroups());
-    if (workgroup >= used) return;
-    const int per_head = uniform<R::kWave>(plan.tiles_per_head());
-    const int64_t tiles = static_cast<int64_t>(per_head) * args.kv_heads;
-    const int64_t begin = cut(tiles, used, workgroup);
-    int left = static_cast<int>(cut(tiles, used, workgroup + 1) - begin);
-    int head = static_cast<int>(begin / per_head);
-    int at = static_cast<int>(begin % per_head);
-    for (int i = uniform<R::kWave>(plan.start(workgroup)); left > 0; ++i) {
-      if (i == uniform<R::kWave>(plan.row_blocks())) {
-        i = at = 0;
-        ++head;
+    let_next_start();  // combine, which fits beside us once a workgroup has ended
+    Segments segments(args);
+    Segment seg;
+    if (!segments.first(args, seg)) return;
+    if constexpr (Shape::kStages > 0) {
+      // The next item's copies are under way while this one's result is written.
+      Keys keys = start_keys(args, seg);
+      for (bool more = true; more;) {
+        const Segment done = seg;
+        State state;
+        attend(args, done, keys, state);
+        more = segments.next(args, seg);
+        if (more) {
+          keys.restart(seg.request, seg.head, seen_keys(args, seg), seg.first_tile + seg.begin,
+                       seg.first_tile + seg.end);
+        }
+        write(args, done, state);
       }
-      const RowBlock block = uniform_block(plan.block(i));
-      const int end = uniform<R::kWave>(plan.prefix(i + 1));
-      const int count = min(left, end - at);
-      Segment segment;
-      const int item_begin = block.prefix + kItemTiles;
-      segment.item(args, block, head, end - item_begin);
-      segment.begin = max(at - item_begin, 0);
-      segment.end = at + count - item_begin;
-      if (segment.end > segment.begin) process(reload_args(args), segment, workgroup);
-      left -= count;
-      at += count;
+    } else {
+      do {
+        const Args& again = reload_args(args);
+        Keys keys = start_keys(again, seg);
+        State state;
+        attend(again, seg, keys, state);
+        write(again, seg, state);
+      } while (segments.next(args, seg));
     }
   }
 
  private:
-  RF_DEVICE static RowBlock uniform_block(const RowBlock& b) {
-    return {uniform<R::kWave>(b.request), uniform<R::kWave>(b.first_row), uniform<R::kWave>(b.first_tile),
-            uniform<R::kWave>(b.prefix)};
-  }
-
   // A run of an item's tiles, and what the item is.
   struct Segment {
     int head, request, first_row, rows, tokens_before, token_start, seq_len;
     int first_tile, tiles;  // of the item
     int begin, end;         // of the segment, counted from first_tile
 
-    RF_DEVICE void item(const Args& args, const RowBlock& block, int kv_head, int item_tiles) {
+    RF_DEVICE void item(const Args& args, const RowBlock& block, int kv_head) {
       head = kv_head;
       request = block.request;
       first_row = block.first_row;
-      token_start = uniform<R::kWave>(args.query_start[request]);
-      const int query_len = uniform<R::kWave>(args.query_start[request + 1]) - token_start;
-      rows = query_len * static_cast<int>(args.group.divisor);
-      seq_len = uniform<R::kWave>(args.seq_lens[request]);
-      tokens_before = seq_len - query_len;
+      token_start = block.token_start;
+      rows = block.query_len * static_cast<int>(args.group.divisor);
+      seq_len = block.seq_len;
+      tokens_before = seq_len - block.query_len;
       first_tile = block.first_tile;
-      tiles = item_tiles;
+      tiles = block.tiles - kItemTiles;
     }
     RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
+  };
+
+  // The segments of this workgroup's share, in order.
+  class Segments {
+   public:
+    RF_DEVICE explicit Segments(const Args& args) : plan_{args.plan, args.workgroups} {}
+
+    RF_DEVICE bool first(const Args& args, Segment& segment) {
+      const int workgroup = block_index(0);
+      // All loads before any use.
+      const int used_word = plan_.workgroups(), per_head_word = plan_.tiles_per_head(), start = plan_.start(workgroup);
+      const RowBlock block = plan_.first_block(workgroup);
+      const int used = uniform<R::kWave>(used_word), per_head = uniform<R::kWave>(per_head_word);
+      if (workgroup >= used) return false;
+      block_number_ = uniform<R::kWave>(start);
+      const int64_t tiles = static_cast<int64_t>(per_head) * args.kv_heads;
+      const int64_t begin = cut(tiles, used, workgroup);
+      left_ = static_cast<int>(cut(tiles, used, workgroup + 1) - begin);
+      head_ = static_cast<int>(begin / per_head);
+      return take(args, uniform_block(block), static_cast<int>(begin % per_head), segment) || next(args, segment);
+    }
+
+    RF_DEVICE bool next(const Args& args, Segment& segment) {
+      while (left_ > 0) {
+        if (++block_number_ == uniform<R::kWave>(plan_.row_blocks())) {
+          block_number_ = 0;
+          ++head_;
+        }
+        const RowBlock block = uniform_block(plan_.block(block_number_));
+        if (take(args, block, block.prefix, segment)) return true;
+      }
+      return false;
+    }
+
+   private:
+    // What the share has of the block's tiles from `at` on, its weight for being an item apart.
+    RF_DEVICE bool take(const Args& args, const RowBlock& block, int at, Segment& segment) {
+      const int count = min(left_, block.prefix + block.tiles - at), item_begin = block.prefix + kItemTiles;
+      segment.item(args, block, head_);
+      segment.begin = max(at - item_begin, 0);
+      segment.end = at + count - item_begin;
+      left_ -= count;
+      return segment.end > segment.begin;
+    }
+
+    RF_DEVICE static RowBlock uniform_block(const RowBlock& b) {
+      return {uniform<R::kWave>(b.request), uniform<R::kWave>(b.first_row), uniform<R::kWave>(b.first_tile),
+              uniform<R::kWave>(b.prefix), uniform<R::kWave>(b.tiles), uniform<R::kWave>(b.token_start),
+              uniform<R::kWave>(b.query_len), uniform<R::kWave>(b.seq_len)};
+    }
+
+    Plan plan_;
+    int block_number_ = 0, head_ = 0, left_ = 0;
   };
 
   // A packed row's token, and its query head within the group.
@@ -148,39 +195,48 @@ struct Attention {
     int last_key[kQueryTiles][R::kStats];  // position of the last key the row sees; -1: no such row
   };
 
-  RF_DEVICE static int lane_row(int row_wave, int query_tile, int stat) {
-    return (row_wave * kQueryTiles + query_tile) * R::kRows + R::stat_query(lane<R::kWave>(), stat);
+  RF_DEVICE static int lane_row(int query_tile, int stat) {
+    return (row_wave() * kQueryTiles + query_tile) * R::kRows + R::stat_query(lane<R::kWave>(), stat);
   }
 
-  RF_DEVICE static void process(const Args& args, const Segment& seg, int workgroup) {
-    const int wave = wave_index<R::kWave>();
-    const int row_wave = wave / Shape::kKeyWaves, key_wave = wave % Shape::kKeyWaves;
-    State state;
-    load_queries(args, seg, row_wave, key_wave, state);
+  RF_DEVICE static int row_wave() { return wave_index<R::kWave>() / Shape::kKeyWaves; }
+  RF_DEVICE static int key_wave() { return wave_index<R::kWave>() % Shape::kKeyWaves; }
 
-    const int last_row = min(seg.first_row + kBlockRows, seg.rows) - 1;
-    const KeySpan seen{span_of(args, seg, seg.first_row).first, span_of(args, seg, last_row).last};
+  RF_DEVICE static int last_row(const Segment& seg) { return min(seg.first_row + kBlockRows, seg.rows) - 1; }
+
+  // Keys that some row of the item sees.
+  RF_DEVICE static KeySpan seen_keys(const Args& args, const Segment& seg) {
+    return {span_of(args, seg, seg.first_row).first, span_of(args, seg, last_row(seg)).last};
+  }
+
+  RF_DEVICE static Keys start_keys(const Args& args, const Segment& seg) {
+    Keys keys(args, shared_memory<Shared>().keys, seg.request, seg.head, seen_keys(args, seg), key_wave());
+    keys.start(seg.first_tile + seg.begin, seg.first_tile + seg.end);
+    return keys;
+  }
+
+  // Takes the segment's tiles, the first of which has been requested.
+  RF_DEVICE static void attend(const Args& args, const Segment& seg, Keys& keys, State& state) {
+    load_queries(args, seg, state);
     // Tiles that every row of the wave sees whole need no mask. Rows are token-major, so the first row sees the fewest
     // of the newest keys and the last row the fewest of the oldest. Past the last row's last key there is nothing to do.
-    // Waves of a warpgroup decide as one.
+    // Waves of a warpgroup decide as one, and the compiler must see that they do.
     constexpr int kTogether = Shape::kWarpgroup ? 4 : 1, kWaveRows = kQueryTiles * R::kRows * kTogether;
-    const int wave_row = seg.first_row + row_wave / kTogether * kWaveRows;
-    const KeySpan first_sees = span_of(args, seg, min(wave_row, last_row));
-    const KeySpan last_sees = span_of(args, seg, min(wave_row + kWaveRows - 1, last_row));
+    const int together = uniform_now<R::kWave>(row_wave() / kTogether);
+    const int last = last_row(seg), wave_row = seg.first_row + together * kWaveRows;
+    const KeySpan first_sees = span_of(args, seg, min(wave_row, last));
+    const KeySpan last_sees = span_of(args, seg, min(wave_row + kWaveRows - 1, last));
     const int full_end = (first_sees.last + 1) / kTileKeys - seg.first_tile;
     const int full_begin = ceil_div(last_sees.first, kTileKeys) - seg.first_tile;
-    const int wave_end = wave_row > last_row ? 0 : last_sees.last / kTileKeys + 1 - seg.first_tile;
+    const int wave_end = wave_row > last ? 0 : last_sees.last / kTileKeys + 1 - seg.first_tile;
 
-    Keys keys(args, shared_memory<Shared>().keys, seg.request, seg.head, seen, key_wave);
-    keys.start(seg.first_tile + seg.begin, seg.first_tile + seg.end);
     for (int tile = seg.begin; tile < seg.end; ++tile) {
       keys.wait();
       if (!Shape::kStaged || tile < wave_end)
-        step(args, seg, tile, tile < full_begin || tile >= full_end, row_wave, key_wave, keys, state);
+        step(args, seg, tile, tile < full_begin || tile >= full_end, keys, state);
       keys.next(seg.first_tile + tile + 1);
     }
     keys.finish();
-    write(args, seg, workgroup, row_wave, key_wave, state);
   }
 
   RF_DEVICE static KeySpan span_of(const Args& args, const Segment& seg, int row) {
@@ -188,14 +244,14 @@ struct Attention {
     return key_span(token, token, seg.seq_len - seg.tokens_before, seg.seq_len, args.window);
   }
 
-  RF_DEVICE static void load_queries(const Args& args, const Segment& seg, int row_wave, int key_wave, State& state) {
+  RF_DEVICE static void load_queries(const Args& args, const Segment& seg, State& state) {
     const T* const queries = static_cast<const T*>(args.query);
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
       typename R::QueryOperand operand[kProducts];
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) {
-        const int row = seg.first_row + lane_row(row_wave, t, s);
+        const int row = seg.first_row + lane_row(t, s);
         const bool valid = row < seg.rows;
         // A row past the end reads another's query: its result is never written.
         const Quotient at = split_row(args, valid ? row : seg.first_row);
@@ -208,7 +264,7 @@ struct Attention {
       RF_UNROLL
       for (int i = 0; i < kProducts; ++i) {
         if constexpr (!Shape::kSharedQuery) state.query.operand[t][i] = words_of(operand[i]);
-        else if (key_wave == 0) shared_query(row_wave, t, i) = words_of(operand[i]);
+        else if (key_wave() == 0) shared_query(t, i) = words_of(operand[i]);
       }
       RF_UNROLL
       for (int n = 0; n < D::kTiles; ++n) state.out[t][n] = fill<float, R::kScores>(0.0f);
@@ -247,12 +303,12 @@ struct Attention {
     }
   }
 
-  RF_DEVICE static auto& shared_query(int row_wave, int t, int i) {
-    return shared_memory<Shared>().query.operand[row_wave][t][i][lane<R::kWave>() % R::kQueryLanes];
+  RF_DEVICE static auto& shared_query(int t, int i) {
+    return shared_memory<Shared>().query.operand[row_wave()][t][i][lane<R::kWave>() % R::kQueryLanes];
   }
 
-  RF_DEVICE static typename R::QueryOperand query_operand(const State& state, int row_wave, int t, int i) {
-    if constexpr (Shape::kSharedQuery) return vector_at<typename R::QueryOperand>(shared_query(row_wave, t, i));
+  RF_DEVICE static typename R::QueryOperand query_operand(const State& state, int t, int i) {
+    if constexpr (Shape::kSharedQuery) return vector_at<typename R::QueryOperand>(shared_query(t, i));
     else return vector_at<typename R::QueryOperand>(state.query.operand[t][i]);
   }
 
@@ -263,11 +319,11 @@ struct Attention {
     return s;
   }
 
-  RF_DEVICE static void score(const Keys& keys, const State& state, int row_wave, Tile (&scores)[kQueryTiles][kScoreTiles]) {
+  RF_DEVICE static void score(const Keys& keys, const State& state, Tile (&scores)[kQueryTiles][kScoreTiles]) {
     if constexpr (Shape::kWarpgroup) {
       typename R::QueryOperand query[kProducts];
       RF_UNROLL
-      for (int i = 0; i < kProducts; ++i) query[i] = query_operand(state, row_wave, 0, i);
+      for (int i = 0; i < kProducts; ++i) query[i] = query_operand(state, 0, i);
       keys.score(query, scores[0]);
     } else if constexpr (Shape::kStages > 0) {
       // Piece by piece of the dims: a query operand is fetched once for all keys of the tile.
@@ -281,7 +337,7 @@ struct Attention {
         RF_UNROLL
         for (int t = 0; t < kQueryTiles; ++t) {
           RF_UNROLL
-          for (int i = 0; i < R::kSteps; ++i) query[t][i] = query_operand(state, row_wave, t, p * R::kSteps + i);
+          for (int i = 0; i < R::kSteps; ++i) query[t][i] = query_operand(state, t, p * R::kSteps + i);
         }
         // Products that add to the same scores lie apart, for each takes a while.
         constexpr int kAtOnce = kScoreTiles % 4 == 0 ? 4 : kScoreTiles % 3 == 0 ? 3 : kScoreTiles % 2 == 0 ? 2 : 1;
@@ -312,7 +368,7 @@ struct Attention {
           for (int t = 0; t < kQueryTiles; ++t) {
             typename R::QueryOperand query[kCount];
             RF_UNROLL
-            for (int i = 0; i < kCount; ++i) query[i] = query_operand(state, row_wave, t, part * kCount + i);
+            for (int i = 0; i < kCount; ++i) query[i] = query_operand(state, t, part * kCount + i);
             R::template score<kCount>(scores[t][j], operand, query);
           }
           if constexpr (Shape::kFence > 0 && (part + 1) * kCount % Shape::kFence == 0) schedule_fence();
@@ -321,11 +377,11 @@ struct Attention {
     }
   }
 
-  RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, bool masked, int row_wave, int key_wave,
-                             Keys& keys, State& state) {
-    const int first_key = (seg.first_tile + tile) * kTileKeys + key_wave * kWaveKeys;
+  RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, bool masked, Keys& keys,
+                             State& state) {
+    const int first_key = (seg.first_tile + tile) * kTileKeys + key_wave() * kWaveKeys;
     Tile scores[kQueryTiles][kScoreTiles];
-    score(keys, state, row_wave, scores);
+    score(keys, state, scores);
     keys.next_keys(seg.first_tile + tile + 1);
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
@@ -422,8 +478,7 @@ struct Attention {
     }
   }
 
-  RF_DEVICE static void write(const Args& earlier, const Segment& seg, int workgroup, int row_wave, int key_wave,
-                              State& state) {
+  RF_DEVICE static void write(const Args& earlier, const Segment& seg, State& state) {
     const Args& args = reload_args(earlier);
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
@@ -433,11 +488,14 @@ struct Attention {
     }
     if constexpr (Shape::kKeyWaves > 1) {
       barrier();  // the last reads of shared memory are done
-      merge_waves(args, seg, workgroup, row_wave, key_wave, state);
+      merge_waves(args, seg, state);
       barrier();
     } else {
       RF_UNROLL
       for (int t = 0; t < kQueryTiles; ++t) {
+        RowResult row[R::kStats];
+        RF_UNROLL
+        for (int s = 0; s < R::kStats; ++s) row[s] = row_result(args, seg, lane_row(t, s), state.row[t][s]);
         unrolled<D::kBands>([&](auto band) {
           // Consecutive dims lie in consecutive tiles, or in consecutive registers of one.
           constexpr bool kAcross = D::width(band) > 1;
@@ -448,7 +506,7 @@ struct Attention {
             RF_UNROLL
             for (int j = 0; j < kWidth; ++j)
               run[j] = state.out[t][D::first_tile(band) + (kAcross ? j : 0)][kAcross ? r : r + j];
-            write_run<band>(args, seg, workgroup, row_wave, t, r, state.row[t][R::stat(r)], run);
+            write_run<band>(row[R::stat(r)], r, run);
           }
         });
       }
@@ -457,29 +515,29 @@ struct Attention {
 
   // Key waves hold the same rows over different keys: each takes its share of the output registers, sums all waves'
   // copies of them, and writes.
-  RF_DEVICE static void merge_waves(const Args& args, const Segment& seg, int workgroup, int row_wave, int key_wave,
-                                    State& state) {
+  RF_DEVICE static void merge_waves(const Args& args, const Segment& seg, State& state) {
     static_assert(Shape::kRowWaves == 1);
     Merge& merged = shared_memory<Shared>().merge;
     const int l = lane<R::kWave>();
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
       RF_UNROLL
-      for (int s = 0; s < R::kStats; ++s) merged.stats[key_wave][t][s][l] = state.row[t][s];
+      for (int s = 0; s < R::kStats; ++s) merged.stats[key_wave()][t][s][l] = state.row[t][s];
     }
     barrier();
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
-      SoftmaxState total[R::kStats];
+      RowResult row[R::kStats];
       float mine[R::kStats];
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) {
-        total[s] = kNoKeys;
+        SoftmaxState total = kNoKeys;
         for (int w = 0; w < Shape::kKeyWaves; ++w) {
           float unused[2];
-          total[s] = merge(total[s], merged.stats[w][t][s][l], unused[0], unused[1]);
+          total = merge(total, merged.stats[w][t][s][l], unused[0], unused[1]);
         }
-        mine[s] = exp2(state.row[t][s].maximum - total[s].maximum);
+        mine[s] = exp2(state.row[t][s].maximum - total.maximum);
+        row[s] = row_result(args, seg, lane_row(t, s), total);
       }
       unrolled<D::kBands>([&](auto band) {
         constexpr int kWidth = D::width(band);
@@ -489,19 +547,19 @@ struct Attention {
             const int r = pass * kMergeRegisters + i;
             RF_UNROLL
             for (int j = 0; j < kWidth; ++j)
-              merged.out[key_wave][i * kWidth + j][l] = state.out[t][D::first_tile(band) + j][r] * mine[R::stat(r)];
+              merged.out[key_wave()][i * kWidth + j][l] = state.out[t][D::first_tile(band) + j][r] * mine[R::stat(r)];
           }
           barrier();
           RF_UNROLL
           for (int i = 0; i < kMergeRegisters; ++i) {
-            if (i != key_wave) continue;
+            if (i != key_wave()) continue;
             const int r = pass * kMergeRegisters + i;
             Vec<float, kWidth> run = fill<float, kWidth>(0.0f);
             for (int w = 0; w < Shape::kKeyWaves; ++w) {
               RF_UNROLL
               for (int j = 0; j < kWidth; ++j) run[j] += merged.out[w][i * kWidth + j][l];
             }
-            write_run<band>(args, seg, workgroup, row_wave, t, r, total[R::stat(r)], run);
+            write_run<band>(row[R::stat(r)], r, run);
           }
           barrier();
         });
@@ -509,31 +567,42 @@ struct Attention {
     }
   }
 
-  // Writes a run of consecutive dims of one row: the result if the segment is a whole item, else a partial.
-  template <int Band, int Width>
-  RF_DEVICE static void write_run(const Args& args, const Segment& seg, int workgroup, int row_wave, int t, int r,
-                                  SoftmaxState row, const Vec<float, Width>& run) {
-    const int l = lane<R::kWave>();
-    const int block_row = lane_row(row_wave, t, R::stat(r));
-    if (seg.first_row + block_row >= seg.rows) return;
-    const int dim = D::run_start(Band, R::key(l, r));
+  // Where a row's dims go, the result if the segment is a whole item, else a partial; nowhere if there is no such row.
+  struct RowResult {
+    T* out = nullptr;
+    float* partial = nullptr;
+    float scale;
+  };
+
+  RF_DEVICE static RowResult row_result(const Args& args, const Segment& seg, int block_row, SoftmaxState row) {
+    RowResult result;
+    if (seg.first_row + block_row >= seg.rows) return result;
     if (!seg.whole()) {
-      const int64_t slot = 2 * workgroup + (seg.begin > 0 ? 0 : 1);
+      const int64_t slot = 2 * block_index(0) + (seg.begin > 0 ? 0 : 1);
       const int64_t at = slot * kBlockRows + block_row;
-      store_vec(args.partial_out + at * HeadSize + dim, run);
-      if (dim == 0) store_vec(args.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
-      return;
+      result.partial = args.partial_out + at * HeadSize;
+      if (R::key(lane<R::kWave>(), 0) == 0 && key_wave() == 0)
+        store_vec(args.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
+      return result;
     }
     const Quotient at = split_row(args, seg.first_row + block_row);
     const int64_t head = query_head(args, seg, at);
-    const float sink = args.sinks ? args.sinks[head] * kLog2E : kNoScore;
-    const float scale = final_scale(row, sink);
+    result.out = static_cast<T*>(args.out) + (seg.token_start + at.quotient) * args.out_token_stride +
+                 head * args.out_head_stride;
+    result.scale = final_scale(row, args.sinks ? args.sinks[head] * kLog2E : kNoScore);
+    return result;
+  }
+
+  // Writes a run of a row's consecutive dims, of which register r holds the first.
+  template <int Band, int Width>
+  RF_DEVICE static void write_run(const RowResult& row, int r, const Vec<float, Width>& run) {
+    const int dim = D::run_start(Band, R::key(lane<R::kWave>(), r));
+    if (row.partial) store_vec(row.partial + dim, run);
+    if (!row.out) return;
     Vec<T, Width> out;
     RF_UNROLL
-    for (int j = 0; j < Width; ++j) out[j] = from_float<T>(run[j] * scale);
-    store_vec(static_cast<T*>(args.out) + (seg.token_start + at.quotient) * args.out_token_stride +
-                  head * args.out_head_stride + dim,
-              out);
+    for (int j = 0; j < Width; ++j) out[j] = from_float<T>(run[j] * row.scale);
+    store_vec(row.out + dim, out);
   }
 };
 

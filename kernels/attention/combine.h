@@ -14,49 +14,48 @@ struct Combine {
   using Args = AttentionArgs;
   static constexpr int kRun = 4;  // dims a lane owns
   static constexpr int kRowLanes = HeadSize / kRun;
-  // About 256 lanes, in whole waves of 64: as many groups as that takes, rounded to what fills the last wave.
+  // About 512 lanes, in whole waves of 64: as many groups as that takes, rounded to what fills the last wave.
   static constexpr int kGroups = [] {
     if (kHostTarget) return 1;
     int step = 1;
     while (step * kRowLanes % 64) ++step;
-    return step * max(1, 256 / (step * kRowLanes));
+    return step * max(1, 512 / (step * kRowLanes));
   }();
-  static constexpr int kAtOnce = kHostTarget ? 1 : 4;  // parts requested before the first is used
   struct Shared {
     Vec<float, kRun> out[kGroups][kRowLanes];
     SoftmaxState row[kGroups];
   };
   static constexpr LaunchConfig kConfig{
-      .wave = 1, .threads = kGroups * kRowLanes, .shared_bytes = sizeof(Shared), .blocks_per_unit = kHostTarget ? 1 : 4};
+      .wave = 1, .threads = kGroups * kRowLanes, .shared_bytes = sizeof(Shared), .blocks_per_unit = kHostTarget ? 1 : 2,
+      .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {
-    const Plan plan{args.plan};
-    const int joins = plan.joins();
+    const Plan plan{args.plan, args.workgroups};
+    const int joins = plan.joins();  // the plan is older than the launch ahead of this one
+    Join join = plan.join(0);
+    wait_for_previous();
     if (joins == 0) return;
     const int few_jobs = ceil_div(args.block_rows, kGroups);
     const int jobs = plan.many_parts() ? args.block_rows : few_jobs;  // a join
     for (int job = block_index(0); job < joins * jobs; job += args.combine_blocks) {
       const int row_job = job % jobs;
-      const Join join = plan.join(job / jobs);
+      if (job >= jobs) join = plan.join(job / jobs);
       const bool few = join.parts <= kFewParts;
       if (few && row_job >= few_jobs) continue;
-      const RowBlock block = plan.block(join.row_block);
-      const int token_start = args.query_start[block.request];
-      const int rows = (args.query_start[block.request + 1] - token_start) * static_cast<int>(args.group.divisor);
       const int group = thread_index() / kRowLanes;
       const int row = few ? row_job * kGroups + group : row_job;
-      const int stop = min(args.block_rows, rows - block.first_row);
+      const int stop = min(args.block_rows, join.rows - join.first_row);
       if (!few && row >= stop) continue;
       const bool inside = row < stop;
-      const Quotient where = divide(block.first_row + (inside ? row : 0), args.group);
+      const Quotient where = divide(join.first_row + (inside ? row : 0), args.group);
       const int64_t query_head = static_cast<int64_t>(join.head) * args.group.divisor + where.remainder;
-      T* const out = static_cast<T*>(args.out) + (token_start + where.quotient) * args.out_token_stride +
+      T* const out = static_cast<T*>(args.out) + (join.token_start + where.quotient) * args.out_token_stride +
                      query_head * args.out_head_stride;
       SoftmaxState sum = kNoKeys;
       Vec<float, kRun> total = fill<float, kRun>(0.0f);
       if (inside) {
-        if (few) add_parts(args, join, row, 0, 1, sum, total);
-        else add_parts(args, join, row, group, kGroups, sum, total);
+        if (few) add_parts<kFewParts>(args, join, row, 0, 1, sum, total);
+        else add_parts<6>(args, join, row, group, kGroups, sum, total);
       }
       if (!few) share(sum, total);
       if (inside && (few || group == 0)) write(args, sum, total, query_head, out);
@@ -69,9 +68,11 @@ struct Combine {
 
   RF_DEVICE static int column() { return thread_index() % kRowLanes; }
 
-  // Parts first, first + step, ... of one row.
+  // Parts first, first + step, ... of one row, AtOnce of them requested before the first is used.
+  template <int AtOnce>
   RF_DEVICE static void add_parts(const Args& args, const Join& join, int row, int first, int step, SoftmaxState& sum,
                                   Vec<float, kRun>& total) {
+    constexpr int kAtOnce = kHostTarget ? 1 : AtOnce;
     for (int part = first; part < join.parts; part += kAtOnce * step) {
       Vec<float, 2> stats[kAtOnce];
       Vec<float, kRun> piece[kAtOnce];

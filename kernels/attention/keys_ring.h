@@ -45,24 +45,34 @@ class RingCopies {
         table_(args.block_table + request * args.block_table_stride),
         seen_(seen) {}
 
+  // As constructed and started for another item, when everybody has left the last tile.
+  RF_DEVICE void restart(int request, int head, KeySpan seen, int tile, int end) {
+    cache_ = static_cast<const T*>(args_.cache) + head * args_.cache_head_stride;
+    table_ = args_.block_table + request * args_.block_table_stride;
+    seen_ = seen;
+    start(tile, end);
+  }
+
   RF_DEVICE void start(int tile, int end) {
     end_ = end;
     tile_ = tile;
     buffer_ = 0;
+    // All lookups before the first copy, which waits for its own.
+    int pages[kStages][kHeld];
     RF_UNROLL
-    for (int s = 0; s < kStages - 1; ++s) {
-      find_pages(tile + s);
-      copy(tile + s, s);
-    }
-    find_pages(tile + kStages - 1);
+    for (int s = 0; s < kStages; ++s) find_pages(tile + s, pages[s]);
+    RF_UNROLL
+    for (int s = 0; s < kStages - 1; ++s) copy(tile + s, s, pages[s]);
+    RF_UNROLL
+    for (int i = 0; i < kHeld; ++i) page_[i] = pages[kStages - 1][i];
   }
 
   RF_DEVICE void wait() {
     copy_wait<kStages - 2>();
     Stage::arrived();
     barrier();
-    copy(tile_ + kStages - 1, buffer_ == 0 ? kStages - 1 : buffer_ - 1);
-    find_pages(tile_ + kStages);
+    copy(tile_ + kStages - 1, buffer_ == 0 ? kStages - 1 : buffer_ - 1, page_);
+    find_pages(tile_ + kStages, page_);
   }
   RF_DEVICE void next_keys(int) {}
 
@@ -92,20 +102,20 @@ class RingCopies {
   static constexpr int kHeld = kRegular ? 1 : kLookups;
   RF_DEVICE static int held_lookup(int i) { return kRegular ? lane<R::kWave>() % kLookups : i; }
 
-  RF_DEVICE void find_pages(int tile) {
+  RF_DEVICE void find_pages(int tile, int (&pages)[kHeld]) const {
     if (tile >= end_) return;
     RF_UNROLL
     for (int i = 0; i < kHeld; ++i)
-      page_[i] = table_[divide(lookup_key(tile, held_lookup(i)), args_.block_size).quotient];
+      pages[i] = table_[divide(lookup_key(tile, held_lookup(i)), args_.block_size).quotient];
   }
 
   // Keys outside the range that may be read are replaced by the nearest one inside: they are masked.
-  RF_DEVICE void copy(int tile, int buffer) {
+  RF_DEVICE void copy(int tile, int buffer, const int (&pages)[kHeld]) {
     if (tile < end_) {
       int64_t at[kHeld];
       RF_UNROLL
       for (int i = 0; i < kHeld; ++i)
-        at[i] = page_[i] * args_.cache_block_stride +
+        at[i] = pages[i] * args_.cache_block_stride +
                 divide(lookup_key(tile, held_lookup(i)), args_.block_size).remainder * args_.cache_token_stride;
       if constexpr (kRegular) {
         if (tile * kTileKeys >= seen_.first && tile * kTileKeys + kTileKeys - 1 <= seen_.last)

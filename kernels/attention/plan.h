@@ -19,56 +19,79 @@ struct MakePlan {
     const PlanClass& cls = args.classes[block_index(0)];
     int32_t* const starts = cls.plan + kPlanHeader;
     int32_t* const blocks = cls.plan + plan_blocks_at(cls.workgroups);
+    const Plan plan{cls.plan, cls.workgroups};
     const int row_blocks = list_row_blocks(args, cls, blocks);
-    const int tiles = sum_tiles(cls, blocks, row_blocks);
+    const int tiles = sum_tiles(plan, blocks, row_blocks);
     const int64_t all_tiles = static_cast<int64_t>(tiles) * args.kv_heads;
-    const int used = static_cast<int>(min<int64_t>(cls.workgroups, all_tiles));
+    const int used = shares(args, cls, plan, row_blocks, all_tiles);
     if (thread_index() == 0) {
       cls.plan[0] = row_blocks;
       cls.plan[1] = tiles;
       cls.plan[2] = used;
-      cls.plan[3] = plan_blocks_at(cls.workgroups);
-      cls.plan[5] = plan_joins_at(cls.workgroups);
     }
-    for (int w = thread_index(); w < used; w += kThreads)
-      starts[w] = last_at_most(blocks + 3, 4, row_blocks, static_cast<int>(cut(all_tiles, used, w) % tiles));
-    list_joins(starts, blocks, tiles, all_tiles, used, cls.plan);
+    for (int w = thread_index(); w < used; w += kThreads) {
+      starts[w] = last_at_most(blocks + kPrefixWord, kRecordWords, row_blocks,
+                               static_cast<int>(cut(all_tiles, used, w) % tiles));
+      store_record(cls.plan + plan_first_blocks_at(cls.workgroups), w, plan.block(starts[w]));
+    }
+    list_joins(args, plan, all_tiles, used, cls.plan);
   }
 
  private:
+  // Into how many shares to cut the line. Where all items are alike and nearly all workgroups can have equal parts of
+  // one, shares end where items do: a share of two items' ends costs a start and a join more.
+  RF_DEVICE static int shares(const Args& args, const PlanClass& cls, const Plan& plan, int row_blocks, int64_t all_tiles) {
+    const int most = static_cast<int>(min<int64_t>(cls.workgroups, (all_tiles + kLeastShare - 1) / kLeastShare));
+    const int items = row_blocks * args.kv_heads;
+    if (items == 0 || items > most) return most;
+    int differ = 0;
+    const int first = plan.block(0).tiles;
+    for (int i = thread_index(); i < row_blocks; i += kThreads) differ |= plan.block(i).tiles != first;
+    int different;
+    exclusive_scan(differ, different);
+    const int even = most / items * items;
+    return different == 0 && 16 * even >= 15 * most ? even : most;
+  }
+
   // Lists the items that a workgroup begins and later ones end, with how many they are.
-  RF_DEVICE static void list_joins(const int32_t* starts, const int32_t* blocks, int tiles, int64_t all_tiles, int used,
-                                   int32_t* plan) {
+  RF_DEVICE static void list_joins(const Args& args, const Plan& plan, int64_t all_tiles, int used, int32_t* words) {
     int listed = 0, many = 0;
     barrier();
+    const int tiles = plan.tiles_per_head();
     for (int base = 0; base + 1 < used; base += kThreads) {
       const int w = base + thread_index();
-      Vec<int32_t, 4> join{{w, 0, 0, 0}};
+      Join join{.workgroup = w};
       if (w + 1 < used) {
         const int64_t end = cut(all_tiles, used, w + 1);
         const int64_t head_begin = end / tiles * tiles;
-        const int i = starts[w + 1];  // the row block that `end` falls into
-        const int64_t item_begin = head_begin + blocks[4 * i + 3] + kItemTiles, item_end = head_begin + blocks[4 * (i + 1) + 3];
+        const RowBlock block = plan.first_block(w + 1);  // which `end` falls into
+        const int64_t item_begin = head_begin + block.prefix + kItemTiles;
+        const int64_t item_end = head_begin + block.prefix + block.tiles;
         if (end > item_begin && item_begin >= cut(all_tiles, used, w)) {
           // The first workgroup whose share begins at the item's end or later.
           const int last = static_cast<int>((item_end * used + all_tiles - 1) / all_tiles);
-          join = {{w, last - w, static_cast<int32_t>(end / tiles), i}};
+          join = {.workgroup = w,
+                  .parts = last - w,
+                  .head = static_cast<int32_t>(end / tiles),
+                  .first_row = block.first_row,
+                  .rows = block.query_len * group_of(args),
+                  .token_start = block.token_start};
         }
       }
       int total;
-      const int at = listed + exclusive_scan(join[1] > 0, total);
-      if (join[1] > 0) store_vec(plan + plan[5] + kJoinWords * at, join);
+      const int at = listed + exclusive_scan(join.parts > 0, total);
+      if (join.parts > 0) store_record(words + plan_joins_at(plan.grid), at, join);
       listed += total;
-      exclusive_scan(join[1] > kFewParts, total);
+      exclusive_scan(join.parts > kFewParts, total);
       many += total;
     }
     if (thread_index() == 0) {
-      plan[4] = listed;
-      plan[6] = many;
+      words[3] = listed;
+      words[4] = many;
     }
   }
 
-  // Writes request, first row and first tile of every row block, and its number of tiles where its prefix will be.
+  // Writes every row block but its prefix.
   RF_DEVICE static int list_row_blocks(const Args& args, const PlanClass& cls, int32_t* blocks) {
     int listed = 0;
     for (int base = 0; base < args.requests; base += kThreads) {
@@ -83,14 +106,21 @@ struct MakePlan {
     listed = min(listed, cls.capacity);
     for (int i = thread_index(); i < listed; i += kThreads) {
       const int request = last_at_most(cls.first_block, 1, args.requests, i);
-      const int query_len = args.query_start[request + 1] - args.query_start[request];
+      const int token_start = args.query_start[request], query_len = args.query_start[request + 1] - token_start;
+      const int seq_len = args.seq_lens[request];
       const int first_row = (i - cls.first_block[request]) * cls.block_rows;
       const int last_row = min(first_row + cls.block_rows, query_len * group_of(args)) - 1;
       const KeySpan keys = key_span(divide(first_row, args.group).quotient, divide(last_row, args.group).quotient,
-                                    query_len, args.seq_lens[request], args.window);
+                                    query_len, seq_len, args.window);
       const int first_tile = keys.first / cls.tile_keys;
-      const Vec<int32_t, 4> block{{request, first_row, first_tile, keys.last / cls.tile_keys + 1 - first_tile + kItemTiles}};
-      store_vec(blocks + 4 * i, block);
+      store_record(blocks, i, RowBlock{.request = request,
+                                       .first_row = first_row,
+                                       .first_tile = first_tile,
+                                       .prefix = 0,
+                                       .tiles = keys.last / cls.tile_keys + 1 - first_tile + kItemTiles,
+                                       .token_start = token_start,
+                                       .query_len = query_len,
+                                       .seq_len = seq_len});
     }
     barrier();
     return listed;
@@ -104,17 +134,18 @@ struct MakePlan {
     return rows >= cls.min_rows && rows <= cls.max_rows && args.seq_lens[request] > 0 ? rows : 0;
   }
 
-  // Turns tiles per row block into prefixes and writes the end mark; returns the sum.
-  RF_DEVICE static int sum_tiles(const PlanClass& cls, int32_t* blocks, int row_blocks) {
+  static constexpr int kPrefixWord = __builtin_offsetof(RowBlock, prefix) / sizeof(int32_t);
+
+  // Writes the prefixes; returns the sum.
+  RF_DEVICE static int sum_tiles(const Plan& plan, int32_t* blocks, int row_blocks) {
     int sum = 0;
     for (int base = 0; base < row_blocks; base += kThreads) {
       const int i = base + thread_index();
       int total;
-      const int before = sum + exclusive_scan(i < row_blocks ? blocks[4 * i + 3] : 0, total);
-      if (i < row_blocks) blocks[4 * i + 3] = before;
+      const int before = sum + exclusive_scan(i < row_blocks ? plan.block(i).tiles : 0, total);
+      if (i < row_blocks) blocks[kRecordWords * i + kPrefixWord] = before;
       sum += total;
     }
-    if (thread_index() == 0) blocks[4 * row_blocks + 3] = sum;
     barrier();
     return sum;
   }

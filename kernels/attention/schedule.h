@@ -18,38 +18,52 @@ struct RowBlock {
   int32_t first_row;   // within the request's packed rows
   int32_t first_tile;  // of the keys it sees; later than 0 only under a window
   int32_t prefix;      // tiles of all row blocks before this one, with kItemTiles for each
+  int32_t tiles;       // its own, with kItemTiles
+  int32_t token_start, query_len, seq_len;  // of the request
 };
 
 // What starting and ending an item costs, in tiles: on the line, an item is so many tiles longer, at its begin.
 inline constexpr int kItemTiles = 8;
 
+// A workgroup's share is at least so many tiles: fewer cost more to join than they save (H200, one request of 8k keys: 14.9,
+// 13.1, 13.7 and 18.3 us with 1, 2, 4 and 8).
+inline constexpr int kLeastShare = 2;
+
 inline constexpr int kFewParts = 4;  // of which one group of lanes joins a row
 
 // An item that cuts fall into: the last thing workgroup `workgroup` does, and the first that the next parts - 1 do.
 struct Join {
-  int32_t workgroup, parts, head, row_block;
+  int32_t workgroup, parts, head;
+  int32_t first_row, rows, token_start;  // the row block's first row; the request's rows and first token
+  int32_t unused[2];
 };
 
-// A plan in memory: a header, each workgroup's first row block, the joins, then the row blocks (one more as an end mark).
+// A plan in memory, for a grid of `grid` workgroups. A workgroup finds all it needs to begin with in one load.
 struct Plan {
   const int32_t* data;
+  int grid;
 
   RF_DEVICE int row_blocks() const { return data[0]; }
   RF_DEVICE int tiles_per_head() const { return data[1]; }
-  RF_DEVICE int workgroups() const { return data[2]; }  // in use: at most one per tile
-  RF_DEVICE int joins() const { return data[4]; }
-  RF_DEVICE bool many_parts() const { return data[6] != 0; }  // some join has more than kFewParts
-  RF_DEVICE Join join(int i) const {
-    const Vec<int32_t, 4> words = load_vec<int32_t, 4>(data + data[5] + kJoinWords * i);
-    return {words[0], words[1], words[2], words[3]};
-  }
+  RF_DEVICE int workgroups() const { return data[2]; }  // in use
+  RF_DEVICE int joins() const { return data[3]; }
+  RF_DEVICE bool many_parts() const { return data[4] != 0; }  // some join has more than kFewParts
   RF_DEVICE int start(int workgroup) const { return data[kPlanHeader + workgroup]; }
-  RF_DEVICE RowBlock block(int i) const {
-    const Vec<int32_t, 4> words = load_vec<int32_t, 4>(data + data[3] + 4 * i);
-    return {words[0], words[1], words[2], words[3]};
+  RF_DEVICE RowBlock first_block(int workgroup) const { return record<RowBlock>(plan_first_blocks_at(grid), workgroup); }
+  RF_DEVICE RowBlock block(int i) const { return record<RowBlock>(plan_blocks_at(grid), i); }
+  RF_DEVICE Join join(int i) const { return record<Join>(plan_joins_at(grid), i); }
+
+ private:
+  template <class Record>
+  RF_DEVICE Record record(int at, int i) const {
+    return __builtin_bit_cast(Record, load_vec<int32_t, kRecordWords>(data + at + int64_t{kRecordWords} * i));
   }
-  RF_DEVICE int prefix(int i) const { return data[data[3] + 4 * i + 3]; }
 };
+
+template <class Record>
+RF_DEVICE void store_record(int32_t* records, int i, const Record& record) {
+  store_vec(records + int64_t{kRecordWords} * i, __builtin_bit_cast(Vec<int32_t, kRecordWords>, record));
+}
 
 // First tile of a workgroup's share of `tiles`; share w is [cut(w), cut(w + 1)).
 RF_DEVICE constexpr int64_t cut(int64_t tiles, int workgroups, int workgroup) { return tiles * workgroup / workgroups; }

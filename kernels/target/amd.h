@@ -108,6 +108,10 @@ RF_DEVICE const Args& reload_args(const Args&) {
 // The compiler moves no instruction across it, so that loads placed after it do not lengthen lives before it.
 RF_DEVICE void schedule_fence() { __builtin_amdgcn_sched_barrier(0); }
 
+inline constexpr bool kEarlyLaunch = false;
+RF_DEVICE void let_next_start() {}
+RF_DEVICE void wait_for_previous() {}
+
 RF_DEVICE void copy_async16(void* shared, const void* global) {
   using Word4 = uint32_t __attribute__((ext_vector_type(4)));
   *static_cast<Word4*>(shared) = *static_cast<const Word4*>(global);

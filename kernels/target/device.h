@@ -6,6 +6,8 @@
 //   exp2, log2, rcp, rsqrt on float; f32 <-> f16/bf16 conversions (convert.h)
 //   low_halves, high_halves: of two words, as one
 //   reload_args(args): the same, in registers from here on only
+//   let_next_start(): the next launch may begin if it is an early one; wait_for_previous(): such a launch's wait, for
+//   everything the launch ahead of it does, which every lane must come to; kEarlyLaunch: whether there are such launches
 //   schedule_fence(): a hint, no instruction is moved across it
 //   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
 //   kNativeWave: lanes per wave of the hardware; kHostTarget
@@ -37,7 +39,7 @@ RF_DEVICE int lane() {
 // Which wave of the block this lane belongs to, known to the compiler as uniform.
 template <int Wave>
 RF_DEVICE int wave_index() {
-  return uniform_now<Wave>(thread_index() / Wave);
+  return uniform<Wave>(thread_index() / Wave);
 }
 
 template <class T>

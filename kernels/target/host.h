@@ -104,6 +104,10 @@ RF_DEVICE const Args& reload_args(const Args& args) {
 
 RF_DEVICE void schedule_fence() {}
 
+inline constexpr bool kEarlyLaunch = false;
+RF_DEVICE void let_next_start() {}
+RF_DEVICE void wait_for_previous() {}
+
 RF_DEVICE void copy_async16(void* shared, const void* global) { __builtin_memcpy(shared, global, 16); }
 RF_DEVICE void copy_commit() {}
 template <int Pending>

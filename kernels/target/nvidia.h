@@ -97,6 +97,17 @@ RF_DEVICE void copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
+// Programmatic dependent launch.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+inline constexpr bool kEarlyLaunch = true;
+RF_DEVICE void let_next_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+RF_DEVICE void wait_for_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#else
+inline constexpr bool kEarlyLaunch = false;
+RF_DEVICE void let_next_start() {}
+RF_DEVICE void wait_for_previous() {}
+#endif
+
 RF_DEVICE float max(float a, float b) { return fmaxf(a, b); }
 RF_DEVICE float min(float a, float b) { return fminf(a, b); }
 RF_DEVICE float exp2(float x) {

@@ -116,7 +116,7 @@ class AttentionPlanner:
         return AttentionPlan(self, num_reqs, num_tokens, max_query_len)
 
     def run(self, plan: AttentionPlan, query: torch.Tensor, out: torch.Tensor, kv_cache: torch.Tensor,
-            block_table: torch.Tensor, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, scale: float,
+            block_table: torch.Tensor, scale: float,
             sinks: torch.Tensor | None) -> None:
         """Launches attention; the arguments are `paged_attention`'s, checked there for what a plan cannot know."""
         stride, cache = query.stride(), kv_cache.stride()
@@ -125,7 +125,7 @@ class AttentionPlanner:
             device.stream(query), *self._pointers, plan.max_query_len,
             (query.data_ptr(), stride[0], stride[1]), (out.data_ptr(), out_stride[0], out_stride[1]),
             (kv_cache.data_ptr(), cache[0], cache[1], cache[2], kv_cache.shape[2]),
-            (block_table.data_ptr(), block_table.stride(0), query_start_loc.data_ptr(), seq_lens.data_ptr()),
+            (block_table.data_ptr(), block_table.stride(0)),
             0 if sinks is None else sinks.data_ptr(), scale * math.log2(math.e))
 
 
@@ -227,5 +227,5 @@ def paged_attention(query: torch.Tensor, kv_cache: torch.Tensor, block_table: to
         checks.fail(_OP, "plan", f"for {plan.num_reqs} requests and queries of up to {plan.max_query_len} tokens",
                     f"for {num_reqs} requests and queries of up to {max_query_len}")
     if tokens:
-        planner.run(plan, query, out, kv_cache, block_table, query_start_loc, seq_lens, scale, sinks)
+        planner.run(plan, query, out, kv_cache, block_table, scale, sinks)
     return out

@@ -229,6 +229,19 @@ int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
   return launch("cuLaunchKernel", f, {gx, gy, gz, bx, by, bz, shared}, stream, params, extra,
                 fake().contexts.empty() ? "nothing" : "context");
 }
+struct LaunchSettings {
+  unsigned grid[3], block[3], shared;
+  void* stream;
+  struct Attribute {
+    int id, unused, value[16];
+  }* attributes;
+  unsigned count;
+};
+int cuLaunchKernelEx(const LaunchSettings* s, void* f, void** params, void** extra) {
+  if (s->count != 1 || s->attributes[0].id != 6 || s->attributes[0].value[0] != 1) return 1;
+  return launch("cuLaunchKernelEx", f, {s->grid[0], s->grid[1], s->grid[2], s->block[0], s->block[1], s->block[2], s->shared},
+                s->stream, params, extra, fake().contexts.empty() ? "nothing" : "context");
+}
 int cuThreadExchangeStreamCaptureMode(int* mode) { return exchange("cuThreadExchangeStreamCaptureMode", mode); }
 
 }  // extern "C"

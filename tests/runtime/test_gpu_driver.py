@@ -21,13 +21,13 @@ HIP_CALLS = ("hipGetDevicePropertiesR0600", "hipDeviceGetAttribute", "hipGetDevi
              "hipModuleLoadData", "hipModuleGetFunction", "hipModuleLaunchKernel", "hipThreadExchangeStreamCaptureMode")
 CUDA_CALLS = ("cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain",
               "cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent", "cuModuleLoadData", "cuModuleGetFunction",
-              "cuFuncSetAttribute", "cuLaunchKernel", "cuThreadExchangeStreamCaptureMode")
+              "cuFuncSetAttribute", "cuLaunchKernel", "cuLaunchKernelEx", "cuThreadExchangeStreamCaptureMode")
 
 CODE = """
-struct Config { int abi, wave, threads, shared, rows, keys, blocks, reserved; };
+struct Config { int abi, wave, threads, shared, rows, keys, blocks, early; };
 extern "C" { extern const Config small_config, large_config, old_config;
-const Config small_config = {1, 64, 256, 0, 16, 32, 2, 0};
-const Config large_config = {1, 32, 128, 100000, 16, 32, 1, 0};
+const Config small_config = {2, 64, 256, 0, 16, 32, 2, 1};
+const Config large_config = {2, 32, 128, 100000, 16, 32, 1, 0};
 const Config old_config = {0, 32, 128, 0, 16, 32, 1, 0}; }
 """
 
@@ -181,7 +181,7 @@ def test_only_launches_that_succeeded_count(kind: str, fake: Fake, kernels: Path
     _C.reset_launches()
     device = _C.Device(kind, 0, str(kernels), fake.path)
     device.launch("small", (1, 1, 1), 0, ARGS)
-    fake.fail({"hip": "hipModuleLaunchKernel", "cuda": "cuLaunchKernel"}[kind], 1, 2)
+    fake.fail({"hip": "hipModuleLaunchKernel", "cuda": "cuLaunchKernelEx"}[kind], 1, 2)
     with pytest.raises(_C.DriverError):
         device.launch("small", (1, 1, 1), 0, ARGS)
     device.launch("small", (0, 1, 1), 0, ARGS)  # no work: not launched
