@@ -121,8 +121,9 @@ class CacheUpdates:
                         query_out=q_out)
 
     def do_qk_norm_mrope_kvcache_update(self, layer: Any, qkv: torch.Tensor, q_out: torch.Tensor,
-                                        positions: torch.Tensor, q_weight: torch.Tensor, k_weight: torch.Tensor, rms_norm_eps: float,
-                                        cos_sin_cache: torch.Tensor, is_neox: bool, mrope_section: tuple[int, int, int],
+                                        positions: torch.Tensor, q_weight: torch.Tensor, k_weight: torch.Tensor,
+                                        rms_norm_eps: float, cos_sin_cache: torch.Tensor, is_neox: bool,
+                                        mrope_section: tuple[int, int, int],
                                         is_interleaved: bool, rotary_dim: int, kv_cache: torch.Tensor,
                                         layer_slot_mapping: torch.Tensor) -> None:
         """As above with positions [3, tokens]."""

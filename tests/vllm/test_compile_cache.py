@@ -2,8 +2,7 @@
 """vLLM's compile cache in two processes, one with rocmforge's position layer and one without, over one folder.
 
 vLLM keeps whole compiled models in it, found by a hash of the configuration, in which replaced layers do not appear.
-The CPU platform compiles in a mode that reads none of them, so the platform's choice is undone here: what runs is the
-mode of GPUs. Attention is the host's and the configuration the same in both processes; only the layer differs.
+The mode is that of GPUs, since the CPU's reads nothing back. Attention is the host's and the configuration the same in both processes; only the layer differs.
 """
 from __future__ import annotations
 
@@ -17,7 +16,8 @@ from vllm.model_executor.layers.rotary_embedding import get_rope
 import rocmforge_plugin
 from rocmforge_plugin.vllm import position
 
-from .engines import checkpoint, engine, greedy, prompt
+from .engines import checkpoint, greedy, prompt
+from .piecewise import piecewise_engine
 
 LAYERS, STEPS = 1, 4
 
@@ -53,27 +53,11 @@ class Outcome(NamedTuple):
 def live(model: str, cache: str) -> Outcome:
     """Start an engine over the cache `cache`, generate, end it."""
     from vllm.compilation.counter import compilation_counter
-    from vllm.compilation.passes.utility.fix_functionalization import FixFunctionalizationPass
-    from vllm.config import CompilationMode
-    from vllm.platforms import current_platform
-
-    platform = type(current_platform)
-    update = platform.check_and_update_config
-
-    def keep_mode(config: VllmConfig) -> None:
-        update(config)
-        config.compilation_config.mode = CompilationMode.VLLM_COMPILE
-        config.compilation_config.compile_sizes = []  # the platform's mode leaves it unset
 
     before = compilation_counter.clone()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(platform, "check_and_update_config", staticmethod(keep_mode))
-        # It names ops that only GPU builds have; inductor takes care of those that are left.
-        patch.setattr(FixFunctionalizationPass, "__call__", lambda self, graph: None)
-        patch.setenv("VLLM_CACHE_ROOT", cache)
-        with engine(model, "CPU_ATTN", "float32", enforce_eager=False) as llm:
-            tokens = greedy(llm, [prompt(9)], max_tokens=STEPS)[0].tokens
-            rotations = sum(count for name, count in rocmforge_plugin.launches().items() if "rotary" in name)
+    with piecewise_engine(model, "CPU_ATTN", "float32", cache) as llm:
+        tokens = greedy(llm, [prompt(9)], max_tokens=STEPS)[0].tokens
+        rotations = sum(count for name, count in rocmforge_plugin.launches().items() if "rotary" in name)
     return Outcome(tokens, rotations,
                    compilation_counter.num_aot_artifacts_saved - before.num_aot_artifacts_saved,
                    compilation_counter.num_aot_artifacts_loaded - before.num_aot_artifacts_loaded)
