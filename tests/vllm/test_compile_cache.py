@@ -2,7 +2,8 @@
 """vLLM's compile cache in two processes, one with rocmforge's position layer and one without, over one folder.
 
 vLLM keeps whole compiled models in it, found by a hash of the configuration, in which replaced layers do not appear.
-The mode is that of GPUs, since the CPU's reads nothing back. Attention is the host's and the configuration the same in both processes; only the layer differs.
+The mode is that of GPUs, since the CPU's reads nothing back. Attention is the host's and the configuration the same in
+both processes; only the layer differs.
 """
 from __future__ import annotations
 
