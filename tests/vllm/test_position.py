@@ -218,6 +218,28 @@ def test_where_the_fused_launch_is_not_legal(changes, reason):
     assert found is None if reason is None else reason in found
 
 
+@pytest.mark.parametrize("changes, fused, reason", [
+    ({"kv_sharing_target_layer_name": "layers.77"}, 1, "it shares the KV cache of layers.77"),
+    ({"decode_context_parallel_size": 77}, 0, "decode_context_parallel_size is 77: a rank keeps only a part of the keys"),
+])
+def test_what_is_not_fused_is_said_once(changes, fused, reason, caplog_vllm):
+    """Two layers, of which the second (or both) must stay as they are: one line tells why."""
+    layers, settings = [], None
+    for part in ({key: value for key, value in changes.items() if key.startswith("decode")}, changes):
+        found, settings = attention_module(**part)
+        layer = glm.glm4.Glm4Attention.__new__(glm.glm4.Glm4Attention)
+        torch.nn.Module.__init__(layer)
+        layer.attn, layer.rotary_emb = found.attn, found.rotary_emb
+        layers.append(layer)
+    settings.attention_config = SimpleNamespace(backend=SimpleNamespace(name="ROCMFORGE"))
+    with caplog_vllm.at_level("INFO", logger=glm.logger.name), set_current_vllm_config(config()):
+        glm.fuse(torch.nn.ModuleList(layers), settings)
+        glm.fuse(torch.nn.ModuleList(layers), settings)  # as for a draft model of the same kind
+    assert [type(layer) is glm.FusedGlm4Attention for layer in layers] == [bool(fused), False]
+    said = [record.getMessage() for record in caplog_vllm.records if "two launches" in record.getMessage()]
+    assert said == [f"rotary and the KV write are two launches: {reason}"]
+
+
 def test_first_generation_checkpoints_are_warned_of(caplog_vllm):
     model = SimpleNamespace(hf_config=SimpleNamespace(position_encoding_2d=True))
     glm.warn_of_first_generation(SimpleNamespace(model_config=model))
