@@ -38,7 +38,7 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> emulation.EmulatedGpus:
 
 @pytest.fixture
 def emulated(gpus: emulation.EmulatedGpus, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., _C.Device]]:
-    """emulated(target, order, quantum) makes CPU tensors those of an emulated GPU for the rest of the test.
+    """emulated(target, order, quantum, compute_units) makes CPU tensors those of an emulated GPU, until the test ends.
 
     The poisoned buffers that the kernel tests share then end at an unmapped page.
     """
@@ -48,14 +48,14 @@ def emulated(gpus: emulation.EmulatedGpus, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(kernel_support, "poison", lambda *a: emulation.guarded(poison(*a)))
     contexts = []
 
-    def use(target: str, order: str | int = "forward", quantum: int = 0) -> _C.Device:
+    def use(target: str, *schedule: str | int, **more: str | int) -> _C.Device:
         if not Path(kernels_dir(), target, "kernels.txt").exists():
             pytest.skip(f"no code for {target} is built here: python -m rocmforge_build --targets {target}")
-        contexts.append(gpus.use(target, order, quantum))
+        contexts.append(gpus.use(target, *schedule, **more))
         return contexts[-1].__enter__()
 
     yield use
-    for context in contexts:
+    for context in reversed(contexts):
         context.__exit__(None, None, None)
 
 

@@ -177,7 +177,7 @@ class EmulatedGpus:
         self._folder = tempfile.TemporaryDirectory()
         self._modules: list[Path] = []
         self._functions: list[tuple[str, str]] = []
-        self._devices: dict[str, _C.Device] = {}
+        self._devices: dict[tuple[str, int], _C.Device] = {}
         self._callbacks = (_LOAD(self._guard(self._load)), _FUNCTION(self._guard(self._function)),
                            _LAUNCH(self._guard(self._launch)))
         self._library.emulated_connect(*self._callbacks)
@@ -210,18 +210,20 @@ class EmulatedGpus:
                                lds_dynamic=dims[6], order=self.order, quantum=self.quantum)
         self.instructions.setdefault((kernel.arch, kernel.name), Counter()).update(result.by_mnemonic)
 
-    def open(self, target: str) -> _C.Device:
+    def open(self, target: str, compute_units: int = COMPUTE_UNITS) -> _C.Device:
         """The emulated device of a target, such as gfx942."""
-        if target not in self._devices:
-            self._library.emulated_device(f"{target}:sramecc+:xnack-".encode(), COMPUTE_UNITS)
-            self._devices[target] = _C.Device("hip", 0, str(device.kernels_dir()), self._path)
-        return self._devices[target]
+        key = target, compute_units
+        if key not in self._devices:
+            self._library.emulated_device(f"{target}:sramecc+:xnack-".encode(), compute_units)
+            self._devices[key] = _C.Device("hip", 0, str(device.kernels_dir()), self._path)
+        return self._devices[key]
 
     @contextmanager
-    def use(self, target: str, order: str | int = "forward", quantum: int = 0) -> Iterator[_C.Device]:
+    def use(self, target: str, order: str | int = "forward", quantum: int = 0,
+            compute_units: int = COMPUTE_UNITS) -> Iterator[_C.Device]:
         """Operations on CPU tensors run on the emulated device of `target` within this context."""
         before = device._open_devices.get(-1)
-        device._open_devices[-1] = self.open(target)
+        device._open_devices[-1] = self.open(target, compute_units)
         attention._planner.cache_clear()  # it holds planners of the device before
         self.order, self.quantum = order, quantum
         try:

@@ -71,7 +71,7 @@ def test_decode(emulated: Use, target: str, dtype: torch.dtype, head: int) -> No
 @pytest.mark.parametrize(("target", "dtype", "head"), CASES)
 def test_several_tokens_a_step(emulated: Use, target: str, dtype: torch.dtype, head: int) -> None:
     """Speculative decoding, and ratios of heads that take more than one matrix tile of rows."""
-    device = emulated(target, order=7, quantum=61)
+    device = emulated(target, order="reverse")
     most = rows_and_keys(device, "decode1", dtype, head)[0]
     for kernel in ("decode1", "decode2", "decode4"):
         rows, keys = rows_and_keys(device, kernel, dtype, head)
@@ -88,9 +88,11 @@ def test_several_tokens_a_step(emulated: Use, target: str, dtype: torch.dtype, h
 @pytest.mark.parametrize(("target", "dtype", "head"), CASES)
 def test_prefill(emulated: Use, target: str, dtype: torch.dtype, head: int) -> None:
     """Prompts, chunks of prompts and decode in one batch, with row blocks and tiles that end anywhere."""
-    device = emulated(target, order=3, quantum=127)
-    rows, keys = rows_and_keys(device, "prefill", dtype, head)
-    for group, window in (((1, 0), (3, 40), (4, 0), (8, 0), (8, 70)) if ALL else ((4, 0), (3, 40))):
+    rows, keys = rows_and_keys(emulated(target), "prefill", dtype, head)
+    # Waves that run from barrier to barrier, in either order, are as far apart as barriers let them be.
+    for group, window, *schedule in (*([(1, 0, "forward"), (8, 70, "reverse"), (8, 0, 3, 127)] if ALL else []),
+                                     (4, 0, "forward"), (3, 40, "reverse")):
+        emulated(target, *schedule)
         tokens = -(-rows // group) + 1  # one more than a row block holds
         requests = [(tokens, tokens), (17, keys + 40), (1, 2 * keys + 1), (keys - 1, keys + 15)]
         batch = Batch(dtype, head, 1 + group % 2, group, requests, 16, seed=group, window=window, sinks=window > 0,
@@ -101,18 +103,24 @@ def test_prefill(emulated: Use, target: str, dtype: torch.dtype, head: int) -> N
 
 @pytest.mark.parametrize(("target", "dtype", "head"), CASES)
 def test_parts_are_joined(emulated: Use, target: str, dtype: torch.dtype, head: int) -> None:
-    """One request over every workgroup; maxima of its parts differ by hundreds, so a missing rescale shows."""
-    emulated(target, order="reverse", quantum=53)
-    batch = Batch(dtype, head, 1, 4, [(1, 900)], 16, seed=head)
-    batch.cache[..., :head] *= 1 + batch.block_table.new_tensor(range(len(batch.cache)))[:, None, None, None] % 7
-    batch.cache_buffer.before = batch.cache_buffer.data.clone()
-    assert check(batch)["attention_combine"] == 1
+    """One request over every workgroup; maxima of its parts differ by hundreds, so a missing rescale shows.
+
+    On 2 compute units there are up to four parts, which a group of lanes joins; on 7, groups share more of them, and a
+    workgroup does several rows.
+    """
+    for compute_units, order, heads, group in ((2, "reverse", 1, 4), (7, "forward", 2, 16), (7, "reverse", 2, 16)):
+        emulated(target, order, compute_units=compute_units)
+        batch = Batch(dtype, head, heads, group, [(1, 900 * heads * heads)], 16, seed=head)
+        batch.cache[..., :head] *= 1 + batch.block_table.new_tensor(range(len(batch.cache)))[:, None, None, None] % 7
+        batch.cache_buffer.before = batch.cache_buffer.data.clone()
+        assert check(batch)["attention_combine"] == 1
 
 
+@pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_more_requests_than_the_plan_has_threads(emulated: Use, target: str) -> None:
+def test_more_requests_than_the_plan_has_threads(emulated: Use, target: str, order: str) -> None:
     """The plan's scan takes several passes; some requests are padding."""
-    emulated(target, quantum=17)
+    emulated(target, order)
     requests = [(1, 1 + i % 3) for i in range(260)]
     batch = Batch(torch.bfloat16, 64, 1, 4, requests, 16, seed=1)
     batch.seq_lens[5] = 0  # padding: its token is left alone
