@@ -87,6 +87,24 @@ def _rotary_kv_fake(positions: torch.Tensor, qkv: torch.Tensor, cos_sin_cache: t
 direct_register_custom_op("rotary_kv", _rotary_kv, mutates_args=[], fake_impl=_rotary_kv_fake, target_lib=_library)
 
 
+_QUANT = "rocm_aiter_per_tensor_quant"
+
+
+def _quant_without_aiter(out: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, is_dynamic: bool) -> None:
+    raise RuntimeError(f"{_QUANT} was called, and AITER is not installed")
+
+
+def declare_quant_op() -> None:
+    """Lets vLLM's pass for head norms be made where AITER is not installed.
+
+    For every layer it also traces the pattern of an fp8 query, which names an op that vLLM registers with AITER only,
+    and without it the engine would not start. Nothing matches that pattern here: this backend takes no fp8 query.
+    """
+    if not hasattr(torch.ops.vllm, _QUANT):
+        direct_register_custom_op(_QUANT, _quant_without_aiter, mutates_args=["out", "scale"],
+                                  fake_impl=lambda out, x, scale, is_dynamic: None)
+
+
 class CacheUpdates:
     """The fused cache updates that vLLM's passes ask an attention implementation for. The rotated key goes to the cache
     only: `k_out` stays unwritten, since this backend's attention reads no key."""
@@ -99,9 +117,11 @@ class CacheUpdates:
         return True
 
     def fused_qk_norm_rope_kvcache_supported(self) -> bool:
+        declare_quant_op()  # this is asked before the pass traces its patterns
         return True
 
     def fused_qk_norm_mrope_kvcache_supported(self) -> bool:
+        declare_quant_op()
         return True
 
     def do_rope_and_kv_cache_update(self, layer: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,

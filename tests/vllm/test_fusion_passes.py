@@ -36,19 +36,15 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             library.define(f"{name}(Tensor x) -> ()")
     from vllm.compilation.passes import pass_manager
     from vllm.compilation.passes.fusion import rope_kvcache_fusion
-    from vllm.compilation.passes.fusion.qk_norm_rope_kvcache_fusion import (QkNormRopeKvCacheFusionPass,
-                                                                            QkNormRopeKvCachePattern)
+    from vllm.compilation.passes.fusion.qk_norm_rope_kvcache_fusion import QkNormRopeKvCacheFusionPass
     from vllm.compilation.passes.utility.scatter_split_replace import ScatterSplitReplacementPass
     from vllm.compilation.passes.utility.split_coalescing import SplitCoalescingPass
 
     for one in (QkNormRopeKvCacheFusionPass, rope_kvcache_fusion.RopeKVCacheFusionPass, ScatterSplitReplacementPass,
                 SplitCoalescingPass):
         monkeypatch.setattr(pass_manager, one.__name__, one, raising=False)
-    # Patterns with an fp8 query: they name AITER's ops, and one that the CPU has in another form.
+    # The pattern of an fp8 query names an op that the CPU has in another form.
     monkeypatch.setattr(rope_kvcache_fusion, "STATIC_FP8_QUANT_OP", None)
-    register = QkNormRopeKvCachePattern.register
-    monkeypatch.setattr(QkNormRopeKvCachePattern, "register",
-                        lambda self, to: None if self.quant_query else register(self, to))
     configure, made = pass_manager.PostGradPassManager.configure, []
 
     def remember(self: Any, config: VllmConfig) -> None:

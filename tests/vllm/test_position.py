@@ -220,7 +220,8 @@ def test_where_the_fused_launch_is_not_legal(changes, reason):
 
 @pytest.mark.parametrize("changes, fused, reason", [
     ({"kv_sharing_target_layer_name": "layers.77"}, 1, "it shares the KV cache of layers.77"),
-    ({"decode_context_parallel_size": 77}, 0, "decode_context_parallel_size is 77: a rank keeps only a part of the keys"),
+    ({"decode_context_parallel_size": 77}, 0,
+     "decode_context_parallel_size is 77: a rank keeps only a part of the keys"),
 ])
 def test_what_is_not_fused_is_said_once(changes, fused, reason, caplog_vllm):
     """Two layers, of which the second (or both) must stay as they are: one line tells why."""
