@@ -7,6 +7,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
@@ -30,5 +31,18 @@ class BuildKernels(build_ext):
             raise CompileError(str(error)) from error
 
 
+class PackEvaluation(build_py):
+    """Puts the evaluation's tasks and small checkpoints into the wheel; a checkout reads them where they are."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for part in ("tasks", "checkpoints"):
+            target = Path(self.build_lib) / "rocmforge_plugin" / "evaluate" / "data" / part
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(ROOT / "evals" / part, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 # The empty extension marks the wheel as built for this platform and Python; BuildKernels makes its file.
-setup(ext_modules=[Extension("rocmforge_plugin._C", sources=[])], cmdclass={"build_ext": BuildKernels})
+setup(ext_modules=[Extension("rocmforge_plugin._C", sources=[])], cmdclass={"build_ext": BuildKernels, "build_py": PackEvaluation})
