@@ -64,6 +64,20 @@ CASES = (
 )
 
 
+# Series of cases in which one thing grows, for the plots: names are the values on the x axis.
+SWEEPS: dict[str, tuple[Case, ...]] = {
+    "batch": tuple(Case(f"batch {n}", (4096,) * n, 1, 32, 2) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)),
+    "context": tuple(Case(f"context {n}", (n,) * 8, 1, 32, 8)
+                     for n in (128, 512, 2048, 8192, 32768, 131072, 262144)),
+    "head size": tuple(Case(f"head size {d}", (4096,) * 32, 1, 32, 8, d) for d in (64, 80, 96, 128, 192, 256)),
+    "head size, prefill": tuple(Case(f"prefill, head size {d}", (2048,) * 4, 2048, 32, 8, d)
+                                for d in (64, 80, 96, 128, 192, 256)),
+    "float16": tuple(Case(f"float16 {name}", lens, length, 32, 8, 128, torch.float16) for name, lens, length in (
+        ("decode b32 ctx8k", (8192,) * 32, 1), ("decode b64 256..16k", spread(256, 16384, 64), 1),
+        ("prefill 1x16k", (16384,), 16384), ("prefill 8x2k", (2048,) * 8, 2048))),
+}
+
+
 class Inputs:
     """One set of a case's tensors on the GPU."""
 
