@@ -102,8 +102,8 @@ class DirectKeys {
     return max(seen_.first & -kSpan, min(first_key(tile) + i * kSpan, seen_.last & -kSpan));
   }
 
+  // Without a branch, past the last tile too: a branch would let the compiler move the scores' products behind it.
   RF_DEVICE void find_pages(int tile) {
-    if (tile >= end_) return;
     RF_UNROLL
     for (int i = 0; i < kSpans; ++i) page_[i] = table_[divide(span_key(tile, i), args_.block_size).quotient];
   }

@@ -47,11 +47,15 @@ class StagedKeys {
   RF_DEVICE void start(int tile, int end) {
     end_ = end;
     buffer_ = 0;
-    find_rows(tile);
-    if constexpr (kAsyncCopy) copy(0);
-    else fetch();
-    find_rows(tile + 1);
-    store(0);
+    if constexpr (Shape::kLate) {
+      fill_late(tile);
+    } else {
+      find_rows(tile);
+      if constexpr (kAsyncCopy) copy(0);
+      else fetch();
+      find_rows(tile + 1);
+      store(0);
+    }
   }
 
   RF_DEVICE void wait() {
@@ -67,12 +71,7 @@ class StagedKeys {
   RF_DEVICE void next(int tile) {
     if constexpr (Shape::kLate) {
       barrier();  // everybody has left the tile
-      if (more_) {
-        if constexpr (kAsyncCopy) copy(0);
-        else fetch();
-        store(0);
-        find_rows(tile + 1);
-      }
+      fill_late(tile);
     } else {
       if (more_) {
         store(buffer_ ^ 1);
@@ -104,6 +103,15 @@ class StagedKeys {
   }
 
  private:
+  // Nothing of it stays in registers past here.
+  RF_DEVICE void fill_late(int tile) {
+    find_rows(tile);
+    if (!more_) return;
+    if constexpr (kAsyncCopy) copy(0);
+    else fetch();
+    store(0);
+  }
+
   // Where this thread's chunks of a tile lie in the cache. Keys outside the range that may be read are replaced by the
   // nearest one inside: they are masked, but their pages may hold NaN.
   RF_DEVICE void find_rows(int tile) {

@@ -14,6 +14,7 @@ inline constexpr float kNoScore = -1e30f;
 // The maximum may lag behind the scores by this much (a factor 2^8 in the probabilities, exact in float and within
 // every storage type's range) before sums and outputs are rescaled: most tiles then need no cross-lane work at all.
 inline constexpr float kMaxLag = 8.0f;
+inline constexpr float kMaxGrowth = 256.0f;  // the same for a lane's probabilities of a tile, added up
 
 struct SoftmaxState {
   float maximum;

@@ -21,6 +21,7 @@ struct ShapeChoice {
   int key_pad = 0;           // elements added to a staged row of K, of V
   int value_pad = 0;
   int blocks_per_unit = 2;   // workgroups planned for each compute unit
+  bool guess = false;        // probabilities first: a tile's maximum is found only if they show it to have risen
   int waves = 1;             // a SIMD must have registers for so many (AMD)
   int run = 8;               // dims of a value row that a lane reads at once, at most
   int fence = 0;             // operands the scheduler may have in flight (0: any number), where registers are short
@@ -35,6 +36,7 @@ struct Shape {
   static constexpr bool kWarpgroup = Choice.warpgroup;
   static constexpr int kKeyPad = Choice.key_pad, kValuePad = Choice.value_pad;
   static constexpr int kBlocksPerUnit = Choice.blocks_per_unit, kWavesPerUnit = Choice.waves;
+  static constexpr bool kGuess = Choice.guess;
   static constexpr int kRun = Choice.run, kFence = Choice.fence;
   static constexpr bool kLate = Choice.late;
 };
@@ -51,14 +53,14 @@ struct CdnaTuning {
     // K, V, queries and output of a wave, together, would pass 512 registers.
     const bool large = query_tiles * head_size > (Depth == 16 ? 512 : 256);
     return {.query_tiles = query_tiles, .key_waves = 4, .pv_groups = Depth == 16 && small ? 2 : 1, .alternate = large,
-            .shared_query = large, .waves = small ? 2 : 1};
+            .shared_query = large, .guess = true, .waves = small ? 2 : 1};
   }
   // Eight waves are two per SIMD. Rows are padded by 16 bytes: the 16 lanes that read one column of 16 rows then start
   // in different banks.
   static constexpr ShapeChoice prefill(int head_size) {
     return {.query_tiles = head_size <= 128 ? 2 : 1, .row_waves = 8,
             .pv_groups = Depth == 16 && head_size <= 128 ? 2 : 1, .staged = true, .key_pad = 8, .value_pad = 8,
-            .blocks_per_unit = 1, .waves = 2};
+            .blocks_per_unit = 1, .guess = true, .waves = 2};
   }
 };
 template <>
@@ -69,7 +71,7 @@ struct Tuning<Mfma16x16x32> : CdnaTuning<32> {};
 // 32 rows per tile: prefill only, as decode rarely fills them.
 struct WideTuning {
   static constexpr ShapeChoice prefill(int) {
-    return {.row_waves = 4, .staged = true, .key_pad = 8, .value_pad = 8, .blocks_per_unit = 1};
+    return {.row_waves = 4, .staged = true, .key_pad = 8, .value_pad = 8, .blocks_per_unit = 1, .guess = true};
   }
 };
 template <>
@@ -77,24 +79,26 @@ struct Tuning<Mfma32x32x8> : WideTuning {};
 template <>
 struct Tuning<Mfma32x32x16> : WideTuning {};
 
-// RDNA: 256 registers a lane. One tile of rows reads K and V straight into registers; more rows share tiles through
-// shared memory, a tile of rows per wave (waves without rows help staging). Heads above 128 leave registers for nothing
-// but the output: queries wait in shared memory, and tiles are fetched late. Operand: elements of an operand.
+// RDNA: 256 registers a lane. One tile of rows reads K and V straight into registers, in turn; more rows share tiles
+// through shared memory, a tile of rows per wave. Heads above 128 leave registers for nothing but the output: queries
+// wait in shared memory, and tiles are fetched late. Operand: elements of an operand.
 template <int Operand>
 struct RdnaTuning {
-  static constexpr int kDirect = Operand == 16 ? 64 : 128;  // longest head that fits the direct way
+  static constexpr int kDirect = Operand == 16 ? 192 : 256;  // longest head whose K or V fits beside the output
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
     if (query_tiles == 1 && head_size <= kDirect)
-      return {.key_waves = 4, .alternate = true, .shared_query = true, .waves = 6, .fence = 4};
-    return staged(Operand == 16 || head_size > 128 ? 4 : query_tiles, head_size);
+      return {.key_waves = 4, .alternate = true, .shared_query = true, .guess = true, .waves = 6, .fence = 4};
+    return staged(max(query_tiles, 2), head_size);
   }
   static constexpr ShapeChoice prefill(int head_size) { return staged(head_size > 128 ? 4 : 8, head_size); }
 
  private:
   static constexpr ShapeChoice staged(int row_waves, int head_size) {
-    const bool tight = Operand == 16 || head_size > 128;
-    return {.row_waves = row_waves, .staged = true, .late = head_size > 128, .shared_query = head_size > 128,
-            .key_pad = 8, .value_pad = 8, .blocks_per_unit = 2, .run = tight ? 4 : 8, .fence = tight ? 4 : 0};
+    const bool wide = Operand == 16, tight = wide || head_size > 128;
+    // A tile on its way is head_size / row_waves / 2 registers: 32 at 128 and two waves.
+    const bool late = head_size > 128 || (wide && head_size / row_waves >= 64);
+    return {.row_waves = row_waves, .staged = true, .late = late, .shared_query = head_size > 128, .key_pad = 8,
+            .value_pad = 8, .blocks_per_unit = 2, .guess = true, .run = tight ? 4 : 8, .fence = tight ? 2 : 0};
   }
 };
 // gfx11's operands are twice as long, as both half-waves hold them.

@@ -152,7 +152,7 @@ struct Roles {
     RF_UNROLL
     for (int i = 0; i < out.kCount; ++i) {
       if constexpr (sizeof(T) == 4) out.word[i] = float_to_bits(at(first + i));
-      else out.word[i] = pack2_finite<T>(at(first + 2 * i), at(first + 2 * i + 1));
+      else out.word[i] = pack2_near<T>(at(first + 2 * i), at(first + 2 * i + 1));
     }
     return out;
   }

@@ -27,6 +27,9 @@ inline constexpr int kNativeWave = 64;
 inline constexpr int kNativeWave = 32;
 #endif
 inline constexpr bool kAsyncCopy = false;
+// CDNA has packed fp32 instructions; RDNA issues independent pairs together.
+inline constexpr int kPackedFloats = 2;
+#define RF_FLOATS(n) float __attribute__((ext_vector_type(n)))
 
 namespace detail {
 // Waves per SIMD the register allocator must leave room for; a kernel may publish kWavesPerUnit.
@@ -105,12 +108,29 @@ RF_DEVICE const Args& reload_args(const Args&) {
   return *(const Args*)pointer;
 }
 
+// The value is computed by here: the compiler may not sink its computation past a branch that follows.
+template <class V>
+RF_DEVICE void settle(V& value) {
+  using Registers = float __attribute__((ext_vector_type(sizeof(V) / 4)));
+  Registers registers = __builtin_bit_cast(Registers, value);
+  asm volatile("" : "+v"(registers));
+  value = __builtin_bit_cast(V, registers);
+}
+
 // The compiler moves no instruction across it, so that loads placed after it do not lengthen lives before it.
 RF_DEVICE void schedule_fence() { __builtin_amdgcn_sched_barrier(0); }
 
 inline constexpr bool kEarlyLaunch = false;
 RF_DEVICE void let_next_start() {}
 RF_DEVICE void wait_for_previous() {}
+#if defined(__gfx950__)
+#define RF_PACK2_BF16
+RF_DEVICE uint32_t pack2_bf16(float a, float b) {
+  using Pair = __bf16 __attribute__((ext_vector_type(2)));
+  const RF_FLOATS(2) both = {a, b};
+  return __builtin_bit_cast(uint32_t, __builtin_convertvector(both, Pair));
+}
+#endif
 
 RF_DEVICE void copy_async16(void* shared, const void* global) {
   using Word4 = uint32_t __attribute__((ext_vector_type(4)));

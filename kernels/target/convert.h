@@ -63,4 +63,13 @@ RF_DEVICE uint32_t pack2_finite(float a, float b) {
   else return from_finite<T>(a).bits | static_cast<uint32_t>(from_finite<T>(b).bits) << 16;
 }
 
+// Likewise, but ties may go up: for probabilities, of which one in 65536 is a tie. Saves bf16 a VALU instruction each.
+template <class T>
+RF_DEVICE uint32_t pack2_near(float a, float b) {
+#if !defined(RF_PACK2_BF16)
+  if constexpr (__is_same(T, bf16)) return high_halves(float_to_bits(a) + 0x8000u, float_to_bits(b) + 0x8000u);
+#endif
+  return pack2_finite<T>(a, b);
+}
+
 }  // namespace rocmforge

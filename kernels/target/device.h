@@ -8,8 +8,10 @@
 //   reload_args(args): the same, in registers from here on only
 //   let_next_start(): the next launch may begin if it is an early one; wait_for_previous(): such a launch's wait, for
 //   everything the launch ahead of it does, which every lane must come to; kEarlyLaunch: whether there are such launches
+//   settle(v): a hint, v is computed by here and not after a branch that follows
 //   schedule_fence(): a hint, no instruction is moved across it
 //   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
+//   kPackedFloats: floats that are best added and multiplied together
 //   kNativeWave: lanes per wave of the hardware; kHostTarget
 #pragma once
 

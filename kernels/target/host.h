@@ -24,6 +24,7 @@ inline constexpr int kNativeWave = RF_NATIVE_WAVE;  // lets tests run a kernel a
 #else
 inline constexpr int kNativeWave = 32;
 #endif
+inline constexpr int kPackedFloats = 1;
 inline constexpr bool kAsyncCopy = false;
 
 RF_DEVICE int thread_index() { return host_lane.thread; }
@@ -101,6 +102,9 @@ template <class Args>
 RF_DEVICE const Args& reload_args(const Args& args) {
   return args;
 }
+
+template <class V>
+RF_DEVICE void settle(V&) {}
 
 RF_DEVICE void schedule_fence() {}
 

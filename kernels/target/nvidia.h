@@ -18,6 +18,7 @@ namespace rocmforge {
 
 inline constexpr bool kHostTarget = false;
 inline constexpr int kNativeWave = 32;
+inline constexpr int kPackedFloats = 1;
 inline constexpr bool kAsyncCopy = true;
 
 RF_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
@@ -83,6 +84,9 @@ template <class Args>
 RF_DEVICE const Args& reload_args(const Args& args) {
   return args;
 }
+
+template <class V>
+RF_DEVICE void settle(V&) {}
 
 RF_DEVICE void schedule_fence() {}
 

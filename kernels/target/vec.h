@@ -29,6 +29,33 @@ RF_DEVICE Vec<T, N> fill(T value) {
   return out;
 }
 
+// Elementwise. A target with packed fp32 instructions defines RF_FLOATS, the compiler's vector of N floats.
+template <int N>
+RF_DEVICE Vec<float, N> fma(const Vec<float, N>& a, float b, float c) {
+#if defined(RF_FLOATS)
+  if constexpr (N > 1) {
+    const RF_FLOATS(N) bs = b, cs = c;
+    return __builtin_bit_cast(Vec<float, N>, __builtin_elementwise_fma(__builtin_bit_cast(RF_FLOATS(N), a), bs, cs));
+  }
+#endif
+  Vec<float, N> out;
+  RF_UNROLL
+  for (int i = 0; i < N; ++i) out[i] = __builtin_fmaf(a[i], b, c);
+  return out;
+}
+
+template <int N>
+RF_DEVICE Vec<float, N> add(const Vec<float, N>& a, const Vec<float, N>& b) {
+#if defined(RF_FLOATS)
+  if constexpr (N > 1)
+    return __builtin_bit_cast(Vec<float, N>, __builtin_bit_cast(RF_FLOATS(N), a) + __builtin_bit_cast(RF_FLOATS(N), b));
+#endif
+  Vec<float, N> out;
+  RF_UNROLL
+  for (int i = 0; i < N; ++i) out[i] = a[i] + b[i];
+  return out;
+}
+
 // `pointer` must be aligned to the vector's size (at most 16 bytes).
 template <class T, int N>
 RF_DEVICE Vec<T, N> load_vec(const T* pointer) {
