@@ -20,6 +20,7 @@ MATRIX_RATE = {"gfx90a": 128, "gfx942": 256, "gfx950": 512, "gfx11": 128, "gfx12
 _LINE = re.compile(r"\s+(\S+)\s*(.*?)\s*// ([0-9A-F]{8,}): ((?:[0-9A-F]{8} ?)+)(?:<(\S+?)(?:\+0x([0-9a-f]+))?>)?")
 _TRANSCENDENTAL = re.compile(r"v_(?:s_)?(?:exp|log|rcp|rsq|sqrt|sin|cos)_")
 _MATRIX = re.compile(r"v_mfma_|v_wmma_")
+_DOT = re.compile(r"v_(?:dual_)?dot2")  # two multiply-adds a lane
 _GLOBAL = re.compile(r"(?:global|buffer|flat|scratch)_(?:load|store|atomic)")
 _BITS = {"ubyte": 8, "sbyte": 8, "ushort": 16, "sshort": 16, "short": 16, "byte": 8, "dword": 32}
 
@@ -76,7 +77,7 @@ def disassemble(path: Path) -> dict[str, list[Instruction]]:
 
 
 def hot_loop(code: list[Instruction]) -> list[Instruction]:
-    """The innermost of the loops that have the most matrix instructions: what is repeated for every tile."""
+    """The innermost of the loops that have the most products (matrix or dot): what is repeated for every tile."""
     ends: dict[int, int] = {}
     for instruction in code:
         if instruction.target is not None and instruction.target <= instruction.address:
@@ -84,7 +85,8 @@ def hot_loop(code: list[Instruction]) -> list[Instruction]:
     loops = [[i for i in code if start <= i.address <= end] for start, end in ends.items()]
     if not loops:
         raise ValueError("no loop in this code")
-    return max(loops, key=lambda loop: (sum(bool(_MATRIX.match(i.mnemonic)) for i in loop), -len(loop)))
+    return max(loops, key=lambda loop: (sum(bool(_MATRIX.match(i.mnemonic) or _DOT.match(i.mnemonic)) for i in loop),
+                                       -len(loop)))
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Figures:
         counts: instructions by unit: matrix, valu, transcendental, lds, global, salu, all.
         clocks: by unit: matrix, valu, transcendental; lds, as if each SIMD had its share of the port.
         names: matrix instructions by mnemonic.
-        multiply_adds: of the matrix instructions.
+        multiply_adds: of the matrix and dot instructions.
         load_bytes: bytes a lane gets from a global load, on average.
     """
 
@@ -145,6 +147,8 @@ def figures(code: list[Instruction], target: str) -> Figures:
             clocks["matrix"] += m * n * k / rate
             names[instruction.mnemonic] += 1
         elif unit in ("valu", "transcendental"):
+            if _DOT.match(instruction.mnemonic):
+                multiply_adds += 2 * lanes
             clocks[unit] += step * (4 if unit == "transcendental" else 1)
         elif unit == "lds":
             clocks["lds"] += lanes * instruction.bits / 8 / 128 * simds

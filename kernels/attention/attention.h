@@ -248,7 +248,7 @@ struct Attention {
     const T* const queries = static_cast<const T*>(args.query);
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
-      typename R::QueryOperand operand[kProducts];
+      const T* source[R::kStats];
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) {
         const int row = seg.first_row + lane_row(t, s);
@@ -256,15 +256,23 @@ struct Attention {
         // A row past the end reads another's query: its result is never written.
         const Quotient at = split_row(args, valid ? row : seg.first_row);
         state.last_key[t][s] = valid ? seg.tokens_before + at.quotient : -1;
-        const T* const source = queries + (seg.token_start + at.quotient) * args.query_token_stride +
-                                query_head(args, seg, at) * args.query_head_stride;
-        if constexpr (Shape::kWarpgroup) load_in_order(source, s, operand);
-        else load_pieces(source, s, operand);
+        source[s] = queries + (seg.token_start + at.quotient) * args.query_token_stride +
+                    query_head(args, seg, at) * args.query_head_stride;
       }
-      RF_UNROLL
-      for (int i = 0; i < kProducts; ++i) {
-        if constexpr (!Shape::kSharedQuery) state.query.operand[t][i] = words_of(operand[i]);
-        else if (key_wave() == 0) shared_query(t, i) = words_of(operand[i]);
+      if constexpr (R::kQueryLanes == 1) {
+        if (key_wave() == 0) share_pieces(source, t);
+      } else {
+        typename R::QueryOperand operand[kProducts];
+        RF_UNROLL
+        for (int s = 0; s < R::kStats; ++s) {
+          if constexpr (Shape::kWarpgroup) load_in_order(source[s], s, operand);
+          else load_pieces(source[s], s, operand);
+        }
+        RF_UNROLL
+        for (int i = 0; i < kProducts; ++i) {
+          if constexpr (!Shape::kSharedQuery) state.query.operand[t][i] = words_of(operand[i]);
+          else if (key_wave() == 0) shared_query(t, i) = words_of(operand[i]);
+        }
       }
       RF_UNROLL
       for (int n = 0; n < D::kTiles; ++n) state.out[t][n] = fill<float, R::kScores>(0.0f);
@@ -300,6 +308,20 @@ struct Attention {
         operand[i][e] = pair[0];
         operand[i][e + 1] = pair[1];
       }
+    }
+  }
+
+  // Operands that are the same for all lanes: each lane brings one piece of all rows.
+  RF_DEVICE static void share_pieces(const T* const (&row)[R::kStats], int t) {
+    static_assert(Shape::kSharedQuery && R::kSteps == 1 && HeadSize % R::kPiece == 0 && kPieces <= R::kWave);
+    const int piece = lane<R::kWave>();
+    if (piece >= kPieces) return;
+    RF_UNROLL
+    for (int s = 0; s < R::kStats; ++s) {
+      const auto words = load_words<T, R::kPiece>(row[s] + piece * R::kPiece);
+      RF_UNROLL
+      for (int i = 0; i < words.kCount; ++i)
+        shared_memory<Shared>().query.operand[row_wave()][t][piece][0].word[s * words.kCount + i] = words.word[i];
     }
   }
 

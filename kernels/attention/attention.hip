@@ -14,7 +14,8 @@ using Tuned = Tuning<RF_CORE>;
 
 #if !defined(RF_WIDE)
 template <int QueryTiles>
-using Decode = Attention<Core, RF_HEAD, Shape<Tuned::decode(QueryTiles, RF_HEAD)>>;
+using Decode = Attention<typename DecodeCore<RF_CORE, QueryTiles, RF_HEAD>::template Type<RF_TYPE>, RF_HEAD,
+                         Shape<Tuned::decode(QueryTiles, RF_HEAD)>>;
 
 RF_ATTENTION(attention_decode1, Decode<1>)
 RF_ATTENTION(attention_decode2, Decode<2>)

@@ -25,7 +25,8 @@ class DirectKeys {
   static constexpr int kPieces = ceil_div(HeadSize, R::kPieceDims);
   static constexpr int kSpan = 16;  // cache blocks are multiples of 16 keys, so 16 aligned keys lie together
   static constexpr int kSpans = kWaveKeys / kSpan;
-  static_assert(R::kKeys <= kSpan, "a lane's key row must lie in a span known at compile time");
+  static constexpr int kSpansOfTile = max(1, R::kKeys / kSpan);  // two: one for either half of the lanes
+  static_assert(kSpansOfTile <= 2);
 
   // `seen`: keys that may be read; others, even if the block table names a page for them, may hold NaN.
   RF_DEVICE DirectKeys(const AttentionArgs& args, Shared&, int request, int head, KeySpan seen, int key_wave)
@@ -124,8 +125,8 @@ class DirectKeys {
   }
 
   template <int N>
-  RF_DEVICE Words<T, N> load(int span, uint32_t offset) const {
-    return load_words<T, N>(reinterpret_cast<const T*>(reinterpret_cast<const char*>(span_[span]) + offset));
+  RF_DEVICE static Words<T, N> load(const T* span, uint32_t offset) {
+    return load_words<T, N>(reinterpret_cast<const T*>(reinterpret_cast<const char*>(span) + offset));
   }
 
   RF_DEVICE void load_keys(int tile) {
@@ -134,11 +135,18 @@ class DirectKeys {
     unrolled<kScoreTiles>([&](auto j) {
       constexpr int kSpanOfTile = j * R::kKeys / kSpan;
       const int row = j * R::kKeys % kSpan + R::operand_row(l);
-      const uint32_t offset = row_offset(tile, kSpanOfTile, row);
+      const T* span = span_[kSpanOfTile];
+      uint32_t offset = row_offset(tile, kSpanOfTile, row);
+      if constexpr (kSpansOfTile == 2) {
+        const bool upper = row >= kSpan;
+        const uint32_t other = row_offset(tile, kSpanOfTile + 1, row - kSpan);
+        span = upper ? span_[kSpanOfTile + 1] : span;
+        offset = upper ? other : offset;
+      }
       unrolled<kPieces>([&](auto p) {
         const int dim = (p * R::kGroups + R::group(l)) * R::kPiece;
         if (HeadSize % R::kPieceDims == 0 || dim < HeadSize)
-          keys_[j][p] = load<R::kPiece>(kSpanOfTile, offset + dim * static_cast<uint32_t>(sizeof(T)));
+          keys_[j][p] = load<R::kPiece>(span, offset + dim * static_cast<uint32_t>(sizeof(T)));
         else
           keys_[j][p] = {};
       });
@@ -156,7 +164,7 @@ class DirectKeys {
           unrolled<D::kBands>([&](auto band) {
             constexpr int kWidth = D::width(band);
             const uint32_t dim = HeadSize + D::run_start(band, R::operand_row(l));
-            const Words<T, kWidth> run = load<kWidth>(kSpanOfKey, offset + dim * static_cast<uint32_t>(sizeof(T)));
+            const Words<T, kWidth> run = load<kWidth>(span_[kSpanOfKey], offset + dim * static_cast<uint32_t>(sizeof(T)));
             RF_UNROLL
             for (int i = 0; i < run.kCount; ++i)
               values_[g][op][e].word[D::first_tile(band) / run.kPerWord + i] = run.word[i];

@@ -87,7 +87,7 @@ struct RdnaTuning {
   static constexpr int kDirect = Operand == 16 ? 192 : 256;  // longest head whose K or V fits beside the output
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
     if (query_tiles == 1 && head_size <= kDirect)
-      return {.key_waves = 4, .alternate = true, .shared_query = true, .guess = true, .waves = 6, .fence = 4};
+      return {.key_waves = 4, .alternate = true, .shared_query = true, .guess = true, .waves = 6, .fence = 2};
     return staged(max(query_tiles, 2), head_size);
   }
   static constexpr ShapeChoice prefill(int head_size) { return staged(head_size > 128 ? 4 : 8, head_size); }
@@ -101,11 +101,33 @@ struct RdnaTuning {
             .value_pad = 8, .blocks_per_unit = 2, .guess = true, .run = tight ? 4 : 8, .fence = tight ? 2 : 0};
   }
 };
-// gfx11's operands are twice as long, as both half-waves hold them.
+// gfx11's operands are twice as long, as both half-waves hold them. Up to four rows are cheaper without the matrix core
+// (dot_gfx11.h); then the other decode kernels take 16 rows and 64.
 template <>
-struct Tuning<WmmaGfx11> : RdnaTuning<16> {};
+struct Tuning<WmmaGfx11> : RdnaTuning<16> {
+  static constexpr bool dots(int head_size) { return head_size % 32 == 0; }
+  static constexpr ShapeChoice decode(int query_tiles, int head_size) {
+    if (!dots(head_size)) return RdnaTuning::decode(query_tiles, head_size);
+    if (query_tiles == 1)
+      return {.key_waves = 4, .alternate = true, .shared_query = true, .guess = true, .waves = 6, .fence = 2};
+    return RdnaTuning::decode(query_tiles == 2 ? 1 : query_tiles, head_size);
+  }
+};
 template <>
 struct Tuning<WmmaGfx12> : RdnaTuning<8> {};
+
+// The core of a decode kernel.
+template <template <class> class Mma, int QueryTiles, int HeadSize>
+struct DecodeCore {
+  template <class T>
+  using Type = Mma<T>;
+};
+template <int HeadSize>
+  requires(Tuning<WmmaGfx11>::dots(HeadSize))
+struct DecodeCore<WmmaGfx11, 1, HeadSize> {
+  template <class T>
+  using Type = DotGfx11<T>;
+};
 
 // NVIDIA: 255 registers a thread. More than one tile of rows: as many waves, which share the keys. K's rows are padded
 // to odd multiples of 64 bytes and V's by 16 bytes, for a quarter-warp reads two rows of K (64 bytes of each) but four

@@ -7,6 +7,7 @@
 //   kStats, stat(r)                how many different queries a lane's C registers belong to, and which one
 //   k_group(l), query_element(i)   names of the contraction slots: lane l's key operand holds slots (k_group(l), e), and
 //                                  element i of a query operand is slot (k_group(l), query_element(i))
+//   kGathered                      (where it exists) all lanes hold all probabilities as the next operand
 //   kHalfExchange                  the two half-waves must swap probabilities to form the next operand
 //   mma(a, b, c)                   the instruction, where the hardware has it
 // roles.h turns these into queries, keys and values. On the CPU target mma() is computed through the layout, so every

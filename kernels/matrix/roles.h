@@ -63,8 +63,10 @@ struct Roles {
   // Element i of a query operand and element query_element(i) of a key operand meet in the product.
   RF_DEVICE static constexpr int query_element(int i) { return Mma::query_element(i); }
 
+  static constexpr bool kGathered = requires { Mma::kGathered; };
   // kPvTiles score tiles, taken in order, are kPvOperands operands of the second product, covering kPvKeys keys.
-  static constexpr int kRegistersPerOperand = Mma::kHalfExchange ? kQueryElements / 2 : kQueryElements;
+  static constexpr int kRegistersPerOperand =
+      kGathered ? kScores * Mma::kK / kKeys : Mma::kHalfExchange ? kQueryElements / 2 : kQueryElements;
   static constexpr int kPvTiles = kRegistersPerOperand > kScores ? kRegistersPerOperand / kScores : 1;
   static constexpr int kPvOperands = kPvTiles * kScores / kRegistersPerOperand;
   static constexpr int kPvKeys = kPvTiles * kKeys;
@@ -74,6 +76,8 @@ struct Roles {
   RF_DEVICE static constexpr int value_key(int l) {
     if constexpr (Mma::kHalfExchange) {
       return E < 8 ? 2 * E : 2 * (E - 8) + 1;
+    } else if constexpr (kGathered) {
+      return Op * kKeyElements + E;
     } else {
       constexpr int r = Op * kQueryElements + slot_of(E);
       return r / kScores * kKeys + key(l, r % kScores);
@@ -107,9 +111,22 @@ struct Roles {
       Words<T, 16> out;
       RF_UNROLL
       for (int i = 0; i < mine.kCount; ++i) {
-        const uint32_t other = shuffle_xor<kWave>(mine.word[i], 16);
+        const uint32_t other = shuffle_xor<kWave, 16>(mine.word[i]);
         out.word[i] = upper ? other : mine.word[i];
         out.word[mine.kCount + i] = upper ? mine.word[i] : other;
+      }
+      return vector_at<QueryOperand>(out);
+    } else if constexpr (kGathered) {
+      // Lanes are keys: pairs of neighbours make words, which go to all lanes.
+      static_assert(sizeof(T) == 2);
+      Words<T, kQueryElements> out;
+      RF_UNROLL
+      for (int r = 0; r < kScores; ++r) {
+        const float mine = tiles[0][r];
+        const uint32_t pair = pack2_near<T>(mine, shuffle_xor<kWave, 1>(mine));
+        RF_UNROLL
+        for (int i = 0; i < Mma::kK / 2; ++i)
+          out.word[r * Mma::kK / 2 + i] = broadcast<kWave>(pair, op * Mma::kK + 2 * i);
       }
       return vector_at<QueryOperand>(out);
     } else {
@@ -129,7 +146,7 @@ struct Roles {
   template <int Mask = 1, class Op>
   RF_DEVICE static float reduce(float value, Op op) {
     if constexpr (Mask < kWave) {
-      if constexpr (shares_query(Mask)) value = op(value, shuffle_xor<kWave>(value, Mask));
+      if constexpr (shares_query(Mask)) value = op(value, shuffle_xor<kWave, Mask>(value));
       return reduce<Mask * 2>(value, op);
     } else {
       return value;

@@ -2,6 +2,7 @@
 // The matrix core of the target being compiled. On the CPU, -DRF_CORE=... names another than the default.
 #pragma once
 
+#include "dot_gfx11.h"
 #include "mfma_16x16x16.h"
 #include "mfma_16x16x32.h"
 #include "mfma_32x32x16.h"

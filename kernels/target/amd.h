@@ -81,6 +81,33 @@ RF_DEVICE T shuffle_xor(T value, int mask) {
   return shuffle<Wave>(value, (thread_index() ^ mask) % Wave);
 }
 
+// With the mask known: no address to compute, and between RDNA's rows of 16 lanes no trip through shared memory.
+template <int Wave, int Mask, class T>
+RF_DEVICE T shuffle_xor(T value) {
+  static_assert(sizeof(T) == 4);
+  const int bits = __builtin_bit_cast(int, value);
+  if constexpr (Mask < 4) {
+    constexpr int kQuad = Mask == 1 ? 0xb1 : Mask == 2 ? 0x4e : 0x1b;
+    return __builtin_bit_cast(T, __builtin_amdgcn_mov_dpp(bits, kQuad, 0xf, 0xf, true));
+#if defined(__GFX11__) || defined(__GFX12__)
+  } else if constexpr (Mask < 16) {
+    return __builtin_bit_cast(T, __builtin_amdgcn_mov_dpp(bits, 0x160 | Mask, 0xf, 0xf, true));
+  } else if constexpr (Mask == 16) {
+    return __builtin_bit_cast(T, __builtin_amdgcn_permlanex16(bits, bits, 0x76543210, 0xfedcba98, true, false));
+#endif
+  } else if constexpr (Mask < 32) {
+    return __builtin_bit_cast(T, __builtin_amdgcn_ds_swizzle(bits, Mask << 10 | 0x1f));
+  } else {
+    return shuffle_xor<Wave>(value, Mask);
+  }
+}
+
+// Of a lane whose number all lanes know.
+template <int Wave, class T>
+RF_DEVICE T broadcast(T value, int source) {
+  return __builtin_bit_cast(T, __builtin_amdgcn_readlane(__builtin_bit_cast(int, value), source));
+}
+
 template <int Wave>
 RF_DEVICE bool any(bool value) {
   if constexpr (Wave == 64) return __builtin_amdgcn_ballot_w64(value) != 0;

@@ -85,6 +85,16 @@ RF_DEVICE const Args& reload_args(const Args& args) {
   return args;
 }
 
+template <int Wave, int Mask, class T>
+RF_DEVICE T shuffle_xor(T value) {
+  return shuffle_xor<Wave>(value, Mask);
+}
+
+template <int Wave, class T>
+RF_DEVICE T broadcast(T value, int source) {
+  return shuffle<Wave>(value, source);
+}
+
 template <class V>
 RF_DEVICE void settle(V&) {}
 

@@ -45,13 +45,8 @@ def test_hot_loop_is_the_innermost_with_most_matrix_instructions() -> None:
         hot_loop(body)
 
 
-# Four waves take 16 rows each of decode's row block on gfx11, of which 4 query heads fill a quarter of one.
-BEHIND = pytest.mark.xfail(strict=True, reason="gfx1100's decode is behind its bound: docs/amd_static.md")
-
-
-@pytest.mark.parametrize(("target", "phase"), [
-    pytest.param(target, phase, marks=BEHIND if (target, phase) == ("gfx1100", 1) else ())
-    for target in static_amd.BOUNDS for phase in (0, 1)])
+@pytest.mark.parametrize("target", static_amd.BOUNDS)
+@pytest.mark.parametrize("phase", [0, 1])
 def test_bounds(target: str, phase: int) -> None:
     """The busiest unit's clocks per score element and per KV token: what docs/amd_static.md shows."""
     path = kernels_dir() / target / "attention_bf16_d128.co"
