@@ -112,6 +112,7 @@ struct Attention {
     int head, request, first_row, rows, tokens_before, token_start, seq_len;
     int first_tile, tiles;  // of the item
     int begin, end;         // of the segment, counted from first_tile
+    int share;              // whose segment it is
 
     RF_DEVICE void item(const Args& args, const RowBlock& block, int kv_head) {
       head = kv_head;
@@ -139,10 +140,11 @@ struct Attention {
       const RowBlock block = plan_.first_block(workgroup);
       const int used = uniform<R::kWave>(used_word), per_head = uniform<R::kWave>(per_head_word);
       if (workgroup >= used) return false;
+      segment.share = share_of(workgroup, used);
       block_number_ = uniform<R::kWave>(start);
       const int64_t tiles = static_cast<int64_t>(per_head) * args.kv_heads;
-      const int64_t begin = cut(tiles, used, workgroup);
-      left_ = static_cast<int>(cut(tiles, used, workgroup + 1) - begin);
+      const int64_t begin = cut(tiles, used, segment.share);
+      left_ = static_cast<int>(cut(tiles, used, segment.share + 1) - begin);
       head_ = static_cast<int>(begin / per_head);
       return take(args, uniform_block(block), static_cast<int>(begin % per_head), segment) || next(args, segment);
     }
@@ -661,7 +663,7 @@ struct Attention {
     RowResult result;
     if (seg.first_row + block_row >= seg.rows) return result;
     if (!seg.whole()) {
-      const int64_t slot = 2 * block_index(0) + (seg.begin > 0 ? 0 : 1);
+      const int64_t slot = 2 * seg.share + (seg.begin > 0 ? 0 : 1);
       const int64_t at = slot * kBlockRows + block_row;
       result.partial = args.partial_out + at * HeadSize;
       if (R::key(lane<R::kWave>(), 0) == 0 && key_wave() == 0)

@@ -63,8 +63,8 @@ struct Combine {
   }
 
  private:
-  // The item's first part is the last thing its workgroup did, the others the first thing theirs did.
-  RF_DEVICE static int64_t slot(int workgroup, int part) { return part == 0 ? 2 * workgroup + 1 : 2 * (workgroup + part); }
+  // The item's first part is the last thing in its share, the others the first thing in theirs.
+  RF_DEVICE static int64_t slot(int share, int part) { return part == 0 ? 2 * share + 1 : 2 * (share + part); }
 
   RF_DEVICE static int column() { return thread_index() % kRowLanes; }
 
@@ -78,7 +78,7 @@ struct Combine {
       Vec<float, kRun> piece[kAtOnce];
       RF_UNROLL
       for (int i = 0; i < kAtOnce; ++i) {
-        const int64_t at = slot(join.workgroup, min(part + i * step, join.parts - 1)) * args.block_rows + row;
+        const int64_t at = slot(join.share, min(part + i * step, join.parts - 1)) * args.block_rows + row;
         stats[i] = load_vec<float, 2>(args.partial_stats + 2 * at);
         piece[i] = load_vec<float, kRun>(args.partial_out + at * HeadSize + column() * kRun);
       }

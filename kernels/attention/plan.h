@@ -31,7 +31,7 @@ struct MakePlan {
     }
     for (int w = thread_index(); w < used; w += kThreads) {
       starts[w] = last_at_most(blocks + kPrefixWord, kRecordWords, row_blocks,
-                               static_cast<int>(cut(all_tiles, used, w) % tiles));
+                               static_cast<int>(cut(all_tiles, used, share_of(w, used)) % tiles));
       store_record(cls.plan + plan_first_blocks_at(cls.workgroups), w, plan.block(starts[w]));
     }
     list_joins(args, plan, all_tiles, used, cls.plan);
@@ -58,19 +58,20 @@ struct MakePlan {
     int listed = 0, many = 0;
     barrier();
     const int tiles = plan.tiles_per_head();
-    for (int base = 0; base + 1 < used; base += kThreads) {
-      const int w = base + thread_index();
-      Join join{.workgroup = w};
-      if (w + 1 < used) {
+    for (int base = 0; base < used; base += kThreads) {
+      const int next = base + thread_index();
+      const int w = next < used ? share_of(next, used) - 1 : -1;
+      Join join{};
+      if (w >= 0) {
         const int64_t end = cut(all_tiles, used, w + 1);
         const int64_t head_begin = end / tiles * tiles;
-        const RowBlock block = plan.first_block(w + 1);  // which `end` falls into
+        const RowBlock block = plan.first_block(next);  // which `end` falls into
         const int64_t item_begin = head_begin + block.prefix + kItemTiles;
         const int64_t item_end = head_begin + block.prefix + block.tiles;
         if (end > item_begin && item_begin >= cut(all_tiles, used, w)) {
-          // The first workgroup whose share begins at the item's end or later.
+          // The first share that begins at the item's end or later.
           const int last = static_cast<int>((item_end * used + all_tiles - 1) / all_tiles);
-          join = {.workgroup = w,
+          join = {.share = w,
                   .parts = last - w,
                   .head = static_cast<int32_t>(end / tiles),
                   .first_row = block.first_row,

@@ -31,9 +31,9 @@ inline constexpr int kLeastShare = 2;
 
 inline constexpr int kFewParts = 4;  // of which one group of lanes joins a row
 
-// An item that cuts fall into: the last thing workgroup `workgroup` does, and the first that the next parts - 1 do.
+// An item that cuts fall into: the last thing in share `share`, and the first in the next parts - 1.
 struct Join {
-  int32_t workgroup, parts, head;
+  int32_t share, parts, head;
   int32_t first_row, rows, token_start;  // the row block's first row; the request's rows and first token
   int32_t unused[2];
 };
@@ -67,6 +67,13 @@ RF_DEVICE void store_record(int32_t* records, int i, const Record& record) {
 
 // First tile of a workgroup's share of `tiles`; share w is [cut(w), cut(w + 1)).
 RF_DEVICE constexpr int64_t cut(int64_t tiles, int workgroups, int workgroup) { return tiles * workgroup / workgroups; }
+
+// The share that workgroup `block` of `used` takes. The hardware deals workgroups to its dies in turn, and each die has an
+// L2 of its own: this gives a die consecutive shares, which mostly read the same keys.
+RF_DEVICE constexpr int share_of(int block, int used) {
+  const int die = block % kDies;
+  return die * (used / kDies) + min(die, used % kDies) + block / kDies;
+}
 
 // Positions of the keys that a run of a request's tokens sees, both ends included.
 struct KeySpan {

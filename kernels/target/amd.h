@@ -26,6 +26,11 @@ inline constexpr int kNativeWave = 64;
 #else
 inline constexpr int kNativeWave = 32;
 #endif
+#if defined(__gfx942__) || defined(__gfx950__)
+inline constexpr int kDies = 8;
+#else
+inline constexpr int kDies = 1;
+#endif
 inline constexpr bool kAsyncCopy = false;
 // CDNA has packed fp32 instructions; RDNA issues independent pairs together.
 inline constexpr int kPackedFloats = 2;

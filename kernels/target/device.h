@@ -11,6 +11,7 @@
 //   settle(v): a hint, v is computed by here and not after a branch that follows
 //   schedule_fence(): a hint, no instruction is moved across it
 //   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
+//   kDies: parts of the GPU with an L2 each, to which workgroups go in turn
 //   kPackedFloats: floats that are best added and multiplied together
 //   kNativeWave: lanes per wave of the hardware; kHostTarget
 #pragma once

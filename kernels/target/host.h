@@ -24,6 +24,7 @@ inline constexpr int kNativeWave = RF_NATIVE_WAVE;  // lets tests run a kernel a
 #else
 inline constexpr int kNativeWave = 32;
 #endif
+inline constexpr int kDies = 3;  // none has one, but the order is tested so
 inline constexpr int kPackedFloats = 1;
 inline constexpr bool kAsyncCopy = false;
 

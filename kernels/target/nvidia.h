@@ -18,6 +18,7 @@ namespace rocmforge {
 
 inline constexpr bool kHostTarget = false;
 inline constexpr int kNativeWave = 32;
+inline constexpr int kDies = 1;
 inline constexpr int kPackedFloats = 1;
 inline constexpr bool kAsyncCopy = true;
 
