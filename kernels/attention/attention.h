@@ -430,6 +430,13 @@ struct Attention {
         for (int t = 0; t < kQueryTiles; ++t) p[t] = R::probabilities(&scores[t][g * R::kPvTiles], op);
         unrolled<D::kBands>([&](auto band) {
           constexpr int kWidth = D::width(band);
+          if constexpr (Shape::kTransposed) {
+            static_assert(kWidth == 1);
+            const typename R::KeyOperand operand = keys.template value_operand<g, op, band>();
+            RF_UNROLL
+            for (int t = 0; t < kQueryTiles; ++t) R::template accumulate<1>(&state.out[t][band], &operand, p[t]);
+            return;
+          }
           Words<T, kWidth> runs[R::kKeyElements];
           keys.template value_runs<g, op, band>(runs);
           constexpr int kAtOnce = kHostTarget ? kWidth : min(kWidth, 2);  // few operands alive at a time

@@ -102,6 +102,20 @@ class StagedKeys {
     });
   }
 
+  // Of output tile N, by reads that transpose: 16 lanes share four keys' 16 dims.
+  template <int G, int Op, int N>
+  RF_DEVICE typename R::KeyOperand value_operand() const {
+    const int l = lane<R::kWave>();
+    Words<T, R::kKeyElements> out;
+    unrolled<R::kKeyElements / 4>([&](auto part) {
+      const int key = G * R::kPvKeys + R::template value_key<Op, 4 * part>(l) + l % 16 / 4;
+      const Words<T, 4> four = load_transposed<R::kWave>(&shared_.values[buffer_][key][N * R::kDims + l % 4 * 4]);
+      out.word[2 * part] = four.word[0];
+      out.word[2 * part + 1] = four.word[1];
+    });
+    return vector_at<typename R::KeyOperand>(out);
+  }
+
  private:
   // Nothing of it stays in registers past here.
   RF_DEVICE void fill_late(int tile) {

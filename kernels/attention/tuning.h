@@ -18,6 +18,7 @@ struct ShapeChoice {
   bool late = false;         // staged tiles are fetched between tiles, into the only buffer
   bool shared_query = false; // queries wait in shared memory instead of registers
   bool warpgroup = false;    // four waves multiply together, from shared memory (keys_warpgroup.h)
+  bool transposed = false;   // staged values are transposed as they are read (load_transposed); takes run = 1
   int key_pad = 0;           // elements added to a staged row of K, of V
   int value_pad = 0;
   int blocks_per_unit = 2;   // workgroups planned for each compute unit
@@ -34,6 +35,7 @@ struct Shape {
   static constexpr bool kStaged = Choice.staged, kAlternate = Choice.alternate, kSharedQuery = Choice.shared_query;
   static constexpr int kStages = Choice.stages;
   static constexpr bool kWarpgroup = Choice.warpgroup;
+  static constexpr bool kTransposed = Choice.transposed;
   static constexpr int kKeyPad = Choice.key_pad, kValuePad = Choice.value_pad;
   static constexpr int kBlocksPerUnit = Choice.blocks_per_unit, kWavesPerUnit = Choice.waves;
   static constexpr bool kGuess = Choice.guess;
@@ -56,11 +58,13 @@ struct CdnaTuning {
             .shared_query = large, .guess = true, .waves = small ? 2 : 1};
   }
   // Eight waves are two per SIMD. Rows are padded by 16 bytes: the 16 lanes that read one column of 16 rows then start
-  // in different banks.
+  // in different banks. gfx950 transposes values as it reads them, 32 byte permutations a tile fewer: 64 lanes read 32
+  // bytes each of 16 rows, which 32 bytes of padding deal to all banks.
   static constexpr ShapeChoice prefill(int head_size) {
     return {.query_tiles = head_size <= 128 ? 2 : 1, .row_waves = 8,
-            .pv_groups = Depth == 16 && head_size <= 128 ? 2 : 1, .staged = true, .key_pad = 8, .value_pad = 8,
-            .blocks_per_unit = 1, .guess = true, .waves = 2};
+            .pv_groups = Depth == 16 && head_size <= 128 ? 2 : 1, .staged = true, .transposed = Depth == 32,
+            .key_pad = 8, .value_pad = Depth == 32 ? 16 : 8, .blocks_per_unit = 1, .guess = true,
+            .waves = 2, .run = Depth == 32 ? 1 : 8};
   }
 };
 template <>

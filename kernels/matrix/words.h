@@ -42,6 +42,29 @@ RF_DEVICE Words<T, N> words_of(const Vec<T, N>& v) {
   return __builtin_bit_cast(Words<T, N>, v);
 }
 
+// From shared memory, four elements a lane, each 16 lanes' as a 4 x 16 matrix by columns: lane i gets as element k what
+// `pointer` of lane 4 k + i / 4 shows as element i % 4.
+template <int Wave, class T>
+RF_DEVICE Words<T, 4> load_transposed(const T* pointer) {
+  static_assert(sizeof(T) == 2);
+  Words<T, 4> out;
+#if defined(RF_LOAD_TRANSPOSED)
+  RF_LOAD_TRANSPOSED(out.word, pointer);
+#else
+  const Words<T, 4> read = load_words<T, 4>(pointer);
+  const int l = lane<Wave>(), first = l & -16, i = l % 16;
+  uint32_t element[4];
+  for (int k = 0; k < 4; ++k) {
+    const uint32_t low = shuffle<Wave>(read.word[0], first + 4 * k + i / 4);
+    const uint32_t high = shuffle<Wave>(read.word[1], first + 4 * k + i / 4);
+    element[k] = (i % 4 < 2 ? low : high) >> 16 * (i % 2) & 0xffff;
+  }
+  out.word[0] = element[0] | element[1] << 16;
+  out.word[1] = element[2] | element[3] << 16;
+#endif
+  return out;
+}
+
 // Element n of each of E runs, as a vector: a transposition that costs one byte permutation per two elements.
 template <class T, int E, int N>
 RF_DEVICE Vec<T, E> column(const Words<T, N> (&runs)[E], int n) {

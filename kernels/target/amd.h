@@ -156,6 +156,19 @@ inline constexpr bool kEarlyLaunch = false;
 RF_DEVICE void let_next_start() {}
 RF_DEVICE void wait_for_previous() {}
 #if defined(__gfx950__)
+// ds_read_b64_tr_b16; see load_transposed.
+#define RF_LOAD_TRANSPOSED(word, pointer) rocmforge::detail::load_transposed(word, pointer)
+namespace detail {
+RF_DEVICE void load_transposed(uint32_t (&word)[2], const void* pointer) {
+  using Four = short __attribute__((ext_vector_type(4)));
+  using Two = uint32_t __attribute__((ext_vector_type(2)));
+  using Shared = __attribute__((address_space(3))) Four;
+  const Two two = __builtin_bit_cast(Two, __builtin_amdgcn_ds_read_tr16_b64_v4i16((Shared*)pointer));
+  word[0] = two.x;
+  word[1] = two.y;
+}
+}  // namespace detail
+
 #define RF_PACK2_BF16
 RF_DEVICE uint32_t pack2_bf16(float a, float b) {
   using Pair = __bf16 __attribute__((ext_vector_type(2)));
