@@ -257,11 +257,18 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("argument", "value", "error", "says"), REFUSALS, ids=[f"{r[0]}-{r[3]}" for r in REFUSALS])
-def test_refusals(argument: str, value: object, error: type[Exception], says: str) -> None:
-    """The message names the argument and what would work, and nothing is launched."""
+OF_THE_PLAN = ("seq_lens", "query_start_loc", "window", "plan")  # arguments that a plan given has taken already
+
+
+@pytest.mark.parametrize(("argument", "value", "error", "says", "planned"), [
+    pytest.param(*row, planned, id=f"{row[0]}-{row[3]}{'-planned' * planned}")
+    for row in REFUSALS for planned in (False, True) if not (planned and row[0] in OF_THE_PLAN)])
+def test_refusals(argument: str, value: object, error: type[Exception], says: str, planned: bool) -> None:
+    """The message names the argument and what would work, with a plan or without, and nothing is launched."""
     batch = Batch(torch.bfloat16, 64, 2, 4, [(1, 70), (1, 20)], 16, seed=1)
     values, options = refused(batch, **{argument: value(batch)})
+    if planned:
+        options["plan"] = batch.planner().plan(batch.starts, batch.seq_lens, batch.max_query_len, batch.tokens)
     rocmforge_plugin.reset_launches()
     with pytest.raises(error, match=rf"{argument}.*{says}"):
         paged_attention(*values, **options)
