@@ -461,7 +461,8 @@ struct Attention {
     }
   }
 
-  RF_DEVICE static void mask(const Args& args, int first_key, const int (&last_key)[R::kStats], Tile (&scores)[kScoreTiles]) {
+  RF_DEVICE static void mask(const Args& args, int first_key, const int (&last_key)[R::kStats],
+                             Tile (&scores)[kScoreTiles]) {
     RF_UNROLL
     for (int j = 0; j < kScoreTiles; ++j) {
       RF_UNROLL
@@ -474,8 +475,8 @@ struct Attention {
     }
   }
 
-  // Scores to probabilities, with the running maximum and sum. The sum stays per lane until the end; the maximum must be
-  // common to the lanes of a row, so it moves only when some lane's scores have outgrown it.
+  // Scores to probabilities, with the running maximum and sum. The sum stays per lane until the end; the maximum must
+  // be common to the lanes of a row, so it moves only when some lane's scores have outgrown it.
   RF_DEVICE static void soften(const Args& args, Tile (&scores)[kScoreTiles], SoftmaxState (&row)[R::kStats],
                                Tile (&out)[D::kTiles]) {
     bool outgrown = false;

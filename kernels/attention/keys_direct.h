@@ -164,7 +164,8 @@ class DirectKeys {
           unrolled<D::kBands>([&](auto band) {
             constexpr int kWidth = D::width(band);
             const uint32_t dim = HeadSize + D::run_start(band, R::operand_row(l));
-            const Words<T, kWidth> run = load<kWidth>(span_[kSpanOfKey], offset + dim * static_cast<uint32_t>(sizeof(T)));
+            const uint32_t at = offset + dim * static_cast<uint32_t>(sizeof(T));
+            const Words<T, kWidth> run = load<kWidth>(span_[kSpanOfKey], at);
             RF_UNROLL
             for (int i = 0; i < run.kCount; ++i)
               values_[g][op][e].word[D::first_tile(band) / run.kPerWord + i] = run.word[i];

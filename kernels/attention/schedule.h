@@ -68,8 +68,8 @@ RF_DEVICE void store_record(int32_t* records, int i, const Record& record) {
 // First tile of a workgroup's share of `tiles`; share w is [cut(w), cut(w + 1)).
 RF_DEVICE constexpr int64_t cut(int64_t tiles, int workgroups, int workgroup) { return tiles * workgroup / workgroups; }
 
-// The share that workgroup `block` of `used` takes. The hardware deals workgroups to its dies in turn, and each die has an
-// L2 of its own: this gives a die consecutive shares, which mostly read the same keys.
+// The share that workgroup `block` of `used` takes. The hardware deals workgroups to its dies in turn, and each die has
+// an L2 of its own: this gives a die consecutive shares, which mostly read the same keys.
 RF_DEVICE constexpr int share_of(int block, int used) {
   const int die = block % kDies;
   return die * (used / kDies) + min(die, used % kDies) + block / kDies;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// RDNA 3 and 3.5 with few rows: v_dot2_f32_{bf16,f16}. No matrix instruction: a lane owns a key (or a dim of the output)
-// and takes the four rows in turn. 8 clocks a key and product at head 128, whereas v_wmma takes 16 for up to 16 rows.
-// Queries are the same for all lanes, and so are the probabilities once they are gathered from the keys' lanes.
+// RDNA 3 and 3.5 with few rows: v_dot2_f32_{bf16,f16}. No matrix instruction: a lane owns a key (or a dim of the
+// output) and takes the four rows in turn. 8 clocks a key and product at head 128, whereas v_wmma takes 16 for up to 16
+// rows. Queries are the same for all lanes, and so are the probabilities once they are gathered from the keys' lanes.
 #pragma once
 
 #include "mma.h"

@@ -2,7 +2,8 @@
 // The device dialect: what a kernel may use besides C++. Exactly one target is compiled in; each defines
 //   RF_DEVICE, RF_UNROLL, RF_KERNEL(name, Kernel)
 //   thread_index(), block_index(d), barrier(), shared_memory<T>()
-//   shuffle_xor<Wave>(v, mask), shuffle_xor<Wave, mask>(v), broadcast<Wave>(v, lane), shuffle<Wave>(v, lane), any<Wave>(b), uniform<Wave>(i)
+//   shuffle_xor<Wave>(v, mask), shuffle_xor<Wave, mask>(v), shuffle<Wave>(v, lane), broadcast<Wave>(v, lane: the same for
+//   all), any<Wave>(b), uniform<Wave>(i)
 //   exp2, log2, rcp, rsqrt on float; f32 <-> f16/bf16 conversions (convert.h)
 //   low_halves, high_halves: of two words, as one
 //   reload_args(args): the same, in registers from here on only
