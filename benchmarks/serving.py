@@ -17,6 +17,7 @@ the first two sections run against CPU_ATTN, without graphs. The exit status is 
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 import tempfile
@@ -87,6 +88,13 @@ class Run:
         env["ROCMFORGE_POSITION"] = "1" if ours and position else "0"
         if spec["task"] != "prepare" and not ours:
             env["VLLM_PLUGINS"] = ""
+        # Engines that start together must not write one compile cache; what vLLM knows of model classes they may share.
+        shared, own = self.folder / "modelinfos", self.folder / "cache" / name.replace(" ", "_")
+        shared.mkdir(exist_ok=True)
+        own.mkdir(parents=True, exist_ok=True)
+        if not (own / shared.name).exists():
+            (own / shared.name).symlink_to(shared)
+        env["VLLM_CACHE_ROOT"] = str(own)
         return Task(name, spec, self.folder, env, limit, gated)
 
     def text_settings(self) -> dict[str, Any]:
@@ -124,7 +132,8 @@ def text_sections(run: Run, sections: Sequence[str]) -> None:
         if "num_gpu_blocks_override" in changes and not run.gpu:
             settings["num_gpu_blocks_override"] //= 2  # of twice the tokens
         if feature == "draft":
-            settings["speculative_config"] = settings["speculative_config"] | {"model": run.models[kind]}
+            settings["speculative_config"] = settings["speculative_config"] | {
+                "model": run.models[kind], "attention_backend": backend}  # else vLLM chooses the draft model's itself
         labels[name] = (section, feature if section == "features" else kind, backend)
         tasks.append(run.task(name, {"task": "text", "feature": feature, "model": run.models[kind], "backend": backend,
                                      "settings": settings}, 170))
@@ -180,7 +189,8 @@ def compare(run: Run, group: str, backends: dict[str, dict[str, Any]]) -> None:
         if name != "rocmforge" and one["launches"]:
             run.fail(f"{group} {name}: rocmforge's kernels ran in the reference")
     counts = ours["launches"]
-    print(f"  launches (those in a graph count when it is captured): {counts}")
+    print(f"  launches: {counts}\n  of these, while the engine started (in a graph they count when it is captured): "
+          f"{ours['at_start']}")
     for part in ("attention_plan", "attention_prefill", "attention_decode", "kv_write", "rotary"):
         if not any(part in name for name in counts):
             run.fail(f"{group}: no {part} kernel ran")
@@ -256,6 +266,8 @@ def profile(run: Run) -> None:
                       f"{kernel[:76]}")
         if not result["own"] or not result["ranges_per_step"]:
             run.fail(f"profile {task.name}: the trace shows no kernel or no host range of rocmforge's")
+        if task.name.startswith("eager") and not result["calls_inside_attention"]:
+            run.fail(f"profile {task.name}: no launch was seen inside attention's host code, so nothing else would be")
         if result["inside_attention"] or result["beside_attention"]:
             run.fail(f"profile {task.name}: attention copies, waits or allocates")
 
@@ -275,7 +287,8 @@ def main() -> int:
     parser.add_argument("--sections", default=",".join(SECTIONS))
     parser.add_argument("--out", help="JSON file, written after every engine")
     parser.add_argument("--budget", type=float, default=470.0, help="seconds after which what still runs is ended")
-    parser.add_argument("--width", type=int, default=6, help="small engines at once")
+    parser.add_argument("--width", type=int, default=max(1, min(10, (os.cpu_count() or 1) * 5 // 8)),
+                        help="small engines at once")
     parser.add_argument("--only", nargs="*", default=[], metavar="PART",
                         help="only engines with one of these in the name")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

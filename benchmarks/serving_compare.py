@@ -2,8 +2,8 @@
 """When two attention backends' answers are the same within rounding: pure functions over what engines returned.
 
 Each backend generates freely, and the checkpoint's fp32 model (Transformers, no paging, no graphs) then scores that
-very text. So every token of every backend has an error, the engine's log probability less the exact one, and no comparison
-ends where two texts part. A backend is sound if its errors are of the size that the reference backends' are.
+very text. So every token of every backend has an error, the engine's log probability less the exact one, and no
+comparison ends where two texts part. A backend is sound if its errors are of the size that the reference backends' are.
 """
 
 from __future__ import annotations

@@ -113,11 +113,14 @@ def score(llm: Any, prompts: Sequence[list[int]]) -> list[list[float]]:
 def exact_scores(model: str, texts: Sequence[list[int]]) -> list[tuple[list[float], list[float]]]:
     """By Transformers' model in fp32: log probability of each token but the first, and the highest at its place."""
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     torch.set_float32_matmul_precision("highest")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    exact = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="eager")
+    plain = {"attn_implementation": "eager"}
+    if int(transformers.__version__.split(".")[0]) >= 5:  # grouped products of experts are made for bf16
+        plain["experts_implementation"] = "eager"
+    exact = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, **plain)
     exact = exact.to(device).eval()
     answers = []
     with torch.no_grad():

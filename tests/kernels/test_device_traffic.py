@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A decode step through the ops moves no memory, waits for nothing and allocates nothing (torch's profiler, on a GPU)."""
+"""A decode step through the ops moves no memory, waits for nothing and allocates nothing (torch's profiler, a GPU)."""
 
 from __future__ import annotations
 
