@@ -6,12 +6,14 @@ graph is matched; the ops for fp8 that their modules name and the CPU build lack
 """
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 import torch
 from vllm.config import CompilationConfig, VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.rotary_embedding import MRotaryEmbedding, RotaryEmbedding
+from vllm.v1.attention.backend import AttentionImpl
 
 import rocmforge_plugin
 from rocmforge_plugin import reference
@@ -21,7 +23,7 @@ from rocmforge_plugin.vllm.impl import RocmForgeImpl
 from .engines import checkpoint, engine, greedy, prompt, score
 from .piecewise import piecewise_engine
 
-LAYERS, STEPS = 2, 4
+STEPS = 4
 HEADS, KV_HEADS, SIZE, BLOCK, TOKENS = 4, 2, 64, 16, 9
 FP8_OPS = ("rms_norm_static_fp8_quant", "fused_add_rms_norm_static_fp8_quant", "rms_norm_dynamic_per_token_quant",
            "rms_norm_per_block_quant")
@@ -55,10 +57,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-@pytest.mark.parametrize("kind, setting, kernel", [
-    ("glm4", "fuse_rope_kvcache", "rotary_kv_write_v16_bf16"),
-    ("glm4_moe", "fuse_qk_norm_rope_kvcache", "norm_rotary_kv_write_v16_bf16")])
-def test_the_pass_calls_the_fused_kernel(kind, setting, kernel, passes, tmp_path):
+@pytest.mark.parametrize("kind, layers, setting, kernel", [
+    ("glm4", 1, "fuse_rope_kvcache", "rotary_kv_write_v16_bf16"),
+    ("glm4_moe", 2, "fuse_qk_norm_rope_kvcache", "norm_rotary_kv_write_v16_bf16")])
+def test_the_pass_calls_the_fused_kernel(kind, layers, setting, kernel, passes, tmp_path):
     """GLM-4 with its KV write joined to rotary, GLM-4.5 with its head norms as well: one launch a layer and step."""
     def turn_on(config: VllmConfig) -> None:
         compilation = config.compilation_config
@@ -67,18 +69,19 @@ def test_the_pass_calls_the_fused_kernel(kind, setting, kernel, passes, tmp_path
         compilation.custom_ops.append("+rotary_embedding")
         compilation.splitting_ops = []
 
-    with piecewise_engine(checkpoint(kind), "rocmforge", "bfloat16", str(tmp_path), turn_on) as llm:
+    model = checkpoint(kind, num_hidden_layers=layers)
+    with piecewise_engine(model, "rocmforge", "bfloat16", str(tmp_path), turn_on) as llm:
         classes = llm.apply_model(lambda model: {type(module).__name__ for module in model.modules()})[0]
         rocmforge_plugin.reset_launches()
         greedy(llm, [prompt(9)], max_tokens=STEPS)
         launches = {name: count for name, count in rocmforge_plugin.launches().items() if count}
         fused = score(llm, [prompt(40)["prompt_token_ids"]])[0]
     assert not any(name.startswith("Fused") for name in classes)  # the model's attention is vLLM's own
-    assert max(getattr(one, 'matched_count', 0) for one in passes) == LAYERS
+    assert max(getattr(one, "matched_count", 0) for one in passes) == layers
     assert {name: count for name, count in launches.items() if not name.startswith("attention")} == {
-        kernel: LAYERS * STEPS}
+        kernel: layers * STEPS}
     # Eager, with the plugin's own classes, which round in other places.
-    with engine(checkpoint(kind), "rocmforge", "bfloat16") as llm:
+    with engine(model, "rocmforge", "bfloat16") as llm:
         plain = score(llm, [prompt(40)["prompt_token_ids"]])[0]
     assert max(abs(a - b) for a, b in zip(fused, plain, strict=True)) < 0.5
 
@@ -133,6 +136,14 @@ def test_updates_that_the_passes_ask_for(update, neox):
     assert sum(rocmforge_plugin.launches().values()) == 1
     torch.testing.assert_close(out, wanted[0].float(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(cache, wanted_cache.float(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ("do_rope_and_kv_cache_update", "do_qk_norm_rope_kvcache_update",
+                                  "do_qk_norm_mrope_kvcache_update"))
+def test_updates_take_what_vllm_gives(name):
+    """vLLM passes the arguments by position."""
+    ours, theirs = (list(inspect.signature(getattr(one, name)).parameters) for one in (RocmForgeImpl, AttentionImpl))
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("setting", ("fuse_rope_kvcache", "fuse_qk_norm_rope_kvcache", "enable_qk_norm_rope_fusion"))

@@ -109,12 +109,14 @@ def test_positions_alone_and_faults(kind, truth):
     assert min(found.values()) > 20 * ROUNDING, found
 
 
-@pytest.mark.parametrize("kind, kernel", [
-    ("glm4", "rotary_kv_write_v16_float"), ("glm", "rotary_kv_write_v16_float"),
-    ("glm4_moe", "norm_rotary_kv_write_v16_float"), ("chatglm", "rotary_kv_write_v16_float"),
-    ("glm4_moe_lite", "rotary_v16_float")])
-def test_compiled(kind, kernel, truth):
-    """torch.compile around both layers, or around the position layer alone where attention is latent."""
+@pytest.mark.parametrize("kind, kernel, inductor", [
+    ("glm4", "rotary_kv_write_v16_float", False), ("glm", "rotary_kv_write_v16_float", False),
+    ("glm4_moe", "norm_rotary_kv_write_v16_float", True), ("chatglm", "rotary_kv_write_v16_float", False),
+    ("glm4_moe_lite", "rotary_v16_float", True)])
+def test_compiled(kind, kernel, inductor, truth, monkeypatch):
+    """torch.compile around both layers, or around the position layer alone where attention is latent. Without inductor
+    the traced graph runs as it is, which takes seconds less; GLM-4 with it is in test_parity."""
+    monkeypatch.setenv("VLLM_CPU_CI_ENV", str(int(not inductor)))
     with start(kind, None if kind == "glm4_moe_lite" else "rocmforge", enforce_eager=False) as llm:
         result, launches = counted(llm)
     assert_same(result, truth(kind))
