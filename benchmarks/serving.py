@@ -136,7 +136,7 @@ def text_sections(run: Run, sections: Sequence[str]) -> None:
                 "model": run.models[kind], "attention_backend": backend}  # else vLLM chooses the draft model's itself
         labels[name] = (section, feature if section == "features" else kind, backend)
         tasks.append(run.task(name, {"task": "text", "feature": feature, "model": run.models[kind], "backend": backend,
-                                     "settings": settings}, 170))
+                                     "settings": settings}, 170 if run.gpu else 600))
 
     if "parity" in sections:
         for kind in KINDS:
