@@ -42,8 +42,9 @@ BOUNDS = {"gfx942": (2.0, 106 / 3), "gfx950": (1.2, 112 / 3), "gfx1100": (3.0, 8
 LOOPS_TEXT = """# The hot loops of AMD attention, counted
 
 bfloat16, head size 128, 32 query and 8 KV heads, pages of 16 tokens. Nothing here was measured on AMD hardware: the
-instructions of each kernel's innermost loop with the most matrix instructions are counted, one iteration of one wave,
-all of it, rarely taken branches included, and weighed by the peak rates of the units. Made by
+instructions of each kernel's innermost loop with the most matrix instructions (or dot products: gfx11's decode of up to
+four rows has no matrix instruction) are counted, one iteration of one wave, all of it, rarely taken branches included,
+and weighed by the peak rates of the units. Made by
 
     python benchmarks/static_amd_triton.py build/triton
     python benchmarks/static_amd.py loops --triton build/triton
