@@ -20,7 +20,7 @@ MATRIX_RATE = {"gfx90a": 128, "gfx942": 256, "gfx950": 512, "gfx11": 128, "gfx12
 _LINE = re.compile(r"\s+(\S+)\s*(.*?)\s*// ([0-9A-F]{8,}): ((?:[0-9A-F]{8} ?)+)(?:<(\S+?)(?:\+0x([0-9a-f]+))?>)?")
 _TRANSCENDENTAL = re.compile(r"v_(?:s_)?(?:exp|log|rcp|rsq|sqrt|sin|cos)_")
 _MATRIX = re.compile(r"v_mfma_|v_wmma_")
-_DOT = re.compile(r"v_(?:dual_)?dot2")  # two multiply-adds a lane
+_DOT = re.compile(r"\bv_(?:dual_)?(dot2\w*?)(?:_e\d+|_e64_dpp)?(?=\s|$)")  # two multiply-adds a lane
 _GLOBAL = re.compile(r"(?:global|buffer|flat|scratch)_(?:load|store|atomic)")
 _BITS = {"ubyte": 8, "sbyte": 8, "ushort": 16, "sshort": 16, "short": 16, "byte": 8, "dword": 32}
 
@@ -85,8 +85,12 @@ def hot_loop(code: list[Instruction]) -> list[Instruction]:
     loops = [[i for i in code if start <= i.address <= end] for start, end in ends.items()]
     if not loops:
         raise ValueError("no loop in this code")
-    return max(loops, key=lambda loop: (sum(bool(_MATRIX.match(i.mnemonic) or _DOT.match(i.mnemonic)) for i in loop),
-                                       -len(loop)))
+    return max(loops, key=lambda loop: (sum(bool(_MATRIX.match(i.mnemonic)) + len(dots(i)) for i in loop), -len(loop)))
+
+
+def dots(instruction: Instruction) -> list[str]:
+    """Names of the dot products in an instruction, which holds two where it is a pair."""
+    return _DOT.findall(f"{instruction.mnemonic} {instruction.operands}")
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Figures:
     Attributes:
         counts: instructions by unit: matrix, valu, transcendental, lds, global, salu, all.
         clocks: by unit: matrix, valu, transcendental; lds, as if each SIMD had its share of the port.
-        names: matrix instructions by mnemonic.
+        names: matrix and dot instructions by mnemonic.
         multiply_adds: of the matrix and dot instructions.
         load_bytes: bytes a lane gets from a global load, on average.
     """
@@ -147,8 +151,9 @@ def figures(code: list[Instruction], target: str) -> Figures:
             clocks["matrix"] += m * n * k / rate
             names[instruction.mnemonic] += 1
         elif unit in ("valu", "transcendental"):
-            if _DOT.match(instruction.mnemonic):
+            for name in dots(instruction):
                 multiply_adds += 2 * lanes
+                names[name] += 1
             clocks[unit] += step * (4 if unit == "transcendental" else 1)
         elif unit == "lds":
             clocks["lds"] += lanes * instruction.bits / 8 / 128 * simds

@@ -27,6 +27,10 @@ def test_units_and_clocks() -> None:
     assert cdna.multiply_adds == 4096 and cdna.load_bytes == 10 and cdna.busiest == ("lds", 32)
     rdna = figures(code("v_wmma_f32_16x16x16_f16 v[0:7], v[8:15], v[16:23], v[0:7]", *body), "gfx1100")
     assert rdna.clocks == {"matrix": 32, "valu": 1, "transcendental": 4, "lds": 8}
+    dots = figures(code("v_dot2_f32_bf16 v0, v1, v2, v0", "v_dual_dot2acc_f32_f16 v0, v1, v2 :: v_dual_mov_b32 v3, v4",
+                        "v_dual_dot2acc_f32_f16 v0, v1, v2 :: v_dual_dot2acc_f32_f16 v3, v4, v5"), "gfx1100")
+    assert dots.multiply_adds == 4 * 64 and dots.clocks["valu"] == 3
+    assert dots.names == {"dot2_f32_bf16": 1, "dot2acc_f32_f16": 3}
 
 
 @pytest.mark.parametrize(("name", "bits"), [
