@@ -115,7 +115,8 @@ def test_positions_alone_and_faults(kind, truth):
     ("glm4_moe_lite", "rotary_v16_float", True)])
 def test_compiled(kind, kernel, inductor, truth, monkeypatch):
     """torch.compile around both layers, or around the position layer alone where attention is latent. Without inductor
-    the traced graph runs as it is, which takes seconds less; GLM-4 with it is in test_parity, GLM-4.5 in test_fusion_passes."""
+    the traced graph runs as it is, which takes seconds less; with it, GLM-4 is in test_parity, GLM-4.5 in
+    test_fusion_passes."""
     monkeypatch.setenv("VLLM_CPU_CI_ENV", str(int(not inductor)))
     with start(kind, None if kind == "glm4_moe_lite" else "rocmforge", enforce_eager=False) as llm:
         result, launches = counted(llm)
