@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pytest
+import torch
 
 from benchmarks import static_amd
-from benchmarks.static_amd_code import Instruction, disassemble, figures, hot_loop, llvm_tool
+from benchmarks.static_amd_code import Instruction, disassemble, figures, hot_loop, llvm_tool, unit_of
 from rocmforge_build import code_object
+from rocmforge_plugin import _C
 from rocmforge_plugin.device import kernels_dir
+from tests.kernels.test_attention import Batch
+
+from .emulation import EmulatedGpus
 
 
 def code(*lines: str) -> list[Instruction]:
@@ -62,6 +68,25 @@ def test_bounds(target: str, phase: int) -> None:
         pytest.skip(str(missing))
     reached = static_amd.clocks(path, target, phase)
     assert reached <= static_amd.BOUNDS[target][phase]
+
+
+@pytest.mark.parametrize("target", static_amd.BOUNDS)
+def test_executed_clocks_are_the_counted_ones(emulated: Callable[..., _C.Device], gpus: EmulatedGpus,
+                                              target: str) -> None:
+    """Over 4096 keys a whole decode kernel takes the vector clocks and products that its hot loop shows, or fewer."""
+    emulated(target, compute_units=1)
+    batch = Batch(torch.bfloat16, 128, 1, 4, [(1, 4096)], 16, seed=1)
+    gpus.instructions.clear()
+    batch.run(batch.planner())
+    path, name = kernels_dir() / target / "attention_bf16_d128.co", static_amd.OURS[1]
+    executed = gpus.instructions[target, name]
+    loop, _ = static_amd.loop_of(path, name, target, mca=False)
+    tokens = static_amd.per_wave(path, loop, 1)  # of one wave's iteration
+    vector = sum(count for mnemonic, count in executed.items()
+                 if unit_of(Instruction(0, mnemonic, "", None)) == "valu") * (4 if target.startswith("gfx9") else 1)
+    assert 0 < vector / 4096 <= 1.1 * loop.clocks["valu"] / tokens
+    matrix = sum(count for mnemonic, count in executed.items() if mnemonic.startswith(("v_mfma", "v_wmma")))
+    assert matrix == loop.counts["matrix"] * 4096 / tokens  # no wave repeats another's; of dot products: none
 
 
 def test_launch_shapes_are_read_from_the_code() -> None:
