@@ -2,7 +2,7 @@
 // Decode's way to the cache: every wave reads its own keys, and what a lane loads (16 bytes at a time) is what its
 // matrix operands need, so K and V pass through neither shared memory nor shuffles. The next tile's K is requested as
 // soon as this one's has been multiplied, and V likewise, so a tile is always under way. Where registers are short
-// (Shape::kAlternate), V is requested when K has been multiplied and the next K when V has, so that one set serves both.
+// (Shape::kAlternate), V is requested when K has been multiplied and the next K when V has: one set serves both.
 #pragma once
 
 #include "../matrix/roles.h"

@@ -40,7 +40,8 @@ struct MakePlan {
  private:
   // Into how many shares to cut the line. Where all items are alike and nearly all workgroups can have equal parts of
   // one, shares end where items do: a share of two items' ends costs a start and a join more.
-  RF_DEVICE static int shares(const Args& args, const PlanClass& cls, const Plan& plan, int row_blocks, int64_t all_tiles) {
+  RF_DEVICE static int shares(const Args& args, const PlanClass& cls, const Plan& plan, int row_blocks,
+                              int64_t all_tiles) {
     const int most = static_cast<int>(min<int64_t>(cls.workgroups, (all_tiles + kLeastShare - 1) / kLeastShare));
     const int items = row_blocks * args.kv_heads;
     if (items == 0 || items > most) return most;

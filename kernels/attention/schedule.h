@@ -25,8 +25,8 @@ struct RowBlock {
 // What starting and ending an item costs, in tiles: on the line, an item is so many tiles longer, at its begin.
 inline constexpr int kItemTiles = 8;
 
-// A workgroup's share is at least so many tiles: fewer cost more to join than they save (H200, one request of 8k keys: 14.9,
-// 13.1, 13.7 and 18.3 us with 1, 2, 4 and 8).
+// A workgroup's share is at least so many tiles: fewer cost more to join than they save (H200, one request of 8k keys:
+// 14.9, 13.1, 13.7 and 18.3 us with 1, 2, 4 and 8).
 inline constexpr int kLeastShare = 2;
 
 inline constexpr int kFewParts = 4;  // of which one group of lanes joins a row
@@ -49,7 +49,9 @@ struct Plan {
   RF_DEVICE int joins() const { return data[3]; }
   RF_DEVICE bool many_parts() const { return data[4] != 0; }  // some join has more than kFewParts
   RF_DEVICE int start(int workgroup) const { return data[kPlanHeader + workgroup]; }
-  RF_DEVICE RowBlock first_block(int workgroup) const { return record<RowBlock>(plan_first_blocks_at(grid), workgroup); }
+  RF_DEVICE RowBlock first_block(int workgroup) const {
+    return record<RowBlock>(plan_first_blocks_at(grid), workgroup);
+  }
   RF_DEVICE RowBlock block(int i) const { return record<RowBlock>(plan_blocks_at(grid), i); }
   RF_DEVICE Join join(int i) const { return record<Join>(plan_joins_at(grid), i); }
 

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a workgroup's share of the plan is made of.
+#pragma once
+
+#include "args.h"
+#include "schedule.h"
+
+namespace rocmforge {
+
+// A run of an item's tiles, and what the item is.
+struct Segment {
+  int head, request, first_row, rows, tokens_before, token_start, seq_len;
+  int first_tile, tiles;  // of the item
+  int begin, end;         // of the segment, counted from first_tile
+  int share;              // whose segment it is
+
+  RF_DEVICE void item(const AttentionArgs& args, const RowBlock& block, int kv_head) {
+    head = kv_head;
+    request = block.request;
+    first_row = block.first_row;
+    token_start = block.token_start;
+    rows = block.query_len * static_cast<int>(args.group.divisor);
+    seq_len = block.seq_len;
+    tokens_before = seq_len - block.query_len;
+    first_tile = block.first_tile;
+    tiles = block.tiles - kItemTiles;
+  }
+  RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
+};
+
+// A packed row's token, and its query head within the group.
+RF_DEVICE Quotient split_row(const AttentionArgs& args, int row) { return divide(row, args.group); }
+
+RF_DEVICE int64_t query_head(const AttentionArgs& args, const Segment& seg, Quotient row) {
+  return static_cast<int64_t>(seg.head) * args.group.divisor + row.remainder;
+}
+
+// Keys that a row sees.
+RF_DEVICE KeySpan row_span(const AttentionArgs& args, const Segment& seg, int row) {
+  const int token = split_row(args, row).quotient;
+  return key_span(token, token, seg.seq_len - seg.tokens_before, seg.seq_len, args.window);
+}
+
+// The segments of this workgroup's share, in order.
+template <int Wave>
+class Segments {
+ public:
+  RF_DEVICE explicit Segments(const AttentionArgs& args) : plan_{args.plan, args.workgroups} {}
+
+  RF_DEVICE bool first(const AttentionArgs& args, Segment& segment) {
+    const int workgroup = block_index(0);
+    // All loads before any use.
+    const int used_word = plan_.workgroups(), per_head_word = plan_.tiles_per_head(), start = plan_.start(workgroup);
+    const RowBlock block = plan_.first_block(workgroup);
+    const int used = uniform<Wave>(used_word), per_head = uniform<Wave>(per_head_word);
+    if (workgroup >= used) return false;
+    segment.share = share_of(workgroup, used);
+    block_number_ = uniform<Wave>(start);
+    const int64_t tiles = static_cast<int64_t>(per_head) * args.kv_heads;
+    const int64_t begin = cut(tiles, used, segment.share);
+    left_ = static_cast<int>(cut(tiles, used, segment.share + 1) - begin);
+    head_ = static_cast<int>(begin / per_head);
+    return take(args, uniform_block(block), static_cast<int>(begin % per_head), segment) || next(args, segment);
+  }
+
+  RF_DEVICE bool next(const AttentionArgs& args, Segment& segment) {
+    while (left_ > 0) {
+      if (++block_number_ == uniform<Wave>(plan_.row_blocks())) {
+        block_number_ = 0;
+        ++head_;
+      }
+      const RowBlock block = uniform_block(plan_.block(block_number_));
+      if (take(args, block, block.prefix, segment)) return true;
+    }
+    return false;
+  }
+
+ private:
+  // What the share has of the block's tiles from `at` on, its weight for being an item apart.
+  RF_DEVICE bool take(const AttentionArgs& args, const RowBlock& block, int at, Segment& segment) {
+    const int count = min(left_, block.prefix + block.tiles - at), item_begin = block.prefix + kItemTiles;
+    segment.item(args, block, head_);
+    segment.begin = max(at - item_begin, 0);
+    segment.end = at + count - item_begin;
+    left_ -= count;
+    return segment.end > segment.begin;
+  }
+
+  RF_DEVICE static RowBlock uniform_block(const RowBlock& b) {
+    return {uniform<Wave>(b.request), uniform<Wave>(b.first_row), uniform<Wave>(b.first_tile),
+            uniform<Wave>(b.prefix), uniform<Wave>(b.tiles), uniform<Wave>(b.token_start),
+            uniform<Wave>(b.query_len), uniform<Wave>(b.seq_len)};
+  }
+
+  Plan plan_;
+  int block_number_ = 0, head_ = 0, left_ = 0;
+};
+
+}  // namespace rocmforge
