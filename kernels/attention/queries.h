@@ -13,7 +13,6 @@ struct Queries {
   using R = typename G::R;
   using T = typename G::T;
   using D = typename G::D;
-  using Tile = typename G::Tile;
   using Shape = typename G::Shape;
   using State = typename G::State;
   static constexpr int kQueryTiles = G::kQueryTiles, kPieces = G::kPieces, kProducts = G::kProducts;

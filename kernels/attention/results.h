@@ -12,7 +12,6 @@ struct Results {
   using R = typename G::R;
   using T = typename G::T;
   using D = typename G::D;
-  using Tile = typename G::Tile;
   using Shape = typename G::Shape;
   using State = typename G::State;
   using Args = AttentionArgs;

@@ -99,26 +99,6 @@ RF_DEVICE int uniform_now(int value) {
 RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
 RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
 
-template <class Args>
-RF_DEVICE const Args& reload_args(const Args& args) {
-  return args;
-}
-
-template <int Wave, int Mask, class T>
-RF_DEVICE T shuffle_xor(T value) {
-  return shuffle_xor<Wave>(value, Mask);
-}
-
-template <int Wave, class T>
-RF_DEVICE T broadcast(T value, int source) {
-  return shuffle<Wave>(value, source);
-}
-
-template <class V>
-RF_DEVICE void settle(V&) {}
-
-RF_DEVICE void schedule_fence() {}
-
 inline constexpr bool kEarlyLaunch = false;
 RF_DEVICE void let_next_start() {}
 RF_DEVICE void wait_for_previous() {}
@@ -134,3 +114,5 @@ RF_DEVICE float rcp(float x) { return 1.0f / x; }
 RF_DEVICE float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 }  // namespace rocmforge
+
+#include "no_hints.h"

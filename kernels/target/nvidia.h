@@ -81,26 +81,6 @@ RF_DEVICE uint32_t pack2_bf16(float a, float b) {
   return out;
 }
 
-template <class Args>
-RF_DEVICE const Args& reload_args(const Args& args) {
-  return args;
-}
-
-template <int Wave, int Mask, class T>
-RF_DEVICE T shuffle_xor(T value) {
-  return shuffle_xor<Wave>(value, Mask);
-}
-
-template <int Wave, class T>
-RF_DEVICE T broadcast(T value, int source) {
-  return shuffle<Wave>(value, source);
-}
-
-template <class V>
-RF_DEVICE void settle(V&) {}
-
-RF_DEVICE void schedule_fence() {}
-
 RF_DEVICE void copy_async16(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
                "l"(global)
@@ -135,3 +115,5 @@ RF_DEVICE float rcp(float x) { return __frcp_rn(x); }
 RF_DEVICE float rsqrt(float x) { return rsqrtf(x); }
 
 }  // namespace rocmforge
+
+#include "no_hints.h"
