@@ -14,51 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 import peers
 from cases import CASES, SWEEPS, Case, input_sets, sampled_error
-
-GRAPH_MS, TOTAL_MS = 5.0, 150.0  # length of a graph, and of a measurement
-
-
-def once(call: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)
-
-
-def milliseconds(calls: Sequence[Callable[[], object]]) -> tuple[float, float]:
-    """Median time of one call and the spread (90th minus 10th percentile) of its measurements."""
-    for call in calls:
-        call()
-    torch.cuda.synchronize()
-    guess = min(once(calls[0]) for _ in range(3))
-    launches = len(calls) * max(1, min(40, int(GRAPH_MS / guess / len(calls))))
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for i in range(launches):
-            calls[i % len(calls)]()
-    graph.replay()
-    torch.cuda.synchronize()
-    repetitions = max(7, min(60, int(TOTAL_MS / (guess * launches))))
-    times = sorted(once(graph.replay) / launches for _ in range(repetitions))
-    return statistics.median(times), times[int(0.9 * (len(times) - 1))] - times[int(0.1 * (len(times) - 1))]
+from timing import copy_bandwidth, milliseconds
 
 
 def ceilings() -> dict[str, float]:
     """Copied bytes (read and written) and bf16 matrix-product operations per second."""
-    source = torch.randn(1 << 30, device="cuda")
-    target = torch.empty_like(source)
-    target.copy_(source)
-    # Not from a graph, where a copy may go to a copy engine, which is slower.
-    copy = 2 * source.nbytes / statistics.median(once(lambda: target.copy_(source)) for _ in range(9)) * 1e3
+    copy = copy_bandwidth()
     a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
     product = torch.empty_like(a)
     return {"copy": copy, "product": 2 * 8192**3 / milliseconds([lambda: torch.mm(a, b, out=product)])[0] * 1e3}

@@ -1,136 +1,156 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Mask, rotary and KV-write kernels against the bandwidth of a copy, on one GPU.
+"""Mask, rotary and KV-write kernels against their peers on one GPU, in one run on the same tensors.
 
-    python benchmarks/elementwise.py [--tokens 8192]
+    python benchmarks/elementwise.py [--out results.json] [--tokens 1 64 8192] [--cases PART ...] [--only NAME ...]
 
-Each kernel is replayed from a CUDA graph of 20 launches over buffers that together exceed the L2 cache; the median of
-the repetitions is shown. "of copy" is the kernel's bytes (each read and written once) per second over a copy's.
+Each contestant's calls are captured in a CUDA graph that rotates over sets of tensors larger together than the L2
+cache (a single token's are not); the median of the replays is shown. GB/s counts what must be read and written at
+least, once, whatever a contestant really moves; "of copy" is that over the rate of a large copy in the same run. The
+error is that of a call on fresh tensors from fp64, the largest of its results'; a contestant that errs by more than
+rounding is shown as wrong, and the exit status is 1 if that is rocmforge. The peers are described in
+elementwise_peers.py; those that are not installed are left out. Nothing is timed before it has been compiled and run.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import importlib.metadata
+import importlib.util
+import json
+import math
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
-from rocmforge_plugin import ops
+import elementwise_peers as peers
+from elementwise_cases import KINDS, MASKS, MODELS, Batch, Mask, Model, batches
+from timing import copy_bandwidth, milliseconds
 
-LAUNCHES, REPETITIONS = 20, 30
-HEAD = 128
-
-
-def milliseconds(calls: Sequence[Callable[[], object]]) -> float:
-    """Median time of one call; `calls` do the same on different buffers and are taken in turn."""
-    for call in calls:
-        call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for i in range(LAUNCHES):
-            calls[i % len(calls)]()
-    times = []
-    for _ in range(REPETITIONS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / LAUNCHES)
-    return statistics.median(times)
+# Relative; bf16 rounds by 2^-9 at most, arithmetic in bf16 errs a few times more, and what is missing by about 1.
+WRONG = 0.02
+# The contestant may not take the case; anything else is an error of this program.
+REFUSALS = (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError, ImportError)
 
 
-def copy_bandwidth() -> float:
-    """Bytes per second of a large device-to-device copy, read and written: the driver's own, outside of graphs."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    times = []
-    for _ in range(REPETITIONS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(4):
-            target.copy_(source)
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / 4)
-    return 2 * source.numel() / statistics.median(times) * 1e3
+def timed(row: dict[str, Any], name: str, copy: float, check: Callable[[], float],
+          calls: Sequence[Callable[[], object]]) -> None:
+    """Add one contestant's result to its row and print it."""
+    label = f"{row['case']:20}{row['kernel']:24}{row['tokens'] or '':>6}  {name:18}"
+    try:
+        error = check()
+        time, spread = milliseconds(calls)
+    except REFUSALS as refusal:
+        if name == peers.OURS:
+            raise
+        print(f"{label} does not take this case: {(str(refusal) or repr(refusal)).splitlines()[0][:90]}", flush=True)
+        return
+    rate = row["bytes"] / time * 1e3
+    row["results"][name] = {"ms": time, "spread_ms": spread, "gb_s": rate / 1e9, "of_copy": rate / copy, "error": error,
+                            "wrong": not error <= WRONG}
+    ours = row["results"].get(peers.OURS)
+    ratio = f"{time / ours['ms']:6.2f}x" if ours and name != peers.OURS else " " * 7
+    print(f"{label}{time * 1e3:10.2f} us{rate / 1e9:7.0f} GB/s{rate / copy:6.0%} of copy {ratio}  error {error:.1e}"
+          f"{'' if error <= WRONG else '  WRONG RESULT'}", flush=True)
 
 
-class Batch:
-    """A layer's tensors for `tokens` tokens."""
-
-    def __init__(self, tokens: int, heads: int, kv_heads: int, rotary_dim: int, interleaved: bool) -> None:
-        self.tokens, self.heads, self.kv_heads, self.rotary_dim = tokens, heads, kv_heads, rotary_dim
-        options = dict(dtype=torch.bfloat16, device="cuda")
-        sizes = [heads * HEAD, kv_heads * HEAD, kv_heads * HEAD]
-        qkv = torch.randn(tokens, sum(sizes), **options)
-        self.query, self.key, self.value = qkv.split(sizes, dim=-1)
-        self.out = torch.empty(tokens, sizes[0], **options)
-        self.table = torch.randn(131072, rotary_dim, **options)
-        self.positions = torch.randint(0, 131072, (tokens,), device="cuda")
-        blocks = tokens // 16 + 8
-        self.cache = torch.zeros(blocks, kv_heads, 16, 2 * HEAD, **options)
-        self.slots = torch.randperm(blocks * 16, device="cuda")[:tokens]
-        self.weight = torch.ones(HEAD, **options)
-        self.interleaved = interleaved
-
-    def rotary(self) -> None:
-        ops.rotary(self.positions, self.query, self.key, self.table, head_size=HEAD, interleaved=self.interleaved)
-
-    def kv_write(self) -> None:
-        shape = (self.kv_heads, HEAD)
-        ops.kv_write(self.key.unflatten(1, shape), self.value.unflatten(1, shape), self.cache, self.slots)
-
-    def fused(self, norm: bool = False, out: bool = False) -> None:
-        weight = self.weight if norm else None
-        ops.rotary_kv_write(self.positions, self.query, self.key, self.value, self.table, self.cache, self.slots,
-                            interleaved=self.interleaved, q_norm_weight=weight, k_norm_weight=weight,
-                            query_out=self.out if out else None)
-
-    def bytes(self, kind: str) -> int:
-        """Read and written, the table's rows once a token."""
-        size = 2 * 2 * self.tokens * HEAD
-        table = 2 * self.tokens * self.rotary_dim
-        part = self.rotary_dim / HEAD
-        query = {"rotary": part, "rotary + write": part}.get(kind, 1.0)
-        return int({"rotary": size * (self.heads + self.kv_heads) * part + table,
-                    "kv write": size * 2 * self.kv_heads}.get(
-                        kind, size * (self.heads * query + 2 * self.kv_heads) + table))
+def error_of(call: peers.Call, batch: Batch, kind: str) -> float:
+    """Of one call on fresh tensors."""
+    batch.reset()
+    return batch.error(kind, call(batch))
 
 
-def main() -> None:
+def measure(model: Model, tokens: int, copy: float, only: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each kernel."""
+    sets, rows = batches(model, tokens), []
+    for kind in KINDS:
+        row: dict[str, Any] = {"case": model.name, "kernel": kind, "tokens": tokens,
+                               "bytes": Batch.bytes_of(model, tokens, kind), "results": {}}
+        for name, make in peers.available(kind, model.interleaved).items():
+            if only and name not in only:
+                continue
+            try:
+                call = make(kind)
+            except ImportError as reason:
+                print(f"{model.name} {kind}: {name} cannot be imported: {reason}", flush=True)
+                continue
+            timed(row, name, copy, lambda call=call: error_of(call, sets[0], kind),
+                  [lambda b=b, call=call: call(b) for b in sets])
+        rows.append(row)
+    return rows
+
+
+def measure_mask(shape: tuple[int, ...], copy: float, only: Sequence[str]) -> dict[str, Any]:
+    """The causal mask of one shape, larger than the L2 cache by itself."""
+    mask = Mask(shape)
+    row: dict[str, Any] = {"case": "causal mask", "kernel": "x".join(map(str, shape)), "tokens": None,
+                           "bytes": mask.bytes, "results": {}}
+    for name, call in peers.masks().items():
+        def check(call: Callable[[Mask], object] = call) -> float:
+            mask.reset()
+            call(mask)
+            return mask.error()
+
+        if not only or name in only:
+            timed(row, name, copy, check, [lambda call=call: call(mask)])
+    return row
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """For each kernel and peer, how many times rocmforge's speed is the peer's, in geometric mean over the cases."""
+    means: dict[str, float] = {}
+    for kind in (*KINDS, "causal mask"):
+        for peer in peers.PEERS:
+            ratios = [r["results"][peer]["ms"] / r["results"][peers.OURS]["ms"] for r in rows
+                      if kind in (r["kernel"], r["case"]) and {peer, peers.OURS} <= r["results"].keys()
+                      and not r["results"][peer]["wrong"]]
+            if ratios:
+                means[f"{kind} vs {peer}"] = math.exp(sum(map(math.log, ratios)) / len(ratios))
+                print(f"{kind} vs {peer}: {means[f'{kind} vs {peer}']:.2f}x, least {min(ratios):.2f}x")
+    return means
+
+
+def main() -> int:
+    """Run the cases that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", help="JSON file, written after every case")
     parser.add_argument("--tokens", type=int, nargs="*", default=[1, 64, 8192])
+    parser.add_argument("--cases", nargs="*", default=[], help="parts of the names of models to run, or 'causal mask'")
+    parser.add_argument("--only", nargs="*", default=[], help="contestants to run")
     arguments = parser.parse_args()
     copy = copy_bandwidth()
-    print(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s")
-    print(f"{'model':24}{'kernel':24}{'tokens':>8}{'us':>10}{'GB/s':>8}{'of copy':>9}")
-    models = {"GLM-4-9B 32/2": (32, 2, 64, True), "GLM-4.6 96/8": (96, 8, 64, False),
-              "full rotary 32/8": (32, 8, 128, False)}
-    for model, (heads, kv_heads, rotary_dim, interleaved) in models.items():
+    torch.cuda.empty_cache()
+    vllm = importlib.metadata.version("vllm") if importlib.util.find_spec("vllm") else None
+    print(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s, torch {torch.__version__}, vLLM {vllm}",
+          flush=True)
+    rows: list[dict[str, Any]] = []
+    result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "vllm": vllm,
+              "ceilings": {"copy": copy}, "elementwise": rows}
+
+    def save() -> None:
+        if arguments.out:
+            with open(arguments.out, "w") as file:
+                json.dump(result, file, indent=1)
+
+    def chosen(name: str) -> bool:
+        return not arguments.cases or any(part in name for part in arguments.cases)
+
+    for model in filter(lambda m: chosen(m.name), MODELS):
         for tokens in arguments.tokens:
-            # Enough sets of buffers to push each other out of the L2 cache.
-            per_set = 4 * tokens * (heads + 2 * kv_heads) * HEAD
-            batches = [Batch(tokens, heads, kv_heads, rotary_dim, interleaved)
-                       for _ in range(max(1, min(LAUNCHES, (256 << 20) // per_set)))]
-            kernels = {"rotary": Batch.rotary, "kv write": Batch.kv_write, "rotary + write": Batch.fused,
-                       "rotary + write, q out": lambda b: b.fused(out=True),
-                       "norm + rotary + write": lambda b: b.fused(norm=True)}
-            for kind, call in kernels.items():
-                time = milliseconds([lambda b=b: call(b) for b in batches])
-                rate = batches[0].bytes(kind) / time * 1e3
-                print(f"{model:24}{kind:24}{tokens:8}{time * 1e3:10.2f}{rate / 1e9:8.0f}{rate / copy:9.0%}")
-    for shape in ((8, 32, 2048, 2048), (32, 64, 8256), (1, 16384, 16384)):
-        scores = torch.zeros(shape, dtype=torch.bfloat16, device="cuda")
-        cache_len = shape[-1] - shape[-2]
-        time = milliseconds([lambda: ops.causal_mask(scores, cache_len)])
-        rows = scores.numel() // shape[-1] // shape[-2]
-        written = 2 * rows * shape[-2] * (shape[-2] - 1) // 2
-        print(f"{'causal mask':24}{'x'.join(map(str, shape)):24}{'':8}{time * 1e3:10.2f}{written / time / 1e6:8.0f}"
-              f"{written / time * 1e3 / copy:9.0%}")
+            rows += measure(model, tokens, copy, arguments.only)
+            save()
+    for shape in MASKS if chosen("causal mask") else ():
+        rows.append(measure_mask(shape, copy, arguments.only))
+        torch.cuda.empty_cache()
+        save()
+    result["summary"] = summary(rows)
+    save()
+    wrong = [f"{r['case']} {r['kernel']} {r['tokens']}" for r in rows if r["results"].get(peers.OURS, {}).get("wrong")]
+    print(f"rocmforge's results are wrong: {wrong}" if wrong else "rocmforge's results are right")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Markdown tables of the attention benchmark's results, put between a document's markers.
+"""Markdown tables of a benchmark's results, put between a document's markers for that benchmark.
 
     python benchmarks/table.py benchmarks/results/h200.json docs/benchmarks_h200.md
+
+What attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of serving.py's
+section `bench` to <!-- bench -->.
 """
 
 from __future__ import annotations
@@ -10,39 +13,110 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 PEERS = ("vLLM Triton", "FlashAttention-3", "torch SDPA")
-BEGIN, END = "<!-- tables -->\n", "<!-- /tables -->"
+ELEMENTWISE_PEERS = ("vLLM CUDA", "vLLM Triton", "vLLM one launch", "inductor", "torch")
+
+
+def table(head: list[str], lines: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(cells)} |" for cells in lines)]
 
 
 def rows(cases: list[dict], plan: bool) -> list[str]:
     """A line for each case: our time, its share of the floor, and every peer's time with our speed-up."""
     head = ["case (q heads/kv heads)", "rocmforge", "of floor", *(["plan, once a step"] if plan else []), *PEERS]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = []
     for case in cases:
         times = case["results"]
         ours = times["rocmforge"]
-        cells = [case["case"], f"{ours['ms']:.4g}", f"{ours['of_floor']:.0%}", *([f"{case['plan_ms']:.3g}"] if plan else [])]
+        cells = [case["case"], f"{ours['ms']:.4g}", f"{ours['of_floor']:.0%}"]
+        cells += [f"{case['plan_ms']:.3g}"] if plan else []
         cells += [f"{times[p]['ms']:.4g} ({times[p]['ms'] / ours['ms']:.2f}x)" if p in times else "" for p in PEERS]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(cells)
+    return table(head, lines)
 
 
-def tables(result: dict) -> str:
+def means(result: dict[str, Any]) -> str:
+    """The summary that the benchmark made."""
+    return "Geometric means: " + "; ".join(f"{name} {value:.2f}x" for name, value in result["summary"].items()) + "."
+
+
+def attention(result: dict[str, Any]) -> str:
     """The anchors, their geometric means and the sweeps."""
     ceiling = result["ceilings"]
-    lines = [f"{result['device']}, torch {result['torch']}. Ceilings of the same run: copy {ceiling['copy'] / 1e9:.0f} GB/s, "
-             f"matrix product {ceiling['product'] / 1e12:.0f} TFLOP/s.", "", *rows(result["cases"], True), "",
-             "Geometric means: " + "; ".join(f"{name} {value:.2f}x" for name, value in result["summary"].items()) + "."]
+    lines = [f"{result['device']}, torch {result['torch']}. Ceilings of the same run: copy {ceiling['copy'] / 1e9:.0f} "
+             f"GB/s, matrix product {ceiling['product'] / 1e12:.0f} TFLOP/s.", "", *rows(result["cases"], True), "",
+             means(result)]
     for name, cases in result.get("sweeps", {}).items():
         lines += ["", f"### Over {name}", "", *rows(cases, False)]
     return "\n".join(lines) + "\n"
 
 
+def elementwise(result: dict[str, Any]) -> str:
+    """A table for each kernel: times in us, our share of copy bandwidth, and everyone's error from fp64."""
+    lines = [f"{result['device']}, torch {result['torch']}, vLLM {result['vllm']}. Copy of the same run: "
+             f"{result['ceilings']['copy'] / 1e9:.0f} GB/s."]
+    kernels = list(dict.fromkeys("causal mask" if r["case"] == "causal mask" else r["kernel"] for r in
+                                 result["elementwise"]))
+    for kernel in kernels:
+        of_kernel = [r for r in result["elementwise"]
+                     if kernel in (r["kernel"], r["case"]) and "rocmforge" in r["results"]]
+        peers = [p for p in ELEMENTWISE_PEERS if any(p in r["results"] for r in of_kernel)]
+        cells = []
+        for row in of_kernel:
+            found = row["results"]
+            ours = found["rocmforge"]
+            name = f"{row['case']}, {row['tokens']}" if row["tokens"] else row["kernel"]
+            cells.append([name, f"{1e3 * ours['ms']:.4g}", f"{ours['gb_s']:.0f}", f"{ours['of_copy']:.0%}",
+                          "wrong result" if ours["wrong"] else f"{ours['error']:.1e}",
+                          *(peer_cell(found.get(p), ours) for p in peers)])
+        what = "scores" if kernel == "causal mask" else "layer (q heads/kv heads), tokens"
+        lines += ["", f"**{kernel}**", "", *table([what, "rocmforge, us", "GB/s", "of copy", "error", *peers], cells)]
+    lines += ["", means(result)]
+    return "\n".join(lines) + "\n"
+
+
+def peer_cell(found: dict[str, Any] | None, ours: dict[str, Any]) -> str:
+    """A peer's time, how many times faster we are, and its error."""
+    if found is None:
+        return ""
+    if found["wrong"]:
+        return "wrong result"
+    return f"{1e3 * found['ms']:.4g} ({found['ms'] / ours['ms']:.2f}x), {found['error']:.1e}"
+
+
+def bench(result: dict[str, Any]) -> str:
+    """A line for each measure, a column for each backend."""
+    backends = {name: one["measures"] for name, one in result["bench"].items() if "failed" not in one}
+    ours = backends.pop("rocmforge")
+    cells = []
+    for measure, mine in ours.items():
+        line = [measure, f"{mine:.4g}"]
+        for other in backends.values():
+            ratio = other[measure] / mine if measure.endswith("ms") else mine / other[measure]
+            line.append(f"{other[measure]:.4g} ({ratio:.2f}x)")
+        cells.append(line)
+    return "\n".join(table(["", "rocmforge", *backends], cells)) + "\n"
+
+
+KINDS = {"cases": ("tables", attention), "elementwise": ("elementwise", elementwise), "bench": ("bench", bench)}
+
+
 def main(source: str, document: str) -> None:
+    """Replace what stands between the markers; ValueError if the document lacks them or the results are of no kind."""
+    result = json.loads(Path(source).read_text())
+    kind = next((kind for kind in KINDS if kind in result), None)
+    if kind is None:
+        raise ValueError(f"{source} has none of {', '.join(KINDS)}")
+    marker, text = KINDS[kind]
+    begin, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
     path = Path(document)
-    before, rest = path.read_text().split(BEGIN)
-    path.write_text(before + BEGIN + tables(json.loads(Path(source).read_text())) + END + rest.split(END)[1])
+    before, found, rest = path.read_text().partition(begin)
+    if not found or end not in rest:
+        raise ValueError(f"{document} lacks the lines {begin.strip()} and {end}")
+    path.write_text(before + begin + text(result) + rest[rest.index(end):])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel benchmarks without a GPU: their check of results, and the way from results to a document."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import pathlib
+
+import pytest
+import torch
+
+from rocmforge_plugin import ops
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Imports one of the benchmarks' modules, which import each other as scripts do."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+def write(batch, key):
+    ops.kv_write(key, batch.heads(batch.value), batch.kv_cache, batch.slots)
+
+
+def test_elementwise_contestants_that_compute_are_right(module):
+    """Ours on the CPU target, and torch's formulas as they are given to inductor."""
+    cases, peers, bench = (module(f"elementwise{part}") for part in ("_cases", "_peers", ""))
+    for model in cases.MODELS:
+        batch = cases.Batch(model, 21, "cpu")
+        for kind in cases.KINDS:
+            assert bench.error_of(peers.ours(kind), batch, kind) < 0.004, (model.name, kind)
+            if kind != cases.WRITE:
+                call = peers.torch_rotary(kind, write, peers.as_it_is)
+                assert bench.error_of(call, batch, kind) < 0.004, (model.name, kind)
+
+
+def test_elementwise_contestants_that_compute_nothing_are_caught(module):
+    """Nothing at all; only keys; into the wrong slots; the other kind of pairs."""
+    cases, peers, bench = (module(f"elementwise{part}") for part in ("_cases", "_peers", ""))
+    batch = cases.Batch(cases.MODELS[0], 21, "cpu")
+
+    def wrong(kind, call):
+        return not bench.error_of(call, batch, kind) <= bench.WRONG
+
+    for kind in cases.KINDS:
+        assert wrong(kind, lambda b: None), kind
+        if kind not in (cases.ROTARY, cases.WRITE):
+            assert wrong(kind, lambda b: write(b, b.heads(b.key))), kind
+    assert wrong(cases.WRITE, lambda b: ops.kv_write(b.heads(b.key), b.heads(b.key), b.kv_cache, b.slots))
+
+    def elsewhere(b):
+        write(b, b.heads(b.key))
+        free = torch.ones(b.pages.shape[0] * cases.BLOCK, dtype=torch.bool)
+        free[b.slots] = False
+        b.pages.flatten(0, 1)[free.nonzero()[0]] = 0
+
+    assert math.isinf(bench.error_of(elsewhere, batch, cases.WRITE))
+    assert wrong(cases.ROTARY, lambda b: ops.rotary(b.positions, b.query, b.key, b.table, head_size=cases.HEAD,
+                                                    interleaved=not b.model.interleaved))
+
+
+@pytest.mark.parametrize("shape", [(3, 17, 40), (32, 64, 8256)], ids=str)
+def test_causal_mask_check(module, shape):
+    cases, peers, bench = (module(f"elementwise{part}") for part in ("_cases", "_peers", ""))
+    mask = cases.Mask(shape, "cpu")
+    assert mask.error() == 1.0 > bench.WRONG
+    for name, call in peers.masks().items():
+        if name != "inductor":
+            mask.reset()
+            call(mask)
+            assert mask.error() == 0.0, name
+
+
+def test_elementwise_results_become_tables(module, tmp_path):
+    table, bench = module("table"), module("elementwise")
+
+    def result(ms, error=0.001):
+        return {"ms": ms, "spread_ms": 0.0, "gb_s": 1.0 / ms, "of_copy": 0.5, "error": error,
+                "wrong": not error <= bench.WRONG}
+
+    rows = [{"case": "A 32/2", "kernel": "rotary", "tokens": 64, "bytes": 1,
+             "results": {"rocmforge": result(0.002), "vLLM CUDA": result(0.003), "inductor": result(0.001, math.nan)}},
+            {"case": "B 96/8", "kernel": "rotary", "tokens": 1, "bytes": 1,
+             "results": {"rocmforge": result(0.002), "vLLM CUDA": result(0.012)}},
+            {"case": "causal mask", "kernel": "8x8", "tokens": None, "bytes": 1,
+             "results": {"rocmforge": result(0.01, 0.0), "torch": result(0.02, 0.0)}}]
+    summary = bench.summary(rows)
+    assert summary == pytest.approx({"rotary vs vLLM CUDA": 3.0, "causal mask vs torch": 2.0})  # sqrt(1.5 * 6)
+    source, document = tmp_path / "r.json", tmp_path / "d.md"
+    source.write_text(json.dumps({"device": "G", "torch": "2", "vllm": "0", "ceilings": {"copy": 1e12},
+                                  "elementwise": rows, "summary": summary}))
+    text = "a\n<!-- elementwise -->\nold\n<!-- /elementwise -->\nb <!-- tables -->\n"
+    document.write_text(text)
+    table.main(str(source), str(document))
+    made = document.read_text()
+    assert made.startswith("a\n<!-- elementwise -->\nG, torch 2") and "old" not in made
+    assert made.endswith("<!-- /elementwise -->\nb <!-- tables -->\n")
+    assert "| A 32/2, 64 | 2 | 500 | 50% | 1.0e-03 | 3 (1.50x), 1.0e-03 | wrong result |" in made
+    assert "| B 96/8, 1 | 2 | 500 | 50% | 1.0e-03 | 12 (6.00x), 1.0e-03 |  |" in made
+    assert "**causal mask**" in made and "| 8x8 | 10 | 100 | 50% | 0.0e+00 | 20 (2.00x), 0.0e+00 |" in made
+    table.main(str(source), str(document))
+    assert document.read_text() == made
+    document.write_text("no markers")
+    with pytest.raises(ValueError, match="lacks the lines <!-- elementwise -->"):
+        table.main(str(source), str(document))
+
+
+def test_attention_results_become_tables(module, tmp_path):
+    """What was measured stands in the document as the command puts it there."""
+    table = module("table")
+    copy = tmp_path / "d.md"
+    document = FOLDER.parent / "docs" / "benchmarks_h200.md"
+    copy.write_text(document.read_text())
+    table.main(str(FOLDER / "results" / "h200.json"), str(copy))
+    assert copy.read_text() == document.read_text()
