@@ -2,16 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM end to end through rocmforge and through vLLM's own attention backends, side by side.
 
-    python benchmarks/serving.py [--sections parity,features,throughput,profile] [--out serving.json]
+    python benchmarks/serving.py [--sections parity,features,throughput,profile,bench] [--out serving.json]
 
 parity      greedy texts and log probabilities of seeded GLM-4, GLM-4-MoE and Llama checkpoints (bf16, torch.compile,
             FULL_AND_PIECEWISE graphs): each backend's error from the fp32 model, which must be of one size
 features    the same for chunked prefill, cached prefixes, drafts by n-gram and by a model, and preemption
 throughput  GLM-4-9B with dummy weights: tokens/s, time to first token, time per token
 profile     decode steps of that model under torch's profiler, eager and in graphs, with the position layer on and off
+bench       `vllm serve` of that model asked by `vllm bench serve`, and `vllm bench throughput`; only if it is named
 
 Every engine has its own process, which runs stock vLLM (no plugin) for the other backends. On a machine without a GPU
-the first two sections run against CPU_ATTN, without graphs. The exit status is 1 if a comparison failed.
+the first two sections and `bench --smoke` run against CPU_ATTN, without graphs. The exit status is 1 if a comparison
+failed.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import serving_bench
 import serving_compare
 from serving_pool import Task, run_gated, run_pool
 from serving_tasks import KINDS, write
 
 SECTIONS = ("parity", "features", "throughput", "profile")
+NAMED_SECTIONS = ("bench",)  # that take too long to be run unasked
 FEATURES = {  # settings, and the counter that shows that it happened
     "chunked": ({"max_num_batched_tokens": 64, "max_num_seqs": 32}, None),
     "prefix": ({"enable_prefix_caching": True}, "prefix_cache_hits"),
@@ -67,10 +71,10 @@ class Run:
         self.wrong.append(text)
         print(f"FAILED {text}", flush=True)
 
-    def keep(self, section: str, task: Task) -> dict[str, Any] | None:
-        """Store a task's result; None if it did not come to its end."""
+    def keep(self, section: str, task: Task, name: str | None = None) -> dict[str, Any] | None:
+        """Store a task's result, by its name or another; None if it did not come to its end."""
         result = task.result()
-        self.results.setdefault(section, {})[task.name] = result | {"seconds": task.took}
+        self.results.setdefault(section, {})[name or task.name] = result | {"seconds": task.took}
         if "failed" in result:
             self.fail(f"{section} {task.name}: {result['failed']}")
         else:
@@ -109,14 +113,15 @@ class Run:
                            "distributed_executor_backend": "uni"}
 
 
-def prepare(run: Run) -> bool:
+def prepare(run: Run, kinds: Sequence[str], shape: dict[str, int]) -> bool:
     def done(task: Task) -> None:
         saved = task.result()
         run.models = saved.get("checkpoints", {})
         if not run.models:
             run.fail(f"prepare: {saved['failed']}")
 
-    run_pool([run.task("prepare", {"task": "prepare", "folder": str(run.folder)}, 120)], 1, run.deadline, done)
+    spec = {"task": "prepare", "folder": str(run.folder), "kinds": list(kinds), "shape": shape}
+    run_pool([run.task("prepare", spec, 120)], 1, run.deadline, done)
     return bool(run.models)
 
 
@@ -292,24 +297,31 @@ def main() -> int:
                         help="small engines at once")
     parser.add_argument("--only", nargs="*", default=[], metavar="PART",
                         help="only engines with one of these in the name")
+    parser.add_argument("--backends", type=lambda text: text.split(","), metavar="A,B", help="of the section bench")
+    parser.add_argument("--model", help="of the section bench: a folder or a hub name instead of GLM-4-9B's shape")
+    parser.add_argument("--smoke", action="store_true", help="few and short requests, of a small model")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     arguments = parser.parse_args()
     sections = arguments.sections.split(",")
-    if unknown := set(sections) - set(SECTIONS):
-        parser.error(f"unknown sections {sorted(unknown)}; there are {', '.join(SECTIONS)}")
+    if unknown := set(sections) - {*SECTIONS, *NAMED_SECTIONS}:
+        parser.error(f"unknown sections {sorted(unknown)}; there are {', '.join((*SECTIONS, *NAMED_SECTIONS))}")
     gpu = arguments.device == "cuda" or arguments.device == "auto" and has_gpu()
     if not gpu and set(sections) & {"throughput", "profile"}:
         print("throughput and profile need a GPU and are left out")
     with tempfile.TemporaryDirectory(prefix="rocmforge-serving-") as folder:
         run = Run(arguments, pathlib.Path(folder), gpu)
         start = time.monotonic()
-        if prepare(run):
+        texts = set(sections) & {"parity", "features"}
+        if prepare(run, KINDS if texts else (), serving_bench.SMOKE_SHAPE if arguments.smoke else {}):
             if text := [s for s in sections if s in ("parity", "features")]:
                 text_sections(run, text)
             if gpu and "throughput" in sections:
                 throughput(run)
             if gpu and "profile" in sections:
                 profile(run)
+            if "bench" in sections:
+                serving_bench.section(run, arguments.model or run.models["glm4_9b"],
+                                      arguments.backends or ["rocmforge", *run.references], arguments.smoke)
         run.save()
         print(f"\n{time.monotonic() - start:.0f} s; " + (f"{len(run.wrong)} failures:" if run.wrong else "all passed"))
         for text in run.wrong:

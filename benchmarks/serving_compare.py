@@ -98,7 +98,7 @@ def ratio_lines(rows: dict[str, dict[str, float]], ours: str = "rocmforge") -> l
     lines = []
     for measure in rows.get(ours, {}):
         mine = rows[ours][measure]
-        text = f"{measure:28}{ours} {mine:10.2f}"
+        text = f"{measure:32}{ours} {mine:10.2f}"
         for name, row in rows.items():
             if name != ours and row.get(measure) and mine:
                 ratio = row[measure] / mine if measure.endswith("_ms") else mine / row[measure]

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import serving_bench
 import serving_trace
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -49,13 +50,13 @@ def tokens(count: int, seed: int, vocab: int = BYTES) -> list[int]:
 
 
 def prepare(spec: dict[str, Any], save: Save) -> None:
-    """Make the checkpoints in `folder`: one seeded for each of KINDS, and the configuration of GLM-4-9B."""
+    """Make the checkpoints in `folder`: one seeded for each of `kinds`, and the configuration of GLM-4-9B."""
     sys.path.insert(0, str(ROOT))
     import transformers
     from tools.checkpoints import make
 
     folder = pathlib.Path(spec["folder"])
-    made = {kind: str(make(kind, folder / kind, **HEADS)) for kind in KINDS}
+    made = {kind: str(make(kind, folder / kind, **HEADS)) for kind in spec["kinds"]}
     large = folder / "glm4_9b"
     config = transformers.Glm4Config(**(GLM_4_9B | spec.get("shape", {})), architectures=["Glm4ForCausalLM"],
                                      dtype="bfloat16", eos_token_id=[0], pad_token_id=0)
@@ -288,7 +289,12 @@ def profile(spec: dict[str, Any], save: Save) -> None:
     save(result | {"done": True})
 
 
-TASKS = {"prepare": prepare, "text": text, "throughput": throughput, "profile": profile}
+def bench(spec: dict[str, Any], save: Save) -> None:
+    """vLLM's own server and benchmarks, which are processes of their own."""
+    serving_bench.bench(spec, save, wait_for_turn)
+
+
+TASKS = {"prepare": prepare, "text": text, "throughput": throughput, "profile": profile, "bench": bench}
 
 
 def main() -> None:

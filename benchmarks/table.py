@@ -5,7 +5,7 @@
     python benchmarks/table.py benchmarks/results/h200.json docs/benchmarks_h200.md
 
 What attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of serving.py's
-section `bench` to <!-- bench -->.
+section `bench` to <!-- bench -->; of these several files may be named, one for each run of some of the backends.
 """
 
 from __future__ import annotations
@@ -87,15 +87,29 @@ def peer_cell(found: dict[str, Any] | None, ours: dict[str, Any]) -> str:
     return f"{1e3 * found['ms']:.4g} ({found['ms'] / ours['ms']:.2f}x), {found['error']:.1e}"
 
 
+MEASURES = {"ttft": "median time to first token, ms", "tpot": "median time per token, ms",
+            "output_tokens_s": "generated tokens a second",
+            "throughput_requests_s": "`vllm bench throughput`: requests a second",
+            "throughput_tokens_s": "the same: tokens a second, of prompts and answers"}
+
+
+def measure_name(measure: str) -> str:
+    """serving_bench.py's name of a measure in words."""
+    what, _, concurrency = measure.removesuffix("_ms").partition("_concurrency")
+    return f"concurrency {concurrency}: {MEASURES[what]}" if concurrency else MEASURES[what]
+
+
 def bench(result: dict[str, Any]) -> str:
-    """A line for each measure, a column for each backend."""
+    """A line for each measure, a column for each backend; ValueError if rocmforge's run is missing."""
     backends = {name: one["measures"] for name, one in result["bench"].items() if "failed" not in one}
+    if "rocmforge" not in backends:
+        raise ValueError(f"there is no complete run of rocmforge, only of {', '.join(backends) or 'none'}")
     ours = backends.pop("rocmforge")
     cells = []
     for measure, mine in ours.items():
-        line = [measure, f"{mine:.4g}"]
+        line = [measure_name(measure), f"{mine:.4g}"]
         for other in backends.values():
-            ratio = other[measure] / mine if measure.endswith("ms") else mine / other[measure]
+            ratio = other[measure] / mine if measure.endswith("_ms") else mine / other[measure]
             line.append(f"{other[measure]:.4g} ({ratio:.2f}x)")
         cells.append(line)
     return "\n".join(table(["", "rocmforge", *backends], cells)) + "\n"
@@ -104,12 +118,21 @@ def bench(result: dict[str, Any]) -> str:
 KINDS = {"cases": ("tables", attention), "elementwise": ("elementwise", elementwise), "bench": ("bench", bench)}
 
 
-def main(source: str, document: str) -> None:
-    """Replace what stands between the markers; ValueError if the document lacks them or the results are of no kind."""
+def main(source: str, *others: str) -> None:
+    """Replace what stands between the markers of the last argument, the document, by the tables of the results before.
+
+    Raises:
+        ValueError: the document lacks the markers, or the results are of no kind or cannot be put together.
+    """
+    *more, document = others
     result = json.loads(Path(source).read_text())
     kind = next((kind for kind in KINDS if kind in result), None)
     if kind is None:
         raise ValueError(f"{source} has none of {', '.join(KINDS)}")
+    if more and kind != "bench":
+        raise ValueError(f"{source} holds whole results; {', '.join(more)} cannot be added to it")
+    for path in more:
+        result["bench"] |= json.loads(Path(path).read_text())["bench"]
     marker, text = KINDS[kind]
     begin, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
     path = Path(document)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel benchmarks without a GPU: their check of results, and the way from results to a document."""
+"""The benchmarks without a GPU: their check of results, their server, and the way from results to a document."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib
 import json
 import math
 import pathlib
+import sys
+import time
 
 import pytest
 import torch
@@ -118,3 +120,67 @@ def test_attention_results_become_tables(module, tmp_path):
     copy.write_text(document.read_text())
     table.main(str(FOLDER / "results" / "h200.json"), str(copy))
     assert copy.read_text() == document.read_text()
+
+
+SERVER = """
+import http.server, pathlib, subprocess, sys
+folder = pathlib.Path(sys.argv[0]).parent
+if (folder / "broken").exists():
+    sys.exit(3)
+(folder / "child").write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_bench_server_is_waited_for_and_ended(module, tmp_path, monkeypatch):
+    serving_bench = module("serving_bench")
+    stub = tmp_path / "serve.py"
+    stub.write_text(SERVER)
+    monkeypatch.setattr(serving_bench, "VLLM", (sys.executable, str(stub)))
+    spec = {"model": "m", "backend": "TRITON_ATTN", "engine": []}
+    with pytest.raises(KeyError, match="as planned"), serving_bench.server(spec) as url:
+        child = int((tmp_path / "child").read_text())
+        assert alive(child) and url.startswith("http://127.0.0.1:")
+        raise KeyError("as planned")
+    late = time.monotonic() + 10
+    while alive(child) and time.monotonic() < late:
+        time.sleep(0.05)
+    assert not alive(child)
+    (tmp_path / "broken").touch()
+    with pytest.raises(RuntimeError, match="ended with 3 before it was ready"), serving_bench.server(spec):
+        pytest.fail("it is not ready")
+
+
+def test_bench_results_become_a_table(module, tmp_path):
+    """Of two files; unanswered requests and a run without rocmforge are refused."""
+    serving_bench, table = module("serving_bench"), module("table")
+    with pytest.raises(RuntimeError, match="3 of 4 requests were answered, with 24 of 32 tokens"):
+        serving_bench.checked({"completed": 3, "total_output_tokens": 24}, 4, 32)
+
+    def one(time, rate):
+        return {"measures": {"ttft_concurrency1_ms": time, "output_tokens_s_concurrency1": rate,
+                             "throughput_tokens_s": rate}, "done": True}
+
+    ours, others, document = (tmp_path / name for name in ("a.json", "b.json", "d.md"))
+    ours.write_text(json.dumps({"bench": {"rocmforge": one(2.0, 30.0)}, "failed": []}))
+    others.write_text(json.dumps({"bench": {"TRITON_ATTN": one(3.0, 10.0), "FLASH_ATTN": {"failed": "why"}}}))
+    document.write_text("<!-- bench -->\n<!-- /bench -->\n")
+    table.main(str(ours), str(others), str(document))
+    assert document.read_text().splitlines() == [
+        "<!-- bench -->", "|  | rocmforge | TRITON_ATTN |", "|---|---|---|",
+        "| concurrency 1: median time to first token, ms | 2 | 3 (1.50x) |",
+        "| concurrency 1: generated tokens a second | 30 | 10 (3.00x) |",
+        "| the same: tokens a second, of prompts and answers | 30 | 10 (3.00x) |", "<!-- /bench -->"]
+    with pytest.raises(ValueError, match="no complete run of rocmforge"):
+        table.main(str(others), str(document))
