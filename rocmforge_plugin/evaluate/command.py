@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rocmforge_plugin.evaluate import documents, report, rule
+from rocmforge_plugin.evaluate import documents, report, rule, server
 from rocmforge_plugin.evaluate.records import Run
 from rocmforge_plugin.evaluate.session import Plan, as_json
 
@@ -246,6 +246,9 @@ def legs(args: argparse.Namespace, jobs: Jobs) -> list[report.Leg]:
         raise Stopped(f"--dtype {','.join(unknown)}: there is no rule for it; known: {', '.join(rule.LIMITS)}")
     if (args.url or args.reference_url) and len(dtypes) > 1:
         raise Stopped("a server runs in one dtype: name it with --dtype")
+    for option, url in (("--url", args.url), ("--reference-url", args.reference_url)):
+        if url:
+            check_server(option, url)
     exact: Run | None = None
     found = []
     if "float32" not in dtypes and not args.no_floor and not args.reference_url:
@@ -263,6 +266,14 @@ def legs(args: argparse.Namespace, jobs: Jobs) -> list[report.Leg]:
         judged.undecided += candidate.about.get("notes", [])
         found.append(report.Leg(reference, candidate, judged))
     return found
+
+
+def check_server(option: str, url: str) -> None:
+    """Raises Stopped when no `vllm serve` answers at `url`: said now, not after minutes of the other backend's run."""
+    try:
+        server.served_model(url)
+    except server.ServerError as error:
+        raise Stopped(f"{option} {url}: {error}") from error
 
 
 def check_tools() -> None:

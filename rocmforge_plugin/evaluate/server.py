@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -15,25 +16,38 @@ from rocmforge_plugin.evaluate.records import DECODE, Record, Run
 from rocmforge_plugin.evaluate.session import Plan, own_continuations
 
 LAUNCHES = "/rocmforge/launches"
-#: Seconds for one request; a CPU server may take minutes over a long prompt.
-TIMEOUT = 600
+#: Seconds for one request; a CPU server may take minutes over a long prompt. And for the first, which costs it nothing.
+TIMEOUT, FIRST_TIMEOUT = 600, 20
 
 
 class ServerError(RuntimeError):
     """The server cannot be used for this; the message says what to do."""
 
 
-def ask(url: str, body: dict[str, Any] | None = None) -> Any:
+def ask(url: str, body: dict[str, Any] | None = None, timeout: float = TIMEOUT) -> Any:
     """GET, or POST of JSON. Raises ServerError with the server's own words."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=timeout) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         raise ServerError(f"{url}: HTTP {error.code}: {error.read().decode(errors='replace')[:400]}") from error
-    except (urllib.error.URLError, OSError) as error:
-        raise ServerError(f"{url}: {error}; is `vllm serve` running there?") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no URL, or no JSON in the reply
+        raise ServerError(f"{url}: {error}; is `vllm serve` running there? Expected http://host:port") from error
+
+
+def served_model(url: str) -> dict[str, Any]:
+    """What a server at http://host:port serves: {"id": name, "max_model_len": tokens, ...}.
+
+    Raises ServerError, within FIRST_TIMEOUT seconds, where nothing answers or something else does.
+    """
+    where = f"{url.rstrip('/')}/v1/models"
+    found = ask(where, timeout=FIRST_TIMEOUT)
+    try:
+        return found["data"][0]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ServerError(f"{where}: expected a list of models, got {str(found)[:200]}") from error
 
 
 class ServerSession:
@@ -42,7 +56,7 @@ class ServerSession:
     def __init__(self, plan: Plan, url: str, backend: str, dtype: str, label: str) -> None:
         """url: http://host:port. backend and dtype: what the server was started with; they only label the report."""
         self.plan, self.url, self.backend, self.dtype, self.label = plan, url.rstrip("/"), backend, dtype, label
-        listed = ask(f"{self.url}/v1/models")["data"][0]
+        listed = served_model(self.url)
         self.served, self.longest = listed["id"], int(listed.get("max_model_len") or 2048)
         from rocmforge_plugin.evaluate.harness import RecordingCompletions
 
