@@ -88,8 +88,8 @@ def find_cxx() -> Compiler:
 def find_amd(targets: tuple[str, ...]) -> tuple[Compiler | None, dict[str, str]]:
     """The compiler that can do most of `targets`, and for each target it cannot do, why."""
     best: Compiler | None = None
-    missing = ("no clang with the AMDGPU backend and lld was found (install ROCm, or clang-20 and lld-20 or newer, or set "
-               "ROCMFORGE_HIPCC)")
+    missing = ("no clang with the AMDGPU backend and lld was found (install ROCm, or clang-20 and lld-20 or newer, or "
+               "set ROCMFORGE_HIPCC)")
     best_reasons = {target: missing for target in targets}
     for name in _candidates("ROCMFORGE_HIPCC", list(_amd_names())):
         path = shutil.which(name)

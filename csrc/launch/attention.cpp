@@ -14,7 +14,8 @@ constexpr const char* kDecodeNames[3] = {"attention_decode1", "attention_decode2
 
 // Name of a kernel of this layer, such as attention_prefill_bf16_d128.
 std::string variant_name(const AttentionLayer& layer, const std::string& kernel) {
-  std::string name = kernel + "_" + kElementNames[static_cast<int>(layer.element)] + "_d" + std::to_string(layer.head_size);
+  std::string name =
+      kernel + "_" + kElementNames[static_cast<int>(layer.element)] + "_d" + std::to_string(layer.head_size);
   return layer.core.empty() ? name : name + "_" + layer.core;
 }
 
@@ -70,7 +71,8 @@ void AttentionPlanner::set_part(AttentionPart& part, Kernel& kernel, int min_row
   workspace_rows_ = std::max(workspace_rows_, int64_t{2} * part.workgroups * part.block_rows);
 }
 
-void AttentionPlanner::plan(Stream stream, uintptr_t buffer, uintptr_t query_start, uintptr_t seq_lens, int64_t requests) {
+void AttentionPlanner::plan(Stream stream, uintptr_t buffer, uintptr_t query_start, uintptr_t seq_lens,
+                            int64_t requests) {
   int32_t* const words = reinterpret_cast<int32_t*>(buffer);
   PlanArgs args{.query_start = reinterpret_cast<const int32_t*>(query_start),
                 .seq_lens = reinterpret_cast<const int32_t*>(seq_lens),
@@ -94,7 +96,8 @@ void AttentionPlanner::plan(Stream stream, uintptr_t buffer, uintptr_t query_sta
   plan_->launch({classes, 1, 1}, stream, args);
 }
 
-void AttentionPlanner::run(Stream stream, uintptr_t buffer, uintptr_t workspace, int64_t max_query_len, AttentionArgs args) {
+void AttentionPlanner::run(Stream stream, uintptr_t buffer, uintptr_t workspace, int64_t max_query_len,
+                           AttentionArgs args) {
   args.partial_out = reinterpret_cast<float*>(workspace);
   args.partial_stats = args.partial_out + workspace_rows_ * layer_.head_size;
   for (const AttentionPart* part : {&decode_, &prefill_}) {

@@ -73,8 +73,8 @@ void bind_causal_mask(py::module_& module) {
 }
 
 void bind_kv_write(py::module_& module) {
-  module.def("kv_write", [](Device& device, Stream stream, int element, int64_t tokens, int64_t heads, int64_t head_size,
-                            const py::tuple& key, const py::tuple& value, const py::tuple& cache) {
+  module.def("kv_write", [](Device& device, Stream stream, int element, int64_t tokens, int64_t heads,
+                            int64_t head_size, const py::tuple& key, const py::tuple& value, const py::tuple& cache) {
     const KvWriteCall call{static_cast<Element>(element), tokens, heads, head_size, rows_view(key), rows_view(value),
                            cache_view(cache)};
     ReleaseGil released(device);
@@ -112,8 +112,8 @@ void bind_rotary_kv_write(py::module_& module) {
 
 void bind_attention(py::module_& module) {
   py::class_<AttentionPlanner>(module, "AttentionPlanner")
-      .def(py::init([](Device& device, int element, int head_size, int kv_heads, int group, int window, std::string core,
-                       int64_t requests, int64_t tokens, int64_t decode_query_len) {
+      .def(py::init([](Device& device, int element, int head_size, int kv_heads, int group, int window,
+                       std::string core, int64_t requests, int64_t tokens, int64_t decode_query_len) {
              return new AttentionPlanner(
                  device, {static_cast<Element>(element), head_size, kv_heads, group, window, std::move(core)},
                  {requests, tokens, decode_query_len});

@@ -118,8 +118,8 @@ void GpuDriver::launch(const Function& function, const std::string& kernel, cons
   if (status != 0) {
     check(status, call,
           kernel + ", grid " + std::to_string(grid[0]) + "x" + std::to_string(grid[1]) + "x" + std::to_string(grid[2]) +
-              ", " + std::to_string(function.config.threads) + " threads, " + std::to_string(function.config.shared_bytes) +
-              " bytes of shared memory, " + info_.arch);
+              ", " + std::to_string(function.config.threads) + " threads, " +
+              std::to_string(function.config.shared_bytes) + " bytes of shared memory, " + info_.arch);
   }
   current.leave();
 }

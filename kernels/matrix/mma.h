@@ -5,8 +5,8 @@
 //   a_row(l, e), a_k(l, e)         which element of A the lane's element e is; likewise b_k, b_col, c_row, c_col
 //   kKeysOnRows                    attention puts keys on A's rows (S^T = K Q^T), or queries (S = Q K^T)
 //   kStats, stat(r)                how many different queries a lane's C registers belong to, and which one
-//   k_group(l), query_element(i)   names of the contraction slots: lane l's key operand holds slots (k_group(l), e), and
-//                                  element i of a query operand is slot (k_group(l), query_element(i))
+//   k_group(l), query_element(i)   names of the contraction slots: lane l's key operand holds slots (k_group(l), e),
+//                                  and element i of a query operand is slot (k_group(l), query_element(i))
 //   kGathered                      (where it exists) all lanes hold all probabilities as the next operand
 //   kHalfExchange                  the two half-waves must swap probabilities to form the next operand
 //   mma(a, b, c)                   the instruction, where the hardware has it
@@ -80,7 +80,8 @@ void host_products(void** lanes, int) {
 
 }  // namespace detail
 
-// c[i * SC] += a[i * SA] b[i * SB] for i < Count: SC = 0 contracts over a long dimension, SA or SB = 0 reuses an operand.
+// c[i * SC] += a[i * SA] b[i * SB] for i < Count: SC = 0 contracts over a long dimension, SA or SB = 0 reuses an
+// operand.
 template <class Mma, int Count, int SC, int SA, int SB>
 RF_DEVICE void products(Accumulator<Mma>* c, const OperandA<Mma>* a, const OperandB<Mma>* b) {
   if constexpr (kHostTarget) {

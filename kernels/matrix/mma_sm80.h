@@ -36,7 +36,8 @@ struct MmaSm80 {
     const B2 bv = __builtin_bit_cast(B2, b);
     Vec<float, kC> d;
     if constexpr (__is_same(T, bf16)) {
-      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+          "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
           : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
           : "r"(av.x[0]), "r"(av.x[1]), "r"(av.x[2]), "r"(av.x[3]), "r"(bv.x[0]), "r"(bv.x[1]), "f"(c[0]), "f"(c[1]),
             "f"(c[2]), "f"(c[3]));

@@ -44,7 +44,8 @@ def poison(count: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
 class Buffer:
     """A poisoned buffer with a view into it that the test uses; the rest must stay as it is."""
 
-    def __init__(self, shape: Sequence[int], strides: Sequence[int], offset: int, dtype: torch.dtype, seed: int) -> None:
+    def __init__(self, shape: Sequence[int], strides: Sequence[int], offset: int, dtype: torch.dtype,
+                 seed: int) -> None:
         size = offset + sum((n - 1) * s for n, s in zip(shape, strides) if n > 0) + 1 + 16
         self.data = poison(size, dtype, seed)
         self.view = self.data.as_strided(shape, strides, offset)

@@ -20,7 +20,8 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 def arguments(name: str) -> tuple:
     positions = torch.arange(TOKENS, device=DEVICE)
     table = cos_sin_table(32, 32, torch.float32)
-    query, key, value = randn(TOKENS, HEADS * SIZE), randn(TOKENS, KV_HEADS * SIZE, seed=1), randn(TOKENS, KV_HEADS * SIZE)
+    query = randn(TOKENS, HEADS * SIZE)
+    key, value = randn(TOKENS, KV_HEADS * SIZE, seed=1), randn(TOKENS, KV_HEADS * SIZE, seed=4)
     cache = randn(2, KV_HEADS, 16, 2 * SIZE, seed=2)
     slots = torch.arange(TOKENS, device=DEVICE) + 3
     weight = randn(SIZE, seed=3)
@@ -46,7 +47,8 @@ OPS = ("causal_mask", "kv_write", "rotary", "rotary_out", "rotary_2d", "apply_ro
 def test_schema_says_what_is_written(name):
     """Torch runs each op and compares: mutated arguments, aliases, shapes and strides of fake results."""
     op = getattr(torch.ops.rocmforge, name).default
-    torch.library.opcheck(op, arguments(name), test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"))
+    torch.library.opcheck(op, arguments(name),
+                          test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"))
 
 
 @pytest.mark.parametrize("name", OPS)

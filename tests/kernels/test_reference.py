@@ -74,7 +74,7 @@ def test_kv_write():
 
 
 class Paged:
-    """Two requests, one of 5 new tokens behind 30, one decoding behind 20, in scattered pages of 16; the rest is NaN."""
+    """Requests of 5 new tokens behind 30 and of one behind 20, in scattered pages of 16; the rest is NaN."""
 
     lengths, new = (35, 21), (5, 1)
 

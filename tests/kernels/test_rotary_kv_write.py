@@ -107,7 +107,8 @@ def test_one_wide_launch_for_a_qkv_buffer(dtype, norm):
 def test_equals_the_ops_it_fuses(dtype):
     fused, apart = tensors(dtype), tensors(dtype)
     ops.rotary_kv_write(**fused)
-    ops.rotary(apart["positions"], apart["query"], apart["key"], apart["cos_sin_cache"], head_size=128, interleaved=True)
+    ops.rotary(apart["positions"], apart["query"], apart["key"], apart["cos_sin_cache"], head_size=128,
+               interleaved=True)
     ops.kv_write(apart["key"].unflatten(1, (2, 128)), apart["value"].unflatten(1, (2, 128)), apart["kv_cache"],
                  apart["slot_mapping"])
     assert same_bits(fused["query"], apart["query"])
@@ -123,10 +124,10 @@ def test_large_batch_with_norm():
                       k_norm_weight=torch.full((128,), 2.0, device=DEVICE), eps=0.5)
     before = reference.split_heads(arguments["query"].clone(), 128)
     ops.rotary_kv_write(**arguments)
-    options = dict(table=arguments["cos_sin_cache"], interleaved=True)
-    assert_within(reference.split_heads(arguments["query"], 128),
-                  expected(arguments["positions"], before, arguments["q_norm_weight"], 0.5, compute=torch.float64, **options),
-                  expected(arguments["positions"], before, arguments["q_norm_weight"], 0.5, compute=torch.float32, **options))
+    exact, naive = (expected(arguments["positions"], before, arguments["q_norm_weight"], 0.5, compute=compute,
+                             table=arguments["cos_sin_cache"], interleaved=True)
+                    for compute in (torch.float64, torch.float32))
+    assert_within(reference.split_heads(arguments["query"], 128), exact, naive)
 
 
 def ones(size=128, dtype=torch.bfloat16):

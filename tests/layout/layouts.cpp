@@ -37,7 +37,8 @@ static void covers(const char* name, int elements, int rows, int columns, int co
       if (i >= 0 && i < rows && j >= 0 && j < columns) ++holders[i * columns + j];
     }
   for (int at = 0; at < rows * columns; ++at)
-    CHECK(holders[at] == copies, "%s (%d, %d) held %d times, not %d", name, at / columns, at % columns, holders[at], copies);
+    CHECK(holders[at] == copies, "%s (%d, %d) held %d times, not %d", name, at / columns, at % columns, holders[at],
+          copies);
 }
 
 static void operands() {
@@ -57,7 +58,8 @@ static void slots() {
       for (int m = 0; m < Mma::kWave; ++m)
         for (int i = 0; i < R::kQueryElements; ++i) {
           const bool same_slot = R::group(l) == R::group(m) && R::query_element(i) == e;
-          CHECK((key_k(l, e) == query_k(m, i)) == same_slot, "key lane %d element %d, query lane %d element %d", l, e, m, i);
+          CHECK((key_k(l, e) == query_k(m, i)) == same_slot,
+                "key lane %d element %d, query lane %d element %d", l, e, m, i);
         }
     }
 }
@@ -69,7 +71,8 @@ static void statistics() {
       CHECK(R::query(l, r) == R::stat_query(l, R::stat(r)), "lane %d register %d", l, r);
     std::set<int> rows;
     for (int s = 0; s < R::kStats; ++s) rows.insert(R::stat_query(l, s));
-    for (int i = 0; i < R::kQueryElements; ++i) CHECK(rows.count(R::operand_query(l, i)) == 1, "lane %d element %d", l, i);
+    for (int i = 0; i < R::kQueryElements; ++i)
+      CHECK(rows.count(R::operand_query(l, i)) == 1, "lane %d element %d", l, i);
   }
 }
 
@@ -81,7 +84,8 @@ static void dims() {
   for (int band = 0; band < D::kBands; ++band)
     for (int i = 0; i < R::kDims; ++i)
       for (int j = 0; j < D::width(band); ++j) owned.insert(D::run_start(band, i) + j);
-  CHECK(static_cast<int>(owned.size()) == HeadSize && *owned.begin() == 0 && *owned.rbegin() == HeadSize - 1, "%d dims", HeadSize);
+  CHECK(static_cast<int>(owned.size()) == HeadSize && *owned.begin() == 0 && *owned.rbegin() == HeadSize - 1,
+        "%d dims", HeadSize);
 }
 
 // S = K Q^T and O = V^T P on a wave of fibers, with every operand placed by the published layout, against plain loops.
@@ -104,14 +108,18 @@ static void lane_body(const void* argument) {
   const int l = lane<Mma::kWave>();
   typename R::QueryOperand query[R::kSteps];
   for (int s = 0; s < R::kSteps; ++s)
-    for (int i = 0; i < R::kQueryElements; ++i)
-      query[s][i] = from_float<TYPE>(c.query[R::operand_query(l, i)][R::group(l) * R::kPiece + s * R::kKeyElements + R::query_element(i)]);
+    for (int i = 0; i < R::kQueryElements; ++i) {
+      const int d = R::group(l) * R::kPiece + s * R::kKeyElements + R::query_element(i);
+      query[s][i] = from_float<TYPE>(c.query[R::operand_query(l, i)][d]);
+    }
   typename R::Tile scores[R::kPvTiles], out = fill<float, R::kScores>(0.0f);
   for (int t = 0; t < R::kPvTiles; ++t) {
     typename R::KeyOperand key[R::kSteps];
     for (int s = 0; s < R::kSteps; ++s)
-      for (int e = 0; e < R::kKeyElements; ++e)
-        key[s][e] = from_float<TYPE>(c.key[t * R::kKeys + R::operand_row(l)][R::group(l) * R::kPiece + s * R::kKeyElements + e]);
+      for (int e = 0; e < R::kKeyElements; ++e) {
+        const int d = R::group(l) * R::kPiece + s * R::kKeyElements + e;
+        key[s][e] = from_float<TYPE>(c.key[t * R::kKeys + R::operand_row(l)][d]);
+      }
     scores[t] = fill<float, R::kScores>(0.0f);
     R::template score<R::kSteps>(scores[t], key, query);
     for (int r = 0; r < R::kScores; ++r) c.score[t * R::kKeys + R::key(l, r)][R::query(l, r)] = scores[t][r];
@@ -147,7 +155,8 @@ static void attention() {
       CHECK(c.score[k][q] == score, "score of key %d, query %d: %g, not %g", k, q, c.score[k][q], score);
       for (int d = 0; d < R::kDims; ++d) expected[d] += c.value[k][d] * to_float(from_float<TYPE>(score));
     }
-    for (int d = 0; d < R::kDims; ++d) CHECK(c.out[q][d] == expected[d], "query %d dim %d: %g, not %g", q, d, c.out[q][d], expected[d]);
+    for (int d = 0; d < R::kDims; ++d)
+      CHECK(c.out[q][d] == expected[d], "query %d dim %d: %g, not %g", q, d, c.out[q][d], expected[d]);
   }
 }
 

@@ -239,8 +239,9 @@ struct LaunchSettings {
 };
 int cuLaunchKernelEx(const LaunchSettings* s, void* f, void** params, void** extra) {
   if (s->count != 1 || s->attributes[0].id != 6 || s->attributes[0].value[0] != 1) return 1;
-  return launch("cuLaunchKernelEx", f, {s->grid[0], s->grid[1], s->grid[2], s->block[0], s->block[1], s->block[2], s->shared},
-                s->stream, params, extra, fake().contexts.empty() ? "nothing" : "context");
+  return launch("cuLaunchKernelEx", f,
+                {s->grid[0], s->grid[1], s->grid[2], s->block[0], s->block[1], s->block[2], s->shared}, s->stream,
+                params, extra, fake().contexts.empty() ? "nothing" : "context");
 }
 int cuThreadExchangeStreamCaptureMode(int* mode) { return exchange("cuThreadExchangeStreamCaptureMode", mode); }
 
