@@ -104,7 +104,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def torch_rotary(kind: str, write: Callable[[Batch, torch.Tensor], None],
-                 compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = compiled) -> Call:
+                 compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Call:
     """torch's arithmetic through `compiler`, then `write(batch, key [tokens, kv_heads, HEAD])`."""
     function = compiler({BOTH_OUT: rotate_out, NORM: norm_rotate_out}.get(kind, rotate_in_place))
 
@@ -177,7 +177,7 @@ def vllm_triton(kind: str) -> Call:
 
 def inductor(kind: str) -> Call:
     """torch's arithmetic compiled, and vLLM's Triton write."""
-    return torch_rotary(kind, (lambda b, key: None) if kind == ROTARY else triton_write())
+    return torch_rotary(kind, (lambda b, key: None) if kind == ROTARY else triton_write(), compiled)
 
 
 def has_op(library: str, name: str) -> bool:

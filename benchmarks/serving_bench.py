@@ -34,7 +34,7 @@ SMOKE_SIZES = {"clients": [[1, 2, 1], [4, 8, 1]], "input": 48, "output": 8, "pro
 # GLM-4-9B's shape but small, with all of its token numbers, most of which the tokenizer does not know.
 SMOKE_SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 8}
 REQUIRED = ("attention_prefill", "attention_decode", "kv_write", "rotary")  # in names of kernels that must have run
-STOP_SECONDS, READY_SECONDS = 20, 600
+STOP_SECONDS, CHILDREN_SECONDS, READY_SECONDS = 20, 5, 600
 Save = Callable[[dict[str, Any]], None]
 
 
@@ -59,7 +59,7 @@ def stop(process: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for child in psutil.wait_procs(children, STOP_SECONDS)[1]:
+    for child in psutil.wait_procs(children, CHILDREN_SECONDS)[1]:
         child.kill()
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import math
 import pathlib
@@ -39,6 +40,107 @@ def test_elementwise_contestants_that_compute_are_right(module):
             if kind != cases.WRITE:
                 call = peers.torch_rotary(kind, write, peers.as_it_is)
                 assert bench.error_of(call, batch, kind) < 0.004, (model.name, kind)
+
+
+def stand_ins():
+    """vLLM's operations by what their documentation says, on tensors given by their parameters' names."""
+    from rocmforge_plugin import reference
+
+    def flash_write(a):
+        slots = a["slot_mapping"]
+        block = a["key_cache"].shape[1]
+        a["key_cache"][slots // block, slots % block] = a["key"]
+        a["value_cache"][slots // block, slots % block] = a["value"]
+
+    def rotary_embedding(a):
+        for x in (a["query"], a["key"]):
+            x.copy_(reference.rotary(a["positions"], x, a["cos_sin_cache"], head_size=a["head_size"],
+                                     interleaved=not a["is_neox"]))
+
+    def fused_qk_norm_rope(a):
+        heads = a["qkv"].unflatten(1, (-1, a["head_dim"]))
+        at = 0
+        for count, weight in ((a["num_heads_q"], a["q_weight"]), (a["num_heads_k"], a["k_weight"])):
+            part = heads[:, at:at + count]
+            normal = reference.rms_norm(part, weight, a["eps"])
+            part.copy_(reference.rotary(a["position_ids"], normal, a["cos_sin_cache"], head_size=a["head_dim"],
+                                        interleaved=not a["is_neox"]))
+            at += count
+
+    def fused_qknorm_rope_cache(a):
+        qkv = a["qkv"].clone()
+        fused_qk_norm_rope({**a, "qkv": qkv, "num_heads_q": a["num_q_heads"], "num_heads_k": a["num_kv_heads"],
+                            "position_ids": a["positions"], "is_neox": True})
+        counts = [a["num_q_heads"], a["num_kv_heads"], a["num_kv_heads"]]
+        q, k, v = qkv.unflatten(1, (-1, a["head_dim"])).split(counts, 1)
+        flash_write({**a, "key": k, "value": v})
+        return q.flatten(1), k.flatten(1), v.flatten(1)
+
+    return {"reshape_and_cache_flash": flash_write, "rotary_embedding": rotary_embedding,
+            "fused_qk_norm_rope": fused_qk_norm_rope, "fused_qknorm_rope_cache": fused_qknorm_rope_cache}
+
+
+def test_vllm_operations_are_called_as_they_are_declared(module, monkeypatch):
+    """Stand-ins with the installed vLLM's parameters get the right results from what the benchmark passes."""
+    vllm_ops = pytest.importorskip("vllm._custom_ops")
+    triton = pytest.importorskip("vllm.v1.attention.ops.triton_reshape_and_cache_flash")
+    cases, peers, bench = (module(f"elementwise{part}") for part in ("_cases", "_peers", ""))
+    made = stand_ins()
+
+    def replace(owner, name, function):
+        signature = inspect.signature(getattr(owner, name))
+
+        def call(*arguments, **named):
+            bound = signature.bind(*arguments, **named)
+            bound.apply_defaults()
+            return function(bound.arguments)
+
+        monkeypatch.setattr(owner, name, call)
+
+    replace(triton, "triton_reshape_and_cache_flash", made["reshape_and_cache_flash"])
+    found = [name for name in made if hasattr(vllm_ops, name)]
+    assert {"reshape_and_cache_flash", "rotary_embedding"} <= set(found)
+    for name in found:
+        replace(vllm_ops, name, made[name])
+    monkeypatch.setattr(peers, "compiled", peers.as_it_is)
+    for model in cases.MODELS:
+        batch = cases.Batch(model, 21, "cpu")
+        for kind in cases.KINDS:
+            contestants = {"vLLM CUDA": peers.vllm_cuda} if kind != cases.BOTH_OUT else {}
+            if kind == cases.NORM and "fused_qk_norm_rope" not in found:
+                contestants = {}
+            if kind == cases.NORM and not model.interleaved and "fused_qknorm_rope_cache" in found:
+                contestants["vLLM one launch"] = peers.vllm_one_launch
+            contestants["triton"] = peers.vllm_triton if kind == cases.WRITE else peers.inductor
+            for name, make in contestants.items():
+                assert bench.error_of(make(kind), batch, kind) < 0.004, (model.name, kind, name)
+
+
+def test_elementwise_rows(module, monkeypatch, capsys):
+    """Of all contestants that are here; one that refuses is named, one that is wrong is marked, ours may do neither."""
+    cases, peers, bench = (module(f"elementwise{part}") for part in ("_cases", "_peers", ""))
+
+    def refuses(kind):
+        def call(batch):
+            raise NotImplementedError("not this case")
+
+        return call
+
+    monkeypatch.setattr(bench, "batches", lambda model, tokens: [cases.Batch(model, tokens, "cpu", i) for i in (0, 1)])
+    monkeypatch.setattr(bench, "milliseconds", lambda calls: ([call() for call in calls] and 0.5, 0.0))
+    monkeypatch.setattr(peers, "available", lambda kind, interleaved: {
+        peers.OURS: peers.ours, "vLLM CUDA": refuses, "torch": lambda kind: lambda batch: None})
+    rows = bench.measure(cases.MODELS[1], 5, 1e12, [])
+    assert [row["kernel"] for row in rows] == list(cases.KINDS)
+    for row in rows:
+        assert row["results"].keys() == {peers.OURS, "torch"}
+        assert row["results"]["torch"]["wrong"] and not row["results"][peers.OURS]["wrong"]
+        assert row["results"][peers.OURS]["gb_s"] == pytest.approx(row["bytes"] / 0.5e-3 / 1e9)
+    shown = capsys.readouterr().out
+    assert shown.count("does not take this case: not this case") == shown.count("WRONG RESULT") == len(cases.KINDS)
+    monkeypatch.setattr(peers, "available", lambda kind, interleaved: {peers.OURS: refuses})
+    with pytest.raises(NotImplementedError):
+        bench.measure(cases.MODELS[1], 5, 1e12, [])
 
 
 def test_elementwise_contestants_that_compute_nothing_are_caught(module):
@@ -148,6 +250,7 @@ def test_bench_server_is_waited_for_and_ended(module, tmp_path, monkeypatch):
     stub = tmp_path / "serve.py"
     stub.write_text(SERVER)
     monkeypatch.setattr(serving_bench, "VLLM", (sys.executable, str(stub)))
+    monkeypatch.setattr(serving_bench, "CHILDREN_SECONDS", 0.2)
     spec = {"model": "m", "backend": "TRITON_ATTN", "engine": []}
     with pytest.raises(KeyError, match="as planned"), serving_bench.server(spec) as url:
         child = int((tmp_path / "child").read_text())
