@@ -308,6 +308,8 @@ def main() -> int:
     gpu = arguments.device == "cuda" or arguments.device == "auto" and has_gpu()
     if not gpu and set(sections) & {"throughput", "profile"}:
         print("throughput and profile need a GPU and are left out")
+    if not gpu and "bench" in sections and not arguments.smoke:
+        parser.error("the section bench needs a GPU, or --smoke")
     with tempfile.TemporaryDirectory(prefix="rocmforge-serving-") as folder:
         run = Run(arguments, pathlib.Path(folder), gpu)
         start = time.monotonic()
