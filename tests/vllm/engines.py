@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import math
 import multiprocessing
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,8 +103,13 @@ def sample(llm: Any, prompts: list[dict], max_tokens: int = 16, **settings: Any)
     from vllm import SamplingParams
 
     parameters = SamplingParams(max_tokens=max_tokens, ignore_eos=True, logprobs=0, **settings)
-    return [[Sequence(list(one.token_ids), [step[token].logprob for token, step in zip(one.token_ids, one.logprobs)])
-             for one in result.outputs] for result in llm.generate(prompts, parameters, use_tqdm=False)]
+    return [[generated(one) for one in result.outputs] for result in llm.generate(prompts, parameters, use_tqdm=False)]
+
+
+def generated(output: Any) -> Sequence:
+    """One of a request's outputs, which has a log probability for each of its tokens."""
+    steps = zip(output.token_ids, output.logprobs, strict=True)
+    return Sequence(list(output.token_ids), [step[token].logprob for token, step in steps])
 
 
 def score(llm: Any, tokens: list[list[int]]) -> list[list[float]]:
@@ -112,8 +118,13 @@ def score(llm: Any, tokens: list[list[int]]) -> list[list[float]]:
 
     parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0)
     results = llm.generate([{"prompt_token_ids": row} for row in tokens], parameters, use_tqdm=False)
-    return [[step[token].logprob for token, step in zip(row[1:], result.prompt_logprobs[1:])]
-            for row, result in zip(tokens, results)]
+    return [[step[token].logprob for token, step in zip(row[1:], result.prompt_logprobs[1:], strict=True)]
+            for row, result in zip(tokens, results, strict=True)]
+
+
+def largest(differences: Iterable[float]) -> float:
+    """The largest of them; NaN counts as infinite. `max` would overlook one behind the first: nothing is larger."""
+    return max(math.inf if math.isnan(one) else one for one in differences)
 
 
 def metric(llm: Any, name: str) -> float:

@@ -16,7 +16,7 @@ import torch
 
 import rocmforge_plugin
 
-from .engines import checkpoint, engine, greedy, prompt, score
+from .engines import checkpoint, engine, greedy, largest, prompt, score
 from .faults import flipped, half_table, planted
 
 LAYERS, STEPS = 2, 6
@@ -69,7 +69,7 @@ def differences(ours: list[list[float]], theirs: list[list[float]]) -> list[floa
 
 def assert_same(ours: Answer, theirs: Answer) -> None:
     assert ours[0] == theirs[0]
-    assert max(differences(ours[1], theirs[1])) < ROUNDING
+    assert largest(differences(ours[1], theirs[1])) < ROUNDING
 
 
 def counted(llm: Any) -> tuple[Answer, dict[str, int]]:
@@ -103,7 +103,7 @@ def test_positions_alone_and_faults(kind, truth):
         healed = scores(llm)
     expected = truth(kind)
     assert_same(result, expected)
-    assert max(differences(healed, expected[1])) < ROUNDING
+    assert largest(differences(healed, expected[1])) < ROUNDING
     assert launches == {"rotary_v16_float": LAYERS * STEPS}
     found = {name: max(differences(rows, expected[1])) for name, rows in faulty.items()}
     assert min(found.values()) > 20 * ROUNDING, found
@@ -132,7 +132,7 @@ def test_latent_attention_bf16_errors_are_rounding():
         assert rocmforge_plugin.launches()["rotary_v16_bf16"] > 0
     theirs = differences(transformers_says("glm4_moe_lite", torch.bfloat16)[1], exact)
     assert statistics.mean(ours) <= 2 * statistics.mean(theirs) + 1e-5
-    assert max(ours) <= 2 * max(theirs) + 1e-5
+    assert largest(ours) <= 2 * largest(theirs) + 1e-5
 
 
 def test_rocmforge_attention_refuses_latent_attention():

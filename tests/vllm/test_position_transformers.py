@@ -166,5 +166,10 @@ def test_audio_encoder():
     cos, sin = embed(query, torch.arange(TOKENS)[None])
     assert cos.shape[-1] == 32
     wanted = modeling_glmasr.apply_rotary_pos_emb(query, query, cos, sin, unsqueeze_dim=2)[0]
-    got = ApplyRotaryEmb(enforce_enable=True)(query, cos[0, :, :16].contiguous(), sin[0, :, :16].contiguous())
+    halves = [part[0, :, :16].contiguous() for part in (cos, sin)]
+    rocmforge_plugin.reset_launches()
+    got = ApplyRotaryEmb(enforce_enable=True)(query, *halves)
+    assert sum(rocmforge_plugin.launches().values()) == 1
     torch.testing.assert_close(got, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    faulty = ApplyRotaryEmb(enforce_enable=True, is_neox_style=False)(query, *halves)
+    assert (faulty - wanted).abs().max() > 0.5

@@ -17,7 +17,7 @@ import rocmforge_plugin
 from tools.checkpoints import VISION
 
 from . import vision
-from .engines import Run, Sequence, checkpoint, engine, greedy, run
+from .engines import Run, Sequence, checkpoint, engine, greedy, largest, run
 from .faults import flipped, half_table, planted
 
 LAYERS, ENCODER_LAYERS = 2, 2
@@ -36,7 +36,8 @@ def score(llm: Any) -> list[list[float]]:
 
     parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0)
     results = llm.generate(vision.prompts(), parameters, use_tqdm=False)
-    return [[step[token].logprob for token, step in zip(result.prompt_token_ids[1:], result.prompt_logprobs[1:])]
+    return [[step[token].logprob
+             for token, step in zip(result.prompt_token_ids[1:], result.prompt_logprobs[1:], strict=True)]
             for result in results]
 
 
@@ -46,13 +47,14 @@ def describe_and_score(llm: Any) -> tuple[list[Sequence], list[list[float]]]:
 
 def agree(ours: list[Sequence], theirs: list[Sequence]) -> bool:
     """Equal tokens, and logprobs that differ by fp32 rounding only."""
-    return all(one.tokens == other.tokens and largest([one.logprobs], [other.logprobs]) < ROUNDING
+    return all(one.tokens == other.tokens and apart([one.logprobs], [other.logprobs]) < ROUNDING
                for one, other in zip(ours, theirs, strict=True))
 
 
-def largest(ours: list[list[float]], theirs: list[list[float]]) -> float:
-    """Difference of log probabilities."""
-    return max(abs(a - b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other, strict=True))
+def apart(ours: list[list[float]], theirs: list[list[float]]) -> float:
+    """Largest difference of log probabilities."""
+    return largest(abs(a - b) for one, other in zip(ours, theirs, strict=True)
+                   for a, b in zip(one, other, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +131,9 @@ def test_positions_alone_and_faults(kind, truth):
         llm.llm_engine.reset_encoder_cache()
         healed = score(llm)
     tokens, scores = host_says(truth, kind)
-    assert agree(result, tokens) and largest(healed, scores) < ROUNDING
+    assert agree(result, tokens) and apart(healed, scores) < ROUNDING
     assert launches == {"mrope_v16_float": LAYERS * STEPS, "rotary_v16_float": ENCODER_LAYERS * encoder_runs}
-    found = {name: largest(rows, scores) for name, rows in faulty.items()}
+    found = {name: apart(rows, scores) for name, rows in faulty.items()}
     assert min(found.values()) > 20 * ROUNDING, found
 
 
@@ -145,4 +147,4 @@ def test_bf16_errors_are_rounding(kind, truth):
               for rows in (ours.result, host_says(truth, kind, "bfloat16"))]
     assert len(errors[0]) > 100
     assert statistics.mean(errors[0]) <= 2 * statistics.mean(errors[1]) + 1e-5
-    assert max(errors[0]) <= 2 * max(errors[1]) + 1e-5
+    assert largest(errors[0]) <= 2 * largest(errors[1]) + 1e-5
