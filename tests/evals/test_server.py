@@ -20,15 +20,13 @@ pytest.importorskip("vllm")
 pytest.importorskip("lm_eval")
 from vllm.platforms import current_platform  # noqa: E402
 
-if not current_platform.is_cpu():
-    pytest.skip("asks in float32, which rocmforge has on CPUs alone", allow_module_level=True)
-
 from rocmforge_plugin.evaluate import command, report, rule  # noqa: E402
 from rocmforge_plugin.evaluate.records import Run  # noqa: E402
 from rocmforge_plugin.evaluate.server import ServerSession, ask  # noqa: E402
 from tests.evals.planted import Planted  # noqa: E402
 from tools import serve  # noqa: E402
 
+on_cpus = pytest.mark.skipif(not current_platform.is_cpu(), reason="rocmforge has float32 on CPUs alone")
 ROOT = Path(__file__).resolve().parents[2]
 #: What evals/README.md says a server must be started with. The one here takes faults besides, and its engine's process
 #: is the worker, too (10 s less to start; tests/vllm/test_server.py has the usual processes).
@@ -81,6 +79,7 @@ def server(folder: Path, plan: Any) -> Iterator[serve.Server]:
         running.stop()
 
 
+@on_cpus
 def test_a_server_answers_as_the_reference_does(server: serve.Server, folder: Path) -> None:
     before = server.launches()
     done = evaluate(*arguments(folder, "--url", server.url, "--reuse-reference"))
@@ -107,6 +106,7 @@ def test_a_server_answers_as_the_reference_does(server: serve.Server, folder: Pa
     assert not any(leg["reference"]["launches"].values())
 
 
+@on_cpus
 def test_a_fault_in_the_server_is_seen(server: serve.Server, folder: Path, plan: Any) -> None:
     """Scores 2 % too large: library text alone, scored and forced after short prompts, is enough to tell."""
     forced = [item for item in plan.forced if item["name"] == "text" and item["length"] < 1000]
