@@ -34,7 +34,7 @@ void launch_kv_write(Device& device, Stream stream, const KvWriteCall& call) {
   call.value.align(alignment);
   call.cache.align(alignment);
   const Width width = alignment.widest();
-  const int64_t row_lanes = 2 * call.head_size / vector_elements(call.element, width);
+  const int64_t row_lanes = call.head_size / vector_elements(call.element, width);
   const int64_t lanes = tokens * call.heads * row_lanes;
   const KvWriteArgs args{.key = call.key.args(),
                          .value = call.value.args(),

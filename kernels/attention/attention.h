@@ -61,10 +61,12 @@ struct Attention {
                                         .shared_bytes = sizeof(Shared),
                                         .rows = G::kBlockRows,
                                         .keys = kTileKeys,
-                                        .blocks_per_unit = Shape::kBlocksPerUnit};
+                                        .blocks_per_unit = Shape::kBlocksPerUnit,
+                                        .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {
     let_next_start();  // combine, which fits beside us once a workgroup has ended
+    wait_for_previous();
     Segments<R::kWave> segments(args);
     Segment seg;
     if (!segments.first(args, seg)) return;

@@ -34,6 +34,7 @@ struct Combine {
       .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {
+    let_next_start();
     const Plan plan{args.plan, args.workgroups};
     const int joins = plan.joins();  // the plan is older than the launch ahead of this one
     Join join = plan.join(0);

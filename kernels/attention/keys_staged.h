@@ -6,7 +6,7 @@
 #pragma once
 
 #include "../matrix/roles.h"
-#include "../matrix/words.h"
+#include "../target/words.h"
 #include "dims.h"
 #include "schedule.h"
 

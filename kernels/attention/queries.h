@@ -2,7 +2,7 @@
 // A wave's queries as matrix operands: in the registers of its lanes, or in shared memory where registers are short.
 #pragma once
 
-#include "../matrix/words.h"
+#include "../target/words.h"
 #include "geometry.h"
 #include "segments.h"
 

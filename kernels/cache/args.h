@@ -26,7 +26,7 @@ struct KvWriteArgs {
   HeadRows key, value;
   PagedRows cache;
   FastDiv token_lanes;  // lanes per token: heads * row_lanes
-  FastDiv row_lanes;    // lanes per cache row: two rows of head_size elements
+  FastDiv row_lanes;    // lanes per row of head_size elements
   int32_t lanes;        // tokens * token_lanes, below 2^31
   int32_t head_size;
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// New keys and values into the paged cache: one lane moves one vector of N elements.
+// New keys and values into the paged cache: one lane moves N elements of each.
 #pragma once
 
 #include "../target/device.h"
@@ -11,22 +11,30 @@ namespace rocmforge {
 template <class T, int N>
 struct KvWrite {
   using Args = KvWriteArgs;
-  static constexpr LaunchConfig kConfig{.wave = 1, .threads = 256};
+  static constexpr LaunchConfig kConfig{.wave = 1, .threads = 256, .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {
+    let_next_start();
+    wait_for_previous();
     const int64_t index = static_cast<int64_t>(block_index(0)) * kConfig.threads + thread_index();
     if (index >= args.lanes) return;
     const Quotient token = divide(static_cast<int32_t>(index), args.token_lanes);
     const Quotient head = divide(token.remainder, args.row_lanes);
-    T* rows = paged_rows<T>(args.cache, token.quotient);
-    if (rows == nullptr) return;
-    // K and V lie side by side in a cache row, so a head's lanes write one contiguous run.
+    // The slot is looked up while the rows, which exist whatever it says, are on their way.
+    const int64_t slot = find_slot(args.cache, token.quotient);
     const int32_t element = head.remainder * N;
-    const bool is_key = element < args.head_size;
-    const HeadRows& from = is_key ? args.key : args.value;
-    const T* source = token_rows<T>(from, token.quotient) + head.quotient * from.head_stride + element;
-    store_vec(rows + head.quotient * args.cache.head_stride + element,
-              load_vec<T, N>(is_key ? source : source - args.head_size));
+    const auto key = load_vec<T, N>(row_of(args.key, token.quotient, head) + element);
+    const auto value = load_vec<T, N>(row_of(args.value, token.quotient, head) + element);
+    if (!has_slot(args.cache, slot)) return;
+    T* const row = static_cast<T*>(args.cache.data) + slot_offset(args.cache, slot) +
+                   head.quotient * args.cache.head_stride + element;
+    store_vec(row, key);
+    store_vec(row + args.head_size, value);
+  }
+
+ private:
+  RF_DEVICE static const T* row_of(const HeadRows& rows, int32_t token, Quotient head) {
+    return token_rows<T>(rows, token) + head.quotient * rows.head_stride;
   }
 };
 

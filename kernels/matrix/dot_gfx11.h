@@ -5,7 +5,7 @@
 #pragma once
 
 #include "mma.h"
-#include "words.h"
+#include "../target/words.h"
 
 namespace rocmforge {
 

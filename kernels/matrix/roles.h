@@ -12,7 +12,7 @@
 #pragma once
 
 #include "mma.h"
-#include "words.h"
+#include "../target/words.h"
 
 namespace rocmforge {
 

@@ -40,7 +40,7 @@ struct RowShape {
 
 // A lane holds the same elements of so many heads at once: the loads are in flight together, and cos and sin are looked
 // up once for all of them.
-inline constexpr int kGroupHeads = 2;
+inline constexpr int kGroupHeads = 4;
 
 struct RotaryArgs {
   RopeTable table;

@@ -28,12 +28,13 @@ struct GroupBits {
   ItemBits<T, N> head[kGroupHeads];
 };
 
+// Of heads that the group does not have, the first's.
 template <class T, int N>
 RF_DEVICE GroupBits<T, N> load_group(const HeadGroup<T>& group, const Item<N>& item) {
   GroupBits<T, N> bits;
   RF_UNROLL
   for (int h = 0; h < kGroupHeads; ++h) {
-    if (h < group.heads) bits.head[h] = load_item<T, N>(group.source + h * group.source_stride, item);
+    bits.head[h] = load_item<T, N>(group.source + (h < group.heads ? h : 0) * group.source_stride, item);
   }
   return bits;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../index/divide.h"
+#include "../target/words.h"
 #include "args.h"
 
 namespace rocmforge {
@@ -16,20 +17,19 @@ struct CosSin {
   float sin[N];
 };
 
-// The table rows that a token takes, but for M-RoPE's second and third.
-struct TokenRows {
+// The table row that a token takes, for the head's first part and M-RoPE's first axis.
+struct TokenRow {
   int32_t token;
-  int64_t first;   // of the head's first part, or of the pairs of M-RoPE's first axis
-  int64_t second;  // of the head's second part
+  int64_t row;
 };
 
 namespace detail {
 
 template <class C, int N>
 RF_DEVICE void load_floats(const void* row, int64_t offset, float* out) {
-  const auto values = load_vec<C, N>(static_cast<const C*>(row) + offset);
+  const auto values = load_words<C, N>(static_cast<const C*>(row) + offset);
   RF_UNROLL
-  for (int i = 0; i < N; ++i) out[i] = to_float(values[i]);
+  for (int i = 0; i < N; ++i) out[i] = float_at(values, i);
 }
 
 // M-RoPE's axis of a pair: 0 t, 1 h, 2 w.
@@ -50,15 +50,15 @@ RF_DEVICE void load_row(const RopeTable& table, int64_t row, const int (&first)[
 }
 
 template <class C, int N, bool kSections>
-RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, const TokenRows& rows, int part, const int (&first)[2]) {
+RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, const TokenRow& at, int part, const int (&first)[2]) {
   CosSin<N> out;
-  load_row<C>(table, part == 0 ? rows.first : rows.second, first, out);
+  load_row<C>(table, part == 0 ? at.row : table.positions[table.axis_stride + at.token], first, out);
   if constexpr (kSections) {
     // Whole vectors of every axis and a selection: fewer memory instructions than a load per pair.
     RF_UNROLL
     for (int axis = 1; axis < 3; ++axis) {
       CosSin<N> other;
-      load_row<C>(table, table.positions[axis * table.axis_stride + rows.token], first, other);
+      load_row<C>(table, table.positions[axis * table.axis_stride + at.token], first, other);
       RF_UNROLL
       for (int i = 0; i < N; ++i) {
         const int pair = first[i / CosSin<N>::kRun] + i % CosSin<N>::kRun;
@@ -74,18 +74,16 @@ RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, const TokenRows& rows, 
 }  // namespace detail
 
 // Looked up before anything else, since the table's values wait for it.
-RF_DEVICE TokenRows token_table_rows(const RopeTable& table, int32_t token) {
-  if (table.mode == PositionMode::kPerToken) return {token, token, token};
-  const int64_t row = table.positions[token];
-  return {token, row, table.mode == PositionMode::kAxes ? table.positions[table.axis_stride + token] : row};
+RF_DEVICE TokenRow token_table_row(const RopeTable& table, int32_t token) {
+  return {token, table.mode == PositionMode::kPerToken ? token : table.positions[token]};
 }
 
 // Run r holds the pairs first[r], first[r] + 1, ... of part `part`. T: the rows' type. kSections: the mode is one of
 // M-RoPE's; it is known to the compiler because its registers would halve the other modes' occupancy.
 template <class T, int N, bool kSections>
-RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, const TokenRows& rows, int part, const int (&first)[2]) {
-  if (table.float_table) return detail::load_cos_sin<float, N, kSections>(table, rows, part, first);
-  return detail::load_cos_sin<T, N, kSections>(table, rows, part, first);
+RF_DEVICE CosSin<N> load_cos_sin(const RopeTable& table, const TokenRow& at, int part, const int (&first)[2]) {
+  if (table.float_table) return detail::load_cos_sin<float, N, kSections>(table, at, part, first);
+  return detail::load_cos_sin<T, N, kSections>(table, at, part, first);
 }
 
 }  // namespace rocmforge

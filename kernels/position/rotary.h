@@ -13,7 +13,7 @@ struct Rotary {
   using Args = RotaryArgs;
   // Few but busy lanes: each has four vectors in flight, and takes the registers for that.
   static constexpr unsigned kWavesPerUnit = 3;
-  static constexpr LaunchConfig kConfig{.wave = 1, .threads = 128, .blocks_per_unit = kSections ? 3 : 5};
+  static constexpr LaunchConfig kConfig{.wave = 1, .threads = 128, .blocks_per_unit = kSections ? 3 : 4, .early = kEarlyLaunch};
 
   RF_DEVICE static HeadGroup<T> find_group(const Args& args, Quotient sequence, int index) {
     const bool is_query = index < args.query_groups;
@@ -27,11 +27,13 @@ struct Rotary {
   }
 
   RF_DEVICE static void run(const Args& args) {
+    let_next_start();
+    wait_for_previous();
     const int64_t index = static_cast<int64_t>(block_index(0)) * kConfig.threads + thread_index();
     if (index >= args.lanes) return;
     const Quotient token = divide(static_cast<int32_t>(index), args.token_lanes);
     const Quotient sequence = divide(token.quotient, args.sequence);
-    const auto rows = token_table_rows(args.table, sequence.remainder);
+    const TokenRow row = token_table_row(args.table, sequence.remainder);
     const auto group = find_group(args, sequence, token.remainder >> args.lane_shift);
     const int lanes = 1 << args.lane_shift;
     for (int i = token.remainder & (lanes - 1); i < args.row_items; i += lanes) {
@@ -41,7 +43,7 @@ struct Rotary {
         store_group(group, item, bits, true, [](ItemFloats<N>&, int) {});
         continue;
       }
-      const auto table = load_cos_sin<T, N, kSections>(args.table, rows, item.part, item.first);
+      const auto table = load_cos_sin<T, N, kSections>(args.table, row, item.part, item.first);
       store_group(group, item, bits, false,
                   [&](ItemFloats<N>& values, int) { rotate(values, table, args.shape.interleaved); });
     }

@@ -17,7 +17,7 @@ struct RotaryKvWrite {
   // Lanes of a row exchange their sums of squares; without the norm no lane needs another.
   static constexpr int kWave = kNorm ? kNativeWave : 1;
   static constexpr LaunchConfig kConfig{
-      .wave = kWave, .threads = 128, .blocks_per_unit = kNorm && kSections ? 3 : kSections ? 4 : kNorm ? 6 : 5};
+      .wave = kWave, .threads = 128, .blocks_per_unit = kNorm || kSections ? 3 : 4, .early = kEarlyLaunch};
   enum Kind { kQuery, kKey, kValue };
 
   // One lane's place: which heads of which token, and which of their items.
@@ -43,14 +43,18 @@ struct RotaryKvWrite {
     const int index = kv_lane >> args.kv_shift;
     const bool is_value = index >= args.kv_groups;
     const HeadRows& from = is_value ? args.value : args.key;
-    T* target = paged_rows<T>(args.cache, token);
-    Place place{is_value ? kValue : kKey,
-                head_group(token_rows<T>(from, token), from.head_stride,
-                           is_value ? target + args.shape.head_size : target, args.cache.head_stride, args.kv_heads,
-                           args.group_heads, is_value ? index - args.kv_groups : index),
-                is_value ? ceil_div(args.shape.head_size, 2 * N) : args.shape.items, kv_lane & (lanes - 1), lanes};
-    if (target == nullptr) place.group.heads = 0;
-    return place;
+    T* const cache = static_cast<T*>(args.cache.data);
+    return {is_value ? kValue : kKey,
+            head_group(token_rows<T>(from, token), from.head_stride, is_value ? cache + args.shape.head_size : cache,
+                       args.cache.head_stride, args.kv_heads, args.group_heads,
+                       is_value ? index - args.kv_groups : index),
+            is_value ? ceil_div(args.shape.head_size, 2 * N) : args.shape.items, kv_lane & (lanes - 1), lanes};
+  }
+
+  // Keys and values: the target, so far in slot 0, to where the token's slot is, if it has one.
+  RF_DEVICE static void move_target(const Args& args, int64_t slot, Place& place) {
+    place.group.target += slot_offset(args.cache, slot);
+    if (!has_slot(args.cache, slot)) place.group.heads = 0;
   }
 
   RF_DEVICE static Item<N> find_item(const Args& args, const Place& place, int index) {
@@ -59,77 +63,88 @@ struct RotaryKvWrite {
   }
 
   // Adds the squares of every head's values to `sums`.
-  RF_DEVICE static void add_squares(const HeadGroup<T>& group, const GroupBits<T, N>& bits,
-                                    float (&sums)[kGroupHeads]) {
+  RF_DEVICE static void add_squares(const Item<N>& item, const GroupBits<T, N>& bits, float (&sums)[kGroupHeads]) {
     RF_UNROLL
     for (int h = 0; h < kGroupHeads; ++h) {
-      if (h < group.heads) {
-        const auto values = to_floats(bits.head[h]);
-        RF_UNROLL
-        for (int i = 0; i < 2 * N; ++i) sums[h] += values.x[i] * values.x[i];
-      }
+      const auto values = to_floats(bits.head[h]);
+      RF_UNROLL
+      for (int i = 0; i < N; ++i) sums[h] += values.x[i] * values.x[i];
+      if (!item.has_high) continue;
+      RF_UNROLL
+      for (int i = N; i < 2 * N; ++i) sums[h] += values.x[i] * values.x[i];
     }
   }
 
-  // `scales`: the reciprocal root mean square of every head; unused without the norm.
-  RF_DEVICE static void finish(const Args& args, const Place& place, const TokenRows& rows, const Item<N>& item,
-                               const GroupBits<T, N>& bits, const float (&scales)[kGroupHeads]) {
-    const bool normed = kNorm && place.kind != kValue;
-    if (item.part < 0 && !normed) {
-      store_group(place.group, item, bits, true, [](ItemFloats<N>&, int) {});
-      return;
-    }
-    ItemFloats<N> gain{};
-    if (normed) {
+  RF_DEVICE static bool is_normed(const Place& place) { return kNorm && place.kind != kValue; }
+
+  // What an item's values are multiplied with; unused where they only move.
+  struct Factors {
+    ItemFloats<N> gain;
+    CosSin<N> table;
+  };
+
+  RF_DEVICE static Factors find_factors(const Args& args, const Place& place, const TokenRow& row,
+                                        const Item<N>& item) {
+    Factors factors{};
+    if (is_normed(place)) {
       const auto* weight = static_cast<const T*>(place.kind == kQuery ? args.query_weight : args.key_weight);
-      gain = to_floats(load_item<T, N>(weight, item));
+      factors.gain = to_floats(load_item<T, N>(weight, item));
     }
-    CosSin<N> table{};
-    if (item.part >= 0) table = load_cos_sin<T, N, kSections>(args.table, rows, item.part, item.first);
-    store_group(place.group, item, bits, false, [&](ItemFloats<N>& values, int h) {
+    if (item.part >= 0) factors.table = load_cos_sin<T, N, kSections>(args.table, row, item.part, item.first);
+    return factors;
+  }
+
+  // `scales`: the reciprocal root mean square of every head; unused without the norm.
+  RF_DEVICE static void finish(const Args& args, const Place& place, const Item<N>& item, const Factors& factors,
+                               const GroupBits<T, N>& bits, const float (&scales)[kGroupHeads]) {
+    const bool normed = is_normed(place);
+    store_group(place.group, item, bits, item.part < 0 && !normed, [&](ItemFloats<N>& values, int h) {
       if (normed) {
         RF_UNROLL
-        for (int i = 0; i < 2 * N; ++i) values.x[i] *= scales[h] * gain.x[i];
+        for (int i = 0; i < 2 * N; ++i) values.x[i] *= scales[h] * factors.gain.x[i];
       }
-      if (item.part >= 0) rotate(values, table, args.shape.interleaved);
+      if (item.part >= 0) rotate(values, factors.table, args.shape.interleaved);
     });
   }
 
   RF_DEVICE static void run(const Args& args) {
+    let_next_start();
+    wait_for_previous();
     const int64_t index = static_cast<int64_t>(block_index(0)) * kConfig.threads + thread_index();
     const bool exists = index < args.lanes;
     if (!kNorm && !exists) return;
     // With the norm all lanes of a wave meet in the shuffles below, also those without work.
     const Quotient token = divide(exists ? static_cast<int32_t>(index) : 0, args.token_lanes);
-    const auto rows = token_table_rows(args.table, token.quotient);
+    const TokenRow row = token_table_row(args.table, token.quotient);
     Place place = find_place(args, token.quotient, token.remainder);
-    if (!exists) place.group.heads = 0;
+    const bool writes = place.kind != kQuery;
+    const int64_t slot = writes ? find_slot(args.cache, token.quotient) : kNoSlot;
+    const auto item = find_item(args, place, min(place.lane, place.items - 1));
+    const auto bits = load_group(place.group, item);
+    const Factors factors = find_factors(args, place, row, item);
+    // All loads are on their way before the slot is waited for.
+    if (writes) move_target(args, slot, place);
+    if (!exists || place.lane >= place.items) place.group.heads = 0;
+    // A row longer than its lanes hold at once (a narrow access to a large head) is read on, for the norm twice.
+    const int rest = place.group.heads == 0 ? place.items : place.lane + place.lanes;
     float scales[kGroupHeads] = {};
-    if constexpr (!kNorm) {
-      for (int i = place.lane; i < place.items; i += place.lanes) {
-        const auto item = find_item(args, place, i);
-        finish(args, place, rows, item, load_group(place.group, item), scales);
-      }
-    } else {
-      if (place.lane >= place.items) place.group.heads = 0;
-      const auto item = find_item(args, place, place.lane);
-      const auto bits = load_group(place.group, item);
-      add_squares(place.group, bits, scales);
-      // A row longer than its lanes hold at once (a narrow access to a large head) is read twice.
-      const int rest = place.group.heads == 0 ? place.items : place.lane + place.lanes;
+    if constexpr (kNorm) {
+      if (place.lane < place.items) add_squares(item, bits, scales);
       for (int i = rest; i < place.items; i += place.lanes) {
-        add_squares(place.group, load_group(place.group, find_item(args, place, i)), scales);
+        const auto later = find_item(args, place, i);
+        add_squares(later, load_group(place.group, later), scales);
       }
       RF_UNROLL
       for (int h = 0; h < kGroupHeads; ++h) {
         for (int mask = (1 << args.kv_shift) / 2; mask > 0; mask /= 2) scales[h] += shuffle_xor<kWave>(scales[h], mask);
         scales[h] = rsqrt(scales[h] * args.inverse_head_size + args.epsilon);
       }
-      if (place.group.heads > 0) finish(args, place, rows, item, bits, scales);
-      for (int i = rest; i < place.items; i += place.lanes) {
-        const auto later = find_item(args, place, i);
-        finish(args, place, rows, later, load_group(place.group, later), scales);
-      }
+    }
+    if (place.group.heads > 0) finish(args, place, item, factors, bits, scales);
+    for (int i = rest; i < place.items; i += place.lanes) {
+      const auto later = find_item(args, place, i);
+      const Factors later_factors = find_factors(args, place, row, later);
+      finish(args, place, later, later_factors, load_group(place.group, later), scales);
     }
   }
 };

@@ -2,6 +2,7 @@
 // One lane's share of a head's row: which elements, and their rotation in float.
 #pragma once
 
+#include "../target/words.h"
 #include "rope_table.h"
 
 namespace rocmforge {
@@ -10,7 +11,7 @@ namespace rocmforge {
 // neighbouring memory; with interleaved pairs each vector holds whole pairs (one element a vector: the two of a pair).
 template <int N>
 struct Item {
-  int low, high;  // first element of each vector
+  int low, high;  // first element of each vector; high is low where has_high is not
   bool has_high;  // the elements behind the rotated ones may be an odd number of vectors
   int part;       // -1: the elements only move
   int first[2];   // pairs, as load_cos_sin takes them
@@ -40,7 +41,8 @@ template <int N>
 RF_DEVICE Item<N> plain_item(int start, int count, int items, int index) {
   const int low = start + index * N;
   const int high = low + items * N;
-  return {low, high, high < start + count, -1, {0, 0}};
+  const bool has_high = high < start + count;
+  return {low, has_high ? high : low, has_high, -1, {0, 0}};
 }
 
 template <int N>
@@ -52,20 +54,19 @@ RF_DEVICE Item<N> row_item(const RowShape& shape, int index) {
 
 template <class T, int N>
 struct ItemBits {
-  Vec<T, N> low, high;
+  Words<T, N> low, high;
 };
 
+// Without a branch: behind one, a compiler may wait for one load before it issues the next.
 template <class T, int N>
 RF_DEVICE ItemBits<T, N> load_item(const T* row, const Item<N>& item) {
-  ItemBits<T, N> bits{load_vec<T, N>(row + item.low), {}};
-  if (item.has_high) bits.high = load_vec<T, N>(row + item.high);
-  return bits;
+  return {load_words<T, N>(row + item.low), load_words<T, N>(row + item.high)};
 }
 
 template <class T, int N>
 RF_DEVICE void store_item(T* row, const Item<N>& item, const ItemBits<T, N>& bits) {
-  store_vec(row + item.low, bits.low);
-  if (item.has_high) store_vec(row + item.high, bits.high);
+  store_words(row + item.low, bits.low);
+  if (item.has_high) store_words(row + item.high, bits.high);
 }
 
 template <int N>
@@ -78,8 +79,8 @@ RF_DEVICE ItemFloats<N> to_floats(const ItemBits<T, N>& bits) {
   ItemFloats<N> out;
   RF_UNROLL
   for (int i = 0; i < N; ++i) {
-    out.x[i] = to_float(bits.low[i]);
-    out.x[N + i] = to_float(bits.high[i]);
+    out.x[i] = float_at(bits.low, i);
+    out.x[N + i] = float_at(bits.high, i);
   }
   return out;
 }
@@ -87,23 +88,20 @@ RF_DEVICE ItemFloats<N> to_floats(const ItemBits<T, N>& bits) {
 // As if no value were NaN, which is right for those that arise here too: a NaN out of 16-bit inputs has no bits that
 // rounding could carry.
 template <class T, int N>
-RF_DEVICE Vec<T, N> round_vec(const float* values) {
-  if constexpr (sizeof(T) == 2 && N % 2 == 0) {
-    Vec<uint32_t, N / 2> words;  // some targets round two at a time
-    RF_UNROLL
-    for (int i = 0; i < N / 2; ++i) words[i] = pack2_finite<T>(values[2 * i], values[2 * i + 1]);
-    return __builtin_bit_cast(Vec<T, N>, words);
-  } else {
-    Vec<T, N> out;
-    RF_UNROLL
-    for (int i = 0; i < N; ++i) out[i] = from_finite<T>(values[i]);
-    return out;
+RF_DEVICE Words<T, N> round_words(const float* values) {
+  Words<T, N> out;
+  RF_UNROLL
+  for (int i = 0; i < out.kCount; ++i) {
+    if constexpr (sizeof(T) == 4) out.word[i] = float_to_bits(values[i]);
+    else if constexpr (N == 1) out.word[i] = from_finite<T>(values[i]).bits;
+    else out.word[i] = pack2_finite<T>(values[2 * i], values[2 * i + 1]);  // some targets round two at a time
   }
+  return out;
 }
 
 template <class T, int N>
 RF_DEVICE ItemBits<T, N> from_floats(const ItemFloats<N>& values) {
-  return {round_vec<T, N>(values.x), round_vec<T, N>(values.x + N)};
+  return {round_words<T, N>(values.x), round_words<T, N>(values.x + N)};
 }
 
 namespace detail {

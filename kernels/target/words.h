@@ -3,7 +3,7 @@
 // 16-bit elements into its elements spends a whole register on each.
 #pragma once
 
-#include "../target/device.h"
+#include "device.h"
 
 namespace rocmforge {
 
@@ -23,7 +23,17 @@ RF_DEVICE Words<T, N> load_words(const T* pointer) {
 
 template <class T, int N>
 RF_DEVICE void store_words(T* pointer, const Words<T, N>& run) {
-  *reinterpret_cast<Words<T, N>*>(pointer) = run;
+  if constexpr (sizeof(T) * N < 4) *reinterpret_cast<uint16_t*>(pointer) = static_cast<uint16_t>(run.word[0]);
+  else *reinterpret_cast<Words<T, N>*>(pointer) = run;
+}
+
+// Element i.
+template <class T, int N>
+RF_DEVICE float float_at(const Words<T, N>& words, int i) {
+  const uint32_t word = words.word[i / Words<T, N>::kPerWord];
+  if constexpr (sizeof(T) == 4) return bits_to_float(word);
+  else if constexpr (__is_same(T, bf16)) return bits_to_float(i % 2 == 0 ? word << 16 : word & 0xffff0000u);
+  else return f16_to_float(static_cast<uint16_t>(word >> 16 * (i % 2)));
 }
 
 // Words [first, first + the vector's) as that vector.
