@@ -17,7 +17,6 @@ struct MakePlan {
 
   RF_DEVICE static void run(const Args& args) {
     const PlanClass& cls = args.classes[block_index(0)];
-    int32_t* const starts = cls.plan + kPlanHeader;
     int32_t* const blocks = cls.plan + plan_blocks_at(cls.workgroups);
     const Plan plan{cls.plan, cls.workgroups};
     const int row_blocks = list_row_blocks(args, cls, blocks);
@@ -29,10 +28,19 @@ struct MakePlan {
       cls.plan[1] = tiles;
       cls.plan[2] = used;
     }
-    for (int w = thread_index(); w < used; w += kThreads) {
-      starts[w] = last_at_most(blocks + kPrefixWord, kRecordWords, row_blocks,
-                               static_cast<int>(cut(all_tiles, used, share_of(w, used)) % tiles));
-      store_record(cls.plan + plan_first_blocks_at(cls.workgroups), w, plan.block(starts[w]));
+    for (int w = thread_index(); w < cls.workgroups; w += kThreads) {
+      Share share{};
+      if (w < used) {
+        share.number = share_of(w, used);
+        const int64_t begin = cut(all_tiles, used, share.number);
+        share.tiles = static_cast<int32_t>(cut(all_tiles, used, share.number + 1) - begin);
+        share.head = static_cast<int32_t>(begin / tiles);
+        share.at = static_cast<int32_t>(begin % tiles);
+        share.block = last_at_most(blocks + kPrefixWord, kRecordWords, row_blocks, share.at);
+        share.row_blocks = row_blocks;
+        store_record(cls.plan + plan_first_blocks_at(cls.workgroups), w, plan.block(share.block));
+      }
+      store_record(cls.plan + plan_shares_at(), w, share);
     }
     list_joins(args, plan, all_tiles, used, cls.plan);
   }

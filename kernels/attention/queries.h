@@ -48,13 +48,11 @@ struct Queries {
         if (G::key_wave() == 0) share_pieces(source, shared, t);
       } else {
         Operand operand[kProducts];
+        if constexpr (!Shape::kWarpgroup)
+          unrolled<R::kStats>([&](auto s) { load_pieces<s>(source[s], operand); });
+        if constexpr (Shape::kWarpgroup) load_in_order(source, held);
         RF_UNROLL
-        for (int s = 0; s < R::kStats; ++s) {
-          if constexpr (Shape::kWarpgroup) load_in_order(source[s], s, operand);
-          else load_pieces(source[s], s, operand);
-        }
-        RF_UNROLL
-        for (int i = 0; i < kProducts; ++i) {
+        for (int i = 0; i < kProducts && !Shape::kWarpgroup; ++i) {
           if constexpr (!Shape::kSharedQuery) held.operand[t][i] = words_of(operand[i]);
           else if (G::key_wave() == 0) shared_words(shared, t, i) = words_of(operand[i]);
         }
@@ -78,33 +76,33 @@ struct Queries {
     return shared.operand[G::row_wave()][t][i][lane<R::kWave>() % R::kQueryLanes];
   }
 
-  // The elements of statistic s's row, with the contraction's slots named as in roles.h.
-  RF_DEVICE static void load_pieces(const T* row, int s, Operand (&operand)[kProducts]) {
+  // The elements of statistic S's row, with the contraction's slots named as in roles.h. Which go where is for the
+  // compiler to work out: left in loops, each load was waited for before the next.
+  template <int S>
+  RF_DEVICE static void load_pieces(const T* row, Operand (&operand)[kProducts]) {
     unrolled<kPieces>([&](auto p) {
       const int dim = (p * R::kGroups + R::group(lane<R::kWave>())) * R::kPiece;
       const bool inside = G::kHeadSize % R::kPieceDims == 0 || dim < G::kHeadSize;
       const auto piece = inside ? load_vec<T, R::kPiece>(row + dim) : fill<T, R::kPiece>(T{});
-      RF_UNROLL
-      for (int i = 0; i < R::kSteps * R::kQueryElements; ++i) {
-        const int step = i / R::kQueryElements, element = i % R::kQueryElements;
-        if (query_stat(element) == s)
-          operand[p * R::kSteps + step][element] = piece[step * R::kKeyElements + R::query_element(element)];
-      }
+      unrolled<R::kSteps * R::kQueryElements>([&](auto i) {
+        constexpr int kStep = i / R::kQueryElements, kElement = i % R::kQueryElements;
+        if constexpr (query_stat(kElement) == S)
+          operand[p * R::kSteps + kStep][kElement] = piece[kStep * R::kKeyElements + R::query_element(kElement)];
+      });
     });
   }
 
-  // The same with the slots in the order of the dims, as the keys lie in shared memory.
-  RF_DEVICE static void load_in_order(const T* row, int s, Operand (&operand)[kProducts]) {
-    RF_UNROLL
-    for (int i = 0; i < kProducts; ++i) {
-      RF_UNROLL
-      for (int e = 0; e < R::kQueryElements; e += 2) {
-        if (query_stat(e) != s) continue;
-        const auto pair = load_vec<T, 2>(row + i * G::Mma::kK + G::Mma::a_k(lane<R::kWave>(), e));
-        operand[i][e] = pair[0];
-        operand[i][e + 1] = pair[1];
-      }
-    }
+  // All rows' elements, with the slots in the order of the dims, as the keys lie in shared memory.
+  RF_DEVICE static void load_in_order(const T* const (&row)[R::kStats], Held& held) {
+    constexpr int kPair = 4 / sizeof(T);
+    unrolled<kProducts>([&](auto i) {
+      unrolled<R::kQueryElements / kPair>([&](auto word) {
+        constexpr int kElement = word * kPair;
+        held.operand[0][i].word[word] =
+            load_words<T, kPair>(row[query_stat(kElement)] + i * G::Mma::kK + G::Mma::a_k(lane<R::kWave>(), kElement))
+                .word[0];
+      });
+    });
   }
 
   // Operands that are the same for all lanes: each lane brings one piece of all rows.

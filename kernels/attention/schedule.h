@@ -31,6 +31,15 @@ inline constexpr int kLeastShare = 2;
 
 inline constexpr int kFewParts = 4;  // of which one group of lanes joins a row
 
+// What a workgroup takes of the line.
+struct Share {
+  int32_t tiles;            // 0: nothing
+  int32_t head, block, at;  // where it begins: the KV head, the row block, the place among the head's tiles
+  int32_t number;           // of the share, in the line's order
+  int32_t row_blocks;       // of a head
+  int32_t unused[2];
+};
+
 // An item that cuts fall into: the last thing in share `share`, and the first in the next parts - 1.
 struct Join {
   int32_t share, parts, head;
@@ -38,17 +47,15 @@ struct Join {
   int32_t unused[2];
 };
 
-// A plan in memory, for a grid of `grid` workgroups. A workgroup finds all it needs to begin with in one load.
+// A plan in memory, for a grid of `grid` workgroups. All that a workgroup needs to begin with lies at places it knows.
 struct Plan {
   const int32_t* data;
   int grid;
 
-  RF_DEVICE int row_blocks() const { return data[0]; }
   RF_DEVICE int tiles_per_head() const { return data[1]; }
-  RF_DEVICE int workgroups() const { return data[2]; }  // in use
   RF_DEVICE int joins() const { return data[3]; }
   RF_DEVICE bool many_parts() const { return data[4] != 0; }  // some join has more than kFewParts
-  RF_DEVICE int start(int workgroup) const { return data[kPlanHeader + workgroup]; }
+  RF_DEVICE Share share(int workgroup) const { return record<Share>(plan_shares_at(), workgroup); }
   RF_DEVICE RowBlock first_block(int workgroup) const {
     return record<RowBlock>(plan_first_blocks_at(grid), workgroup);
   }

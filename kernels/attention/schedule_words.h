@@ -5,11 +5,12 @@
 namespace rocmforge {
 
 inline constexpr int kPlanHeader = 8;
-inline constexpr int kRecordWords = 8;  // of a row block and of a join
+inline constexpr int kRecordWords = 8;
 
-// After the header: the number of each workgroup's first row block; that block itself; the joins, of which a plan has
-// fewer than workgroups; the row blocks. Records are aligned for 16-byte loads.
-constexpr int plan_first_blocks_at(int workgroups) { return kPlanHeader + (workgroups + 3) / 4 * 4; }
+// After the header: each workgroup's share; its first row block; the joins, of which a plan has fewer than workgroups;
+// the row blocks. Records are aligned for 16-byte loads.
+constexpr int plan_shares_at() { return kPlanHeader; }
+constexpr int plan_first_blocks_at(int workgroups) { return plan_shares_at() + kRecordWords * workgroups; }
 constexpr int plan_joins_at(int workgroups) { return plan_first_blocks_at(workgroups) + kRecordWords * workgroups; }
 constexpr int plan_blocks_at(int workgroups) { return plan_joins_at(workgroups) + kRecordWords * workgroups; }
 constexpr int plan_size(int workgroups, int row_blocks) {

@@ -28,6 +28,13 @@ struct Segment {
   RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
 };
 
+// Which of a segment's tiles, counted from its item's first, concern a wave: those that all of its rows see whole need no
+// mask, and from `end` on no row sees any.
+struct WaveTiles {
+  int full_begin, full_end, end;
+  RF_DEVICE bool masked(int tile) const { return tile < full_begin || tile >= full_end; }
+};
+
 // A packed row's token, and its query head within the group.
 RF_DEVICE Quotient split_row(const AttentionArgs& args, int row) { return divide(row, args.group); }
 
@@ -48,24 +55,22 @@ class Segments {
   RF_DEVICE explicit Segments(const AttentionArgs& args) : plan_{args.plan, args.workgroups} {}
 
   RF_DEVICE bool first(const AttentionArgs& args, Segment& segment) {
-    const int workgroup = block_index(0);
-    // All loads before any use.
-    const int used_word = plan_.workgroups(), per_head_word = plan_.tiles_per_head(), start = plan_.start(workgroup);
-    const RowBlock block = plan_.first_block(workgroup);
-    const int used = uniform<Wave>(used_word), per_head = uniform<Wave>(per_head_word);
-    if (workgroup >= used) return false;
-    segment.share = share_of(workgroup, used);
-    block_number_ = uniform<Wave>(start);
-    const int64_t tiles = static_cast<int64_t>(per_head) * args.kv_heads;
-    const int64_t begin = cut(tiles, used, segment.share);
-    left_ = static_cast<int>(cut(tiles, used, segment.share + 1) - begin);
-    head_ = static_cast<int>(begin / per_head);
-    return take(args, uniform_block(block), static_cast<int>(begin % per_head), segment) || next(args, segment);
+    const Share share = plan_.share(block_index(0));
+    const RowBlock block = plan_.first_block(block_index(0));  // asked for at once, whether there is one or not
+    asked_for(share);
+    asked_for(block);
+    left_ = uniform<Wave>(share.tiles);
+    if (left_ == 0) return false;
+    head_ = uniform<Wave>(share.head);
+    block_number_ = uniform<Wave>(share.block);
+    row_blocks_ = uniform<Wave>(share.row_blocks);
+    segment.share = uniform<Wave>(share.number);
+    return take(args, uniform_block(block), uniform<Wave>(share.at), segment) || next(args, segment);
   }
 
   RF_DEVICE bool next(const AttentionArgs& args, Segment& segment) {
     while (left_ > 0) {
-      if (++block_number_ == uniform<Wave>(plan_.row_blocks())) {
+      if (++block_number_ == row_blocks_) {
         block_number_ = 0;
         ++head_;
       }
@@ -93,7 +98,7 @@ class Segments {
   }
 
   Plan plan_;
-  int block_number_ = 0, head_ = 0, left_ = 0;
+  int block_number_ = 0, row_blocks_ = 0, head_ = 0, left_ = 0;
 };
 
 }  // namespace rocmforge

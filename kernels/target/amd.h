@@ -190,4 +190,7 @@ RF_DEVICE float log2(float x) { return __builtin_amdgcn_logf(x); }
 RF_DEVICE float rcp(float x) { return __builtin_amdgcn_rcpf(x); }
 RF_DEVICE float rsqrt(float x) { return __builtin_amdgcn_rsqf(x); }
 
+template <class V>
+RF_DEVICE void asked_for(const V&) {}
+
 }  // namespace rocmforge

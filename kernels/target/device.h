@@ -10,6 +10,7 @@
 //   let_next_start(): the next launch may begin if it is an early one; wait_for_previous(): such a launch's wait, for
 //   everything the launch ahead of it does, which every lane must come to; kEarlyLaunch: whether there are such launches
 //   settle(v): a hint, v is computed by here and not after a branch that follows
+//   asked_for(v): a hint, v's loads are issued by here and not after a branch that follows
 //   schedule_fence(): a hint, no instruction is moved across it
 //   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
 //   kDies: parts of the GPU with an L2 each, to which workgroups go in turn

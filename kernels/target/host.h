@@ -113,6 +113,9 @@ RF_DEVICE float log2(float x) { return __builtin_log2f(x); }
 RF_DEVICE float rcp(float x) { return 1.0f / x; }
 RF_DEVICE float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 
+template <class V>
+RF_DEVICE void asked_for(const V&) {}
+
 }  // namespace rocmforge
 
 #include "no_hints.h"

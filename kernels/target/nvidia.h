@@ -71,6 +71,17 @@ RF_DEVICE int uniform_now(int value) {
   return shuffle<Wave>(value, 0);
 }
 
+// Loads of the value are issued by here: the compiler may not sink them past a branch that follows.
+template <class V>
+RF_DEVICE void asked_for(const V& value) {
+  struct Words {
+    uint32_t word[sizeof(V) / 4];
+  };
+  const auto words = __builtin_bit_cast(Words, value);
+  RF_UNROLL
+  for (uint32_t word : words.word) asm volatile("" ::"r"(word));
+}
+
 RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
 RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); }
 
