@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Paged attention, for decode and prefill alike. A workgroup walks its share of the plan (segments.h); per item it keeps
-// the queries (queries.h) and the output in registers and streams key tiles (keys_*.h) past them, through the running
-// softmax (running_softmax.h), and writes what came of it (results.h):
+// Paged attention, for decode and prefill alike. A workgroup walks its share of the plan (segments.h); per item it
+// keeps the queries (queries.h) and the output in registers and streams key tiles (keys_*.h) past them, through the
+// running softmax (running_softmax.h), and writes what came of it (results.h):
 //   kRowWaves waves hold different rows of the row block, kKeyWaves waves take different keys of each tile.
 // Decode has one row wave and reads K and V from memory straight into matrix operands; prefill has one key wave and
 // shares each tile through shared memory.
@@ -109,28 +109,83 @@ struct Attention {
     return keys;
   }
 
-  // Takes the segment's tiles, the first of which has been requested.
-  RF_DEVICE static void attend(const Args& args, const Segment& seg, Keys& keys, State& state) {
-    Query::load(args, seg, shared_memory<Shared>().query, state.query, state);
-    // Tiles that every row of the wave sees whole need no mask. Rows are token-major, so the first row sees the fewest
-    // of the newest keys and the last row the fewest of the oldest. Past the last row's last key there is nothing to
-    // do. Waves of a warpgroup decide as one, and the compiler must see that they do.
+  // Rows are token-major, so a wave's first row sees the fewest of the newest keys and its last row the fewest of the
+  // oldest. Waves of a warpgroup decide as one, and the compiler must see that they do.
+  RF_DEVICE static WaveTiles wave_tiles(const Args& args, const Segment& seg) {
     constexpr int kTogether = Shape::kWarpgroup ? 4 : 1, kWaveRows = kQueryTiles * R::kRows * kTogether;
     const int together = uniform_now<R::kWave>(G::row_wave() / kTogether);
     const int last = last_row(seg), wave_row = seg.first_row + together * kWaveRows;
     const KeySpan first_sees = row_span(args, seg, min(wave_row, last));
     const KeySpan last_sees = row_span(args, seg, min(wave_row + kWaveRows - 1, last));
-    const int full_end = (first_sees.last + 1) / kTileKeys - seg.first_tile;
-    const int full_begin = ceil_div(last_sees.first, kTileKeys) - seg.first_tile;
-    const int wave_end = wave_row > last ? 0 : last_sees.last / kTileKeys + 1 - seg.first_tile;
+    return {ceil_div(last_sees.first, kTileKeys) - seg.first_tile, (first_sees.last + 1) / kTileKeys - seg.first_tile,
+            wave_row > last ? 0 : last_sees.last / kTileKeys + 1 - seg.first_tile};
+  }
 
-    for (int tile = seg.begin; tile < seg.end; ++tile) {
-      keys.wait();
-      if (!Shape::kStaged || tile < wave_end)
-        step(args, seg, tile, tile < full_begin || tile >= full_end, keys, state);
-      keys.next(seg.first_tile + tile + 1);
+  // Takes the segment's tiles, the first of which has been requested.
+  RF_DEVICE static void attend(const Args& args, const Segment& seg, Keys& keys, State& state) {
+    Query::load(args, seg, shared_memory<Shared>().query, state.query, state);
+    const WaveTiles wave = wave_tiles(args, seg);
+    if constexpr (Shape::kWarpgroup) {
+      attend_in_groups(args, seg, wave, keys, state);
+    } else {
+      for (int tile = seg.begin; tile < seg.end; ++tile) {
+        keys.wait();
+        if (!Shape::kStaged || tile < wave.end) step(args, seg, tile, wave.masked(tile), keys, state);
+        keys.next(seg.first_tile + tile + 1);
+      }
     }
     keys.finish();
+  }
+
+  // The same for warpgroups, whose products run on their own until they are waited for. Those must not stand behind a
+  // branch of the loop: the compiler would run them one by one.
+  RF_DEVICE static void attend_in_groups(const Args& args, const Segment& seg, const WaveTiles& wave, Keys& keys,
+                                         State& state) {
+    using Core = typename R::Core;
+    typename Core::A query[kProducts], p[Shape::kPvGroups];
+    RF_UNROLL
+    for (int i = 0; i < kProducts; ++i) query[i] = state.query.operand[0][i];
+    Core::ready(query);
+    const int end = min(seg.end, wave.end);
+    keys.announce();
+    for (int tile = seg.begin; tile < end; ++tile) {
+      Tile scores[kScoreTiles];
+      keys.wait();
+      start_scores(query, tile, keys, scores);
+      keys.request();
+      if (tile + 1 < seg.end) keys.announce();
+      Core::wait(scores);
+      if (wave.masked(tile)) Softmax::mask(args, (seg.first_tile + tile) * kTileKeys, state.last_key[0], scores);
+      Softmax::soften(args, scores, state.row[0], state.out[0]);
+      RF_UNROLL
+      for (int g = 0; g < Shape::kPvGroups; ++g) p[g] = words_of(R::probabilities(&scores[g * R::kPvTiles], 0));
+      Core::ready(p);
+      keys.accumulate(p, state.out[0]);
+      Core::wait(state.out[0]);
+      keys.next(seg.first_tile + tile + 1);
+    }
+    // Tiles that only other groups need.
+    for (int tile = max(seg.begin, end); tile < seg.end; ++tile) {
+      keys.wait();
+      keys.request();
+      if (tile + 1 < seg.end) keys.announce();
+      keys.next(seg.first_tile + tile + 1);
+    }
+  }
+
+  template <class Operand>
+  RF_DEVICE static void start_scores(const Operand (&query)[kProducts], int tile, const Keys& keys,
+                                     Tile (&scores)[kScoreTiles]) {
+    if constexpr (kProducts != Shape::kPvGroups) {
+      keys.score(query, scores);
+    } else {
+      // ptxas 13.0 gives two arrays of operands of one size the same registers, though the queries live on. So they are
+      // computed here, from a zero that it does not know to be one.
+      Operand renewed[kProducts];
+      RF_UNROLL
+      for (int i = 0; i < kProducts; ++i) renewed[i] = R::Core::flipped(query[i], tile >> 30);
+      keys.score(renewed, scores);
+    }
   }
 
   RF_DEVICE static typename R::QueryOperand query_operand(const State& state, int t, int i) {
@@ -138,12 +193,7 @@ struct Attention {
   }
 
   RF_DEVICE static void score(const Keys& keys, const State& state, Tile (&scores)[kQueryTiles][kScoreTiles]) {
-    if constexpr (Shape::kWarpgroup) {
-      typename R::QueryOperand query[kProducts];
-      RF_UNROLL
-      for (int i = 0; i < kProducts; ++i) query[i] = query_operand(state, 0, i);
-      keys.score(query, scores[0]);
-    } else if constexpr (Shape::kStages > 0) {
+    if constexpr (Shape::kStages > 0) {
       // Piece by piece of the dims: a query operand is fetched once for all keys of the tile.
       RF_UNROLL
       for (int t = 0; t < kQueryTiles; ++t) {
@@ -207,14 +257,7 @@ struct Attention {
         Softmax::mask(args, first_key, state.last_key[t], scores[t]);
       Softmax::soften(args, scores[t], state.row[t], state.out[t]);
     }
-    if constexpr (Shape::kWarpgroup) {
-      typename R::QueryOperand p[Shape::kPvGroups];
-      RF_UNROLL
-      for (int g = 0; g < Shape::kPvGroups; ++g) p[g] = R::probabilities(&scores[0][g * R::kPvTiles], 0);
-      keys.accumulate(p, state.out[0]);
-    } else {
-      accumulate(keys, scores, state);
-    }
+    accumulate(keys, scores, state);
   }
 
   RF_DEVICE static void accumulate(const Keys& keys, const Tile (&scores)[kQueryTiles][kScoreTiles], State& state) {

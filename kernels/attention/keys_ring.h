@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Staged tiles (keys_staged.h) where copies to shared memory are asynchronous: a ring of Shape::kStages buffers, all
 // but one of them under way. One barrier a tile: whoever passes tile t's barrier knows that tile t has arrived for
-// everybody and that everybody has left tile t - 1, whose buffer takes the next copy. RingCopies fills the buffers; what
-// derives from it reads them.
+// everybody and that everybody has left tile t - 1, whose buffer takes the next copy. RingCopies fills the buffers;
+// what derives from it reads them.
 #pragma once
 
 #include "../matrix/roles.h"
@@ -13,13 +13,15 @@
 namespace rocmforge {
 
 // Stage: a buffer. key_chunk(row, column) and value_chunk(row, column) are where 16 bytes of a key's row go; arrived()
-// is called when a thread's copies are in.
-template <class R, int HeadSize, class Shape, class Stage>
+// is called when a thread's copies are in. Held: tiles before the current one that are still read.
+template <class R, int HeadSize, class Shape, class Stage, int Held = 0>
 class RingCopies {
  public:
   using T = typename R::T;
 
   static constexpr int kStages = Shape::kStages;
+  static constexpr int kLead = kStages - 1 - Held;  // tiles on their way
+  static_assert(kLead > 0);
   static constexpr int kTileKeys = Shape::kPvGroups * R::kPvKeys;
   static_assert(Shape::kKeyWaves == 1);
   static constexpr int kThreads = Shape::kRowWaves * R::kWave;
@@ -58,21 +60,19 @@ class RingCopies {
     tile_ = tile;
     buffer_ = 0;
     // All lookups before the first copy, which waits for its own.
-    int pages[kStages][kHeld];
+    int pages[kLead + 1][kHeld];
     RF_UNROLL
-    for (int s = 0; s < kStages; ++s) find_pages(tile + s, pages[s]);
+    for (int s = 0; s <= kLead; ++s) find_pages(tile + s, pages[s]);
     RF_UNROLL
-    for (int s = 0; s < kStages - 1; ++s) copy(tile + s, s, pages[s]);
+    for (int s = 0; s < kLead; ++s) copy(tile + s, s, pages[s]);
     RF_UNROLL
-    for (int i = 0; i < kHeld; ++i) page_[i] = pages[kStages - 1][i];
+    for (int i = 0; i < kHeld; ++i) page_[i] = pages[kLead][i];
   }
 
   RF_DEVICE void wait() {
-    copy_wait<kStages - 2>();
-    Stage::arrived();
+    arrived();
     barrier();
-    copy(tile_ + kStages - 1, buffer_ == 0 ? kStages - 1 : buffer_ - 1, page_);
-    find_pages(tile_ + kStages, page_);
+    request();
   }
   RF_DEVICE void next_keys(int) {}
 
@@ -84,9 +84,23 @@ class RingCopies {
   RF_DEVICE void finish() { barrier(); }
 
  protected:
+  // Waits for this thread's part of the oldest tile on its way.
+  RF_DEVICE void arrived() {
+    copy_wait<kLead - 1>();
+    Stage::arrived();
+  }
+
+  RF_DEVICE void request() {
+    copy(tile_ + kLead, before(Held + 1), page_);
+    find_pages(tile_ + kLead + 1, page_);
+  }
+
   RF_DEVICE const Stage& stage() const { return shared_.stage[buffer_]; }
 
  private:
+  // The buffer of the tile so many before.
+  RF_DEVICE int before(int tiles) const { return buffer_ < tiles ? buffer_ + kStages - tiles : buffer_ - tiles; }
+
   // Lookup i's key, moved into the range that may be read.
   RF_DEVICE int lookup_key(int tile, int i) const {
     if constexpr (kRegular) {

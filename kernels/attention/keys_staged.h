@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Prefill's way to the cache: the block's waves share each tile through shared memory. Tiles stay in rows of dims, as
-// in the cache; a lane reads from them the same 16-byte pieces it would read from memory (keys_direct.h). Two buffers and
-// one barrier a tile: whoever passes tile t's barrier knows that everybody has left tile t - 1. Where registers and
+// in the cache; a lane reads from them the same 16-byte pieces it would read from memory (keys_direct.h). Two buffers
+// and one barrier a tile: whoever passes tile t's barrier knows that everybody has left tile t - 1. Where registers and
 // shared memory are short (Shape::kLate), one buffer, filled between tiles.
 #pragma once
 

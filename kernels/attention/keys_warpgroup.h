@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Staged tiles read by the matrix core itself: groups of four waves multiply their 64 rows with a whole tile of 64 keys
-// in shared memory (mma_sm90.h), so neither K nor V passes registers.
+// Staged tiles read by the matrix core itself: groups of four waves multiply their 64 rows with a whole tile of keys in
+// shared memory (mma_sm90.h), so neither K nor V passes registers.
 #pragma once
 
 #include "../matrix/mma_sm90.h"
@@ -8,11 +8,11 @@
 
 namespace rocmforge {
 
-template <class R, int HeadSize>
+template <class R, int HeadSize, int Keys>
 struct alignas(kHostTarget ? 64 : 1024) SwizzledStage {
   using T = typename R::T;
   using Rows = SwizzledRows<T>;
-  static constexpr int kKeys = 64;
+  static constexpr int kKeys = Keys;
   static constexpr int kBlocks = HeadSize / Rows::kColumns;
   static_assert(HeadSize % Rows::kColumns == 0);
   T keys[kBlocks][kKeys * Rows::kColumns];
@@ -28,45 +28,84 @@ struct alignas(kHostTarget ? 64 : 1024) SwizzledStage {
 };
 
 template <class R, int HeadSize, class Shape>
-class WarpgroupKeys : public RingCopies<R, HeadSize, Shape, SwizzledStage<R, HeadSize>> {
+class WarpgroupKeys : public RingCopies<R, HeadSize, Shape, SwizzledStage<R, HeadSize, Shape::kPvGroups * R::kPvKeys>,
+                                        (Shape::kRowWaves > 4)> {
  public:
-  using Stage = SwizzledStage<R, HeadSize>;
-  using Base = RingCopies<R, HeadSize, Shape, Stage>;
+  using Stage = SwizzledStage<R, HeadSize, Shape::kPvGroups * R::kPvKeys>;
+  using Base = RingCopies<R, HeadSize, Shape, Stage, (Shape::kRowWaves > 4)>;
   using Mma = typename R::Core;
   using Tile = typename R::Tile;
-  using Operand = typename R::QueryOperand;
+  using Operand = typename Mma::A;
   using Base::Base;
-  static_assert(Base::kTileKeys == Stage::kKeys);
 
+  static constexpr int kGroups = Shape::kRowWaves / 4;
+  static constexpr int kGroupLanes = 4 * R::kWave;
   static constexpr int kProducts = HeadSize / Mma::kK;
   static constexpr int kColumnTiles = Mma::kTileColumns / Mma::kN;
+  static constexpr int kKeyBlocks = Stage::kKeys / Mma::kTileColumns;
 
-  RF_DEVICE void score(const Operand (&query)[kProducts], Tile (&scores)[kColumnTiles]) const {
+  // Groups do not meet at every tile: each tells the others that its part of the next tile has arrived, and so that it
+  // has left the tile before this one, and goes on until it needs what they brought. Then one group's products run
+  // beside another's softmax.
+  RF_DEVICE void announce() {
+    if constexpr (kGroups == 1) return;
+    this->arrived();
+    const int mine = wave_index<R::kWave>() / 4;
+    RF_UNROLL
+    for (int other = 1; other < kGroups; ++other)
+      Mma::arrive_at(number((mine + other) % kGroups, announced_), kGroups * kGroupLanes);
+    announced_ ^= 1;
+  }
+
+  // For the tile that all have announced. request() is to follow.
+  RF_DEVICE void wait() {
+    if constexpr (kGroups == 1) {
+      this->arrived();
+      barrier();
+    } else {
+      Mma::wait_at(number(wave_index<R::kWave>() / 4, waited_), kGroups * kGroupLanes);
+      waited_ ^= 1;
+    }
+  }
+
+  using Base::request;
+
+  // Start the products with the tile's keys, and with its values.
+  RF_DEVICE void score(const Operand (&query)[kProducts], Tile (&scores)[Stage::kKeys / Mma::kN]) const {
     Mma::begin();
     unrolled<kProducts>([&](auto i) {
       constexpr int kDim = i * Mma::kK;
-      Mma::template product<false, i == 0>(scores, query[i], this->stage().keys[kDim / Mma::kTileColumns],
-                                           kDim % Mma::kTileColumns);
+      unrolled<kKeyBlocks>([&](auto block) {
+        constexpr int kRow = kDim / Mma::kTileColumns * Stage::kKeys + block * Mma::kTileColumns;
+        Mma::template product<false, i == 0>(tiles<block>(scores), query[i], this->stage().keys[0],
+                                             kRow * Stage::Rows::kColumns, kDim % Mma::kTileColumns);
+      });
     });
-    Mma::end();
+    Mma::commit();
   }
 
   RF_DEVICE void accumulate(const Operand (&p)[Shape::kPvGroups], Tile (&out)[HeadSize / Mma::kN]) const {
     Mma::begin();
     unrolled<Shape::kPvGroups>([&](auto g) {
       unrolled<Stage::kBlocks>([&](auto block) {
-        Mma::template product<true, false>(tiles<block>(out), p[g], this->stage().values[block], g * Mma::kK);
+        Mma::template product<true, false>(tiles<block>(out), p[g], this->stage().values[0],
+                                           block * Stage::kKeys * Stage::Rows::kColumns, g * Mma::kK);
       });
     });
-    Mma::end();
+    Mma::commit();
   }
 
  private:
-  // Output tiles of one block of columns.
-  template <int Block>
-  RF_DEVICE static Tile (&tiles(Tile (&out)[HeadSize / Mma::kN]))[kColumnTiles] {
-    return reinterpret_cast<Tile(&)[kColumnTiles]>(out[Block * kColumnTiles]);
+  // The barrier at which a group waits for a tile: not the last tile's, where a slower group may yet be.
+  RF_DEVICE static int number(int group, int odd) { return 1 + 2 * group + odd; }
+
+  // Those of one block of columns.
+  template <int Block, int Count>
+  RF_DEVICE static Tile (&tiles(Tile (&all)[Count]))[kColumnTiles] {
+    return reinterpret_cast<Tile(&)[kColumnTiles]>(all[Block * kColumnTiles]);
   }
+
+  int announced_ = 0, waited_ = 0;  // tiles, modulo 2
 };
 
 }  // namespace rocmforge

@@ -28,8 +28,8 @@ struct Segment {
   RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
 };
 
-// Which of a segment's tiles, counted from its item's first, concern a wave: those that all of its rows see whole need no
-// mask, and from `end` on no row sees any.
+// Which of a segment's tiles, counted from its item's first, concern a wave: those that all of its rows see whole need
+// no mask, and from `end` on no row sees any.
 struct WaveTiles {
   int full_begin, full_end, end;
   RF_DEVICE bool masked(int tile) const { return tile < full_begin || tile >= full_end; }

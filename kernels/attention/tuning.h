@@ -164,11 +164,11 @@ struct Tuning<MmaSm90> {
   }
   static constexpr ShapeChoice prefill(int head_size) {
     if (!fits(head_size)) return Tuning<MmaSm80>::prefill(head_size);
-    return head_size <= 128 ? warpgroups(3, 4, 1) : warpgroups(2, 2, 1);
+    return head_size <= 64 ? warpgroups(4, 6, 1) : head_size <= 128 ? warpgroups(3, 6, 1) : warpgroups(2, 4, 1);
   }
   static constexpr bool fits(int head_size) { return head_size % 64 == 0 && head_size <= 192; }
-  static constexpr ShapeChoice warpgroups(int count, int stages, int blocks_per_unit) {
-    return {.row_waves = 4 * count, .pv_groups = 4, .staged = true, .stages = stages, .warpgroup = true,
+  static constexpr ShapeChoice warpgroups(int count, int stages, int blocks_per_unit, int groups = 4) {
+    return {.row_waves = 4 * count, .pv_groups = groups, .staged = true, .stages = stages, .warpgroup = true,
             .blocks_per_unit = blocks_per_unit, .run = 1};
   }
 };

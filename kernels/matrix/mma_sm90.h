@@ -4,6 +4,7 @@
 // of shared memory's bandwidth. Layout: PTX ISA, "Asynchronous warpgroup level matrix instructions".
 #pragma once
 
+#include "../target/words.h"
 #include "mma_sm80.h"
 
 namespace rocmforge {
@@ -23,29 +24,29 @@ template <class T>
 struct MmaSm90 : MmaSm80<T> {
   static constexpr int kTileColumns = 64;  // of B and C, in a product of four waves
   using Base = MmaSm80<T>;
-  using A = Vec<T, Base::kA>;
+  using A = Words<T, Base::kA>;
   using C = Vec<float, Base::kC>;
 
-  // c[n] (8 columns each) = a b (First) or += a b. B's element (k, column) is at b[SwizzledRows::at(column, k0 + k)],
-  // or with Transposed at b[SwizzledRows::at(k0 + k, column)]. Between begin() and end() nothing may touch c or a.
+  // c[n] (8 columns each) = a b (First) or += a b, with the matrix B that begins `offset` elements, at a row, after
+  // `base`. B's element (k, column) is at SwizzledRows::at(column, k0 + k) of it, or with Transposed at
+  // (k0 + k, column). From begin() to wait() nothing may touch c or a.
   template <bool Transposed, bool First>
-  RF_DEVICE static void product(C (&c)[kTileColumns / Base::kN], const A& a, const T* b, int k0) {
+  RF_DEVICE static void product(C (&c)[kTileColumns / Base::kN], const A& a, const T* base, int offset,
+                                int k0) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    const T* const start = b + (Transposed ? k0 * SwizzledRows<T>::kColumns : k0);
-    const uint64_t address = static_cast<uint32_t>(__cvta_generic_to_shared(start));
-    // 128-byte swizzle, groups of 8 rows 1024 bytes apart.
+    // 128-byte swizzle, groups of 8 rows 1024 bytes apart; addresses count 16 bytes, so what the compiler knows is
+    // added.
+    const uint64_t address = (static_cast<uint32_t>(__cvta_generic_to_shared(base)) & 0x3ffff) >> 4;
+    const int start = offset + (Transposed ? k0 * SwizzledRows<T>::kColumns : k0);
     const uint64_t descriptor =
-        (address & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
-    struct A4 {
-      uint32_t x[4];
-    };
-    const A4 av = __builtin_bit_cast(A4, a);
-#define RF_WGMMA(type)                                                                                                 \
-  asm volatile("{.reg .pred p; setp.ne.b32 p, %38, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type       \
-               " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,"      \
-               "%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, %37;}"                                      \
-               : RF_C4(0), RF_C4(1), RF_C4(2), RF_C4(3), RF_C4(4), RF_C4(5), RF_C4(6), RF_C4(7)                        \
-               : "r"(av.x[0]), "r"(av.x[1]), "r"(av.x[2]), "r"(av.x[3]), "l"(descriptor),                              \
+        (address | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62) + start * sizeof(T) / 16;
+#define RF_WGMMA(type)                                                                                              \
+  asm volatile("{.reg .pred p; setp.ne.b32 p, %38, 0;"                                                              \
+               " wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type                                         \
+               " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,"   \
+               "%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, %37;}"                                   \
+               : RF_C4(0), RF_C4(1), RF_C4(2), RF_C4(3), RF_C4(4), RF_C4(5), RF_C4(6), RF_C4(7)                     \
+               : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "l"(descriptor),                   \
                  "n"(Transposed ? 1 : 0), "n"(First ? 0 : 1))
 #define RF_C4(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
     if constexpr (__is_same(T, bf16)) RF_WGMMA("bf16");
@@ -53,6 +54,7 @@ struct MmaSm90 : MmaSm80<T> {
 #undef RF_C4
 #undef RF_WGMMA
 #else
+    const T* const b = base + offset;
     OperandB<Base> operand[kTileColumns / Base::kN];
     const int l = lane<Base::kWave>();
     for (int n = 0; n < kTileColumns / Base::kN; ++n) {
@@ -64,21 +66,61 @@ struct MmaSm90 : MmaSm80<T> {
     if constexpr (First) {
       for (C& tile : c) tile = fill<float, Base::kC>(0.0f);
     }
-    products<Base, kTileColumns / Base::kN, 1, 0, 1>(c, &a, operand);
+    const auto rows = vector_at<Vec<T, Base::kA>>(a);
+    products<Base, kTileColumns / Base::kN, 1, 0, 1>(c, &rows, operand);
 #endif
   }
 
+  // Operands are at hand from here on: prepared between products, the compiler would run those one by one.
+  template <int N>
+  RF_DEVICE static void ready(A (&a)[N]) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    RF_UNROLL
+    for (int n = 0; n < N; ++n)
+      asm volatile("" : "+r"(a[n].word[0]), "+r"(a[n].word[1]), "+r"(a[n].word[2]), "+r"(a[n].word[3])::"memory");
+#endif
+  }
+  // The operand with `bits` of every word flipped.
+  RF_DEVICE static A flipped(A a, uint32_t bits) {
+    RF_UNROLL
+    for (uint32_t& word : a.word) word ^= bits;
+    return a;
+  }
+  // Products begin to run at commit() at the latest; wait() is for all of them.
   RF_DEVICE static void begin() {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #endif
   }
-  RF_DEVICE static void end() {
+  RF_DEVICE static void commit() {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #endif
   }
+  template <int N>
+  RF_DEVICE static void wait(C (&c)[N]) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    // The compiler, which does not know when products end, must not read their results before this.
+    RF_UNROLL
+    for (int n = 0; n < N; ++n)
+      asm volatile("" : "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])::"memory");
+#endif
+  }
+  // A barrier of some waves (1 to 15; each counts `lanes` lanes) that those who need not wait only arrive at.
+  RF_DEVICE static void arrive_at([[maybe_unused]] int barrier_number, [[maybe_unused]] int lanes) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile("bar.arrive %0, %1;" ::"r"(barrier_number), "r"(lanes) : "memory");
+#endif
+  }
+  RF_DEVICE static void wait_at([[maybe_unused]] int barrier_number, [[maybe_unused]] int lanes) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier_number), "r"(lanes) : "memory");
+#else
+    barrier();  // for all, and nobody arrives ahead
+#endif
+  }
+
   // After a wait for copies to shared memory, before the barrier that products read them behind.
   RF_DEVICE static void publish() {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

@@ -13,7 +13,8 @@ struct Rotary {
   using Args = RotaryArgs;
   // Few but busy lanes: each has four vectors in flight, and takes the registers for that.
   static constexpr unsigned kWavesPerUnit = 3;
-  static constexpr LaunchConfig kConfig{.wave = 1, .threads = 128, .blocks_per_unit = kSections ? 3 : 4, .early = kEarlyLaunch};
+  static constexpr LaunchConfig kConfig{
+      .wave = 1, .threads = 128, .blocks_per_unit = kSections ? 3 : 4, .early = kEarlyLaunch};
 
   RF_DEVICE static HeadGroup<T> find_group(const Args& args, Quotient sequence, int index) {
     const bool is_query = index < args.query_groups;

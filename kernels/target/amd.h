@@ -13,8 +13,8 @@
   extern "C" __attribute__((global, visibility("protected"),                                            \
                             amdgpu_flat_work_group_size(__VA_ARGS__::kConfig.threads,                   \
                                                         __VA_ARGS__::kConfig.threads),                  \
-                            amdgpu_waves_per_eu(rocmforge::detail::waves_per_unit<__VA_ARGS__>()))) void                      \
-  name(const __VA_ARGS__::Args args) {                                                                  \
+                            amdgpu_waves_per_eu(rocmforge::detail::waves_per_unit<__VA_ARGS__>())))     \
+  void name(const __VA_ARGS__::Args args) {                                                             \
     __VA_ARGS__::run(args);                                                                             \
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// float <-> storage types, round to nearest even. The target supplies f16_to_float, float_to_f16 and, low_halves, high_halves.
+// float <-> storage types, round to nearest even. The target supplies f16_to_float, float_to_f16, low_halves and
+// high_halves.
 #pragma once
 
 namespace rocmforge {

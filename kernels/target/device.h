@@ -2,13 +2,14 @@
 // The device dialect: what a kernel may use besides C++. Exactly one target is compiled in; each defines
 //   RF_DEVICE, RF_UNROLL, RF_KERNEL(name, Kernel)
 //   thread_index(), block_index(d), barrier(), shared_memory<T>()
-//   shuffle_xor<Wave>(v, mask), shuffle_xor<Wave, mask>(v), shuffle<Wave>(v, lane), broadcast<Wave>(v, lane: the same for
-//   all), any<Wave>(b), uniform<Wave>(i)
+//   shuffle_xor<Wave>(v, mask), shuffle_xor<Wave, mask>(v), shuffle<Wave>(v, lane), broadcast<Wave>(v, lane: the same
+//   for all), any<Wave>(b), uniform<Wave>(i)
 //   exp2, log2, rcp, rsqrt on float; f32 <-> f16/bf16 conversions (convert.h)
 //   low_halves, high_halves: of two words, as one
 //   reload_args(args): the same, in registers from here on only
 //   let_next_start(): the next launch may begin if it is an early one; wait_for_previous(): such a launch's wait, for
-//   everything the launch ahead of it does, which every lane must come to; kEarlyLaunch: whether there are such launches
+//   everything the launch ahead of it does, which every lane must come to; kEarlyLaunch: whether there are such
+//   launches
 //   settle(v): a hint, v is computed by here and not after a branch that follows
 //   asked_for(v): a hint, v's loads are issued by here and not after a branch that follows
 //   schedule_fence(): a hint, no instruction is moved across it

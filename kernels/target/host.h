@@ -69,7 +69,10 @@ RF_DEVICE T shuffle(T value, int source) {
   } mine{value, source};
   host_wave_collective(&mine, [](void** lanes, int count) {
     T out[kMaxHostWave];
-    for (int i = 0; i < count; ++i) out[i] = static_cast<Payload*>(lanes[static_cast<Payload*>(lanes[i])->source])->value;
+    for (int i = 0; i < count; ++i) {
+      const int source = static_cast<Payload*>(lanes[i])->source;
+      out[i] = static_cast<Payload*>(lanes[source])->value;
+    }
     for (int i = 0; i < count; ++i) static_cast<Payload*>(lanes[i])->value = out[i];
   });
   return mine.value;

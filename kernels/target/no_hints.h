@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// For targets that take no hints: what amd.h spells out for its compiler, as it goes without saying elsewhere. Included at
-// the end of the target's header.
+// For targets that take no hints: what amd.h spells out for its compiler, as it goes without saying elsewhere. Included
+// at the end of the target's header.
 #pragma once
 
 namespace rocmforge {
