@@ -67,43 +67,37 @@ struct RotaryKvWrite {
     RF_UNROLL
     for (int h = 0; h < kGroupHeads; ++h) {
       const auto values = to_floats(bits.head[h]);
+      float high = 0.0f;
       RF_UNROLL
-      for (int i = 0; i < N; ++i) sums[h] += values.x[i] * values.x[i];
-      if (!item.has_high) continue;
-      RF_UNROLL
-      for (int i = N; i < 2 * N; ++i) sums[h] += values.x[i] * values.x[i];
+      for (int i = 0; i < N; ++i) {
+        sums[h] += values.x[i] * values.x[i];
+        high += values.x[N + i] * values.x[N + i];
+      }
+      sums[h] += item.has_high ? high : 0.0f;
     }
-  }
-
-  RF_DEVICE static bool is_normed(const Place& place) { return kNorm && place.kind != kValue; }
-
-  // What an item's values are multiplied with; unused where they only move.
-  struct Factors {
-    ItemFloats<N> gain;
-    CosSin<N> table;
-  };
-
-  RF_DEVICE static Factors find_factors(const Args& args, const Place& place, const TokenRow& row,
-                                        const Item<N>& item) {
-    Factors factors{};
-    if (is_normed(place)) {
-      const auto* weight = static_cast<const T*>(place.kind == kQuery ? args.query_weight : args.key_weight);
-      factors.gain = to_floats(load_item<T, N>(weight, item));
-    }
-    if (item.part >= 0) factors.table = load_cos_sin<T, N, kSections>(args.table, row, item.part, item.first);
-    return factors;
   }
 
   // `scales`: the reciprocal root mean square of every head; unused without the norm.
-  RF_DEVICE static void finish(const Args& args, const Place& place, const Item<N>& item, const Factors& factors,
+  RF_DEVICE static void finish(const Args& args, const Place& place, const TokenRow& row, const Item<N>& item,
                                const GroupBits<T, N>& bits, const float (&scales)[kGroupHeads]) {
-    const bool normed = is_normed(place);
-    store_group(place.group, item, bits, item.part < 0 && !normed, [&](ItemFloats<N>& values, int h) {
+    const bool normed = kNorm && place.kind != kValue;
+    if (item.part < 0 && !normed) {
+      store_group(place.group, item, bits, true, [](ItemFloats<N>&, int) {});
+      return;
+    }
+    ItemFloats<N> gain{};
+    if (normed) {
+      const auto* weight = static_cast<const T*>(place.kind == kQuery ? args.query_weight : args.key_weight);
+      gain = to_floats(load_item<T, N>(weight, item));
+    }
+    CosSin<N> table{};
+    if (item.part >= 0) table = load_cos_sin<T, N, kSections>(args.table, row, item.part, item.first);
+    store_group(place.group, item, bits, false, [&](ItemFloats<N>& values, int h) {
       if (normed) {
         RF_UNROLL
-        for (int i = 0; i < 2 * N; ++i) values.x[i] *= scales[h] * factors.gain.x[i];
+        for (int i = 0; i < 2 * N; ++i) values.x[i] *= scales[h] * gain.x[i];
       }
-      if (item.part >= 0) rotate(values, factors.table, args.shape.interleaved);
+      if (item.part >= 0) rotate(values, table, args.shape.interleaved);
     });
   }
 
@@ -121,8 +115,7 @@ struct RotaryKvWrite {
     const int64_t slot = writes ? find_slot(args.cache, token.quotient) : kNoSlot;
     const auto item = find_item(args, place, min(place.lane, place.items - 1));
     const auto bits = load_group(place.group, item);
-    const Factors factors = find_factors(args, place, row, item);
-    // All loads are on their way before the slot is waited for.
+    // The rows are on their way before the slot is waited for.
     if (writes) move_target(args, slot, place);
     if (!exists || place.lane >= place.items) place.group.heads = 0;
     // A row longer than its lanes hold at once (a narrow access to a large head) is read on, for the norm twice.
@@ -140,11 +133,10 @@ struct RotaryKvWrite {
         scales[h] = rsqrt(scales[h] * args.inverse_head_size + args.epsilon);
       }
     }
-    if (place.group.heads > 0) finish(args, place, item, factors, bits, scales);
+    if (place.group.heads > 0) finish(args, place, row, item, bits, scales);
     for (int i = rest; i < place.items; i += place.lanes) {
       const auto later = find_item(args, place, i);
-      const Factors later_factors = find_factors(args, place, row, later);
-      finish(args, place, later, later_factors, load_group(place.group, later), scales);
+      finish(args, place, row, later, load_group(place.group, later), scales);
     }
   }
 };
