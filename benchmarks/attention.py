@@ -33,7 +33,8 @@ def ceilings() -> dict[str, float]:
 
 def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[str, object]:
     floor = max(case.bytes / ceiling["copy"], case.flops / ceiling["product"]) * 1e3
-    row: dict[str, object] = {"case": case.name, "floor_ms": floor, "bytes": case.bytes, "flops": case.flops, "results": {}}
+    row: dict[str, object] = {"case": case.name, "floor_ms": floor, "bytes": case.bytes, "flops": case.flops,
+                              "results": {}}
     sets = input_sets(case)
     for name, make in peers.available(case).items():
         if only and name not in only:

@@ -30,7 +30,8 @@ class Case:
     @property
     def flops(self) -> float:
         """Of both products, over the pairs that the causal mask keeps."""
-        pairs = sum(self.query_len * (n - self.query_len) + self.query_len * (self.query_len + 1) / 2 for n in self.lens)
+        pairs = sum(self.query_len * (n - self.query_len) + self.query_len * (self.query_len + 1) / 2
+                    for n in self.lens)
         return 4.0 * self.heads * self.head * pairs
 
     @property
@@ -95,7 +96,8 @@ class Inputs:
         self.pages = torch.randn(total, BLOCK, case.kv_heads, 2 * case.head, dtype=case.dtype, device="cuda",
                                  generator=generator)
         self.kv_cache = self.pages.transpose(1, 2)
-        self.query = torch.randn(case.tokens, case.heads, case.head, dtype=case.dtype, device="cuda", generator=generator)
+        self.query = torch.randn(case.tokens, case.heads, case.head, dtype=case.dtype, device="cuda",
+                                 generator=generator)
         self.out = torch.full_like(self.query, float("nan"))
         self.seq_lens = torch.tensor(case.lens, dtype=torch.int32, device="cuda")
         self.query_start = torch.arange(0, case.tokens + 1, case.query_len, dtype=torch.int32, device="cuda")

@@ -19,8 +19,8 @@ def ours(case: Case, sets: list[Inputs]) -> Calls:
 
     calls: Calls = []
     for x in sets:
-        planner = AttentionPlanner(case.heads, case.kv_heads, case.head, case.dtype, "cuda", len(case.lens), case.tokens,
-                                   0, case.query_len if not case.is_prefill else 1)
+        planner = AttentionPlanner(case.heads, case.kv_heads, case.head, case.dtype, "cuda", len(case.lens),
+                                   case.tokens, 0, case.query_len if not case.is_prefill else 1)
         plan = planner.plan(x.query_start, x.seq_lens, case.query_len, case.tokens)
         calls.append(lambda x=x, plan=plan: paged_attention(
             x.query, x.kv_cache, x.block_table, x.seq_lens, x.query_start, max_query_len=case.query_len,

@@ -37,7 +37,8 @@ def speeds(axes: plt.Axes, rows: list[dict]) -> None:
 def sweep(axes: plt.Axes, name: str, rows: list[dict], quantity: str, unit: str) -> None:
     """One line per contestant over a series of cases."""
     for contestant, colour in COLOURS.items():
-        points = [(i, row["results"][contestant][quantity]) for i, row in enumerate(rows) if contestant in row["results"]]
+        points = [(i, row["results"][contestant][quantity]) for i, row in enumerate(rows)
+                  if contestant in row["results"]]
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=contestant)
     labels = [row["case"].rsplit(" ", 1)[1] for row in rows]

@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOKENIZER = ROOT / "evals" / "checkpoints" / "glm4-tiny"  # of models that come without one
 VLLM = (sys.executable, "-m", "vllm.entrypoints.cli.main")  # there may be no `vllm` command
 # Requests in flight, requests in all, and those before the clock, for each client; then `vllm bench throughput`'s.
-SIZES = {"clients": [[1, 8, 1], [32, 64, 8], [128, 256, 16]], "input": 512, "output": 128, "prompts": 256,
+SIZES = {"clients": [[1, 8, 1], [128, 256, 16]], "input": 512, "output": 128, "prompts": 256,
          "warmups": 16}
 SMOKE_SIZES = {"clients": [[1, 2, 1], [4, 8, 1]], "input": 48, "output": 8, "prompts": 8, "warmups": 1}
 # GLM-4-9B's shape but small, with all of its token numbers, most of which the tokenizer does not know.

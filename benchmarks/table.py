@@ -100,15 +100,22 @@ def measure_name(measure: str) -> str:
 
 
 def bench(result: dict[str, Any]) -> str:
-    """A line for each measure, a column for each backend; ValueError if rocmforge's run is missing."""
-    backends = {name: one["measures"] for name, one in result["bench"].items() if "failed" not in one}
-    if "rocmforge" not in backends:
+    """A line for each measure, a column for each backend, empty where its run had ended.
+
+    Raises:
+        ValueError: rocmforge's run is missing or incomplete.
+    """
+    backends = {name: one["measures"] for name, one in result["bench"].items() if one.get("measures")}
+    if "rocmforge" not in backends or "failed" in result["bench"]["rocmforge"]:
         raise ValueError(f"there is no complete run of rocmforge, only of {', '.join(backends) or 'none'}")
     ours = backends.pop("rocmforge")
     cells = []
     for measure, mine in ours.items():
         line = [measure_name(measure), f"{mine:.4g}"]
         for other in backends.values():
+            if measure not in other:
+                line.append("")
+                continue
             ratio = other[measure] / mine if measure.endswith("_ms") else mine / other[measure]
             line.append(f"{other[measure]:.4g} ({ratio:.2f}x)")
         cells.append(line)

@@ -277,13 +277,14 @@ def test_bench_results_become_a_table(module, tmp_path):
 
     ours, others, document = (tmp_path / name for name in ("a.json", "b.json", "d.md"))
     ours.write_text(json.dumps({"bench": {"rocmforge": one(2.0, 30.0)}, "failed": []}))
-    others.write_text(json.dumps({"bench": {"TRITON_ATTN": one(3.0, 10.0), "FLASH_ATTN": {"failed": "why"}}}))
+    others.write_text(json.dumps({"bench": {"TRITON_ATTN": one(3.0, 10.0), "FLASH_ATTN": {"failed": "why"},
+                                             "HALF": {"measures": {"ttft_concurrency1_ms": 1.0}, "failed": "why"}}}))
     document.write_text("<!-- bench -->\n<!-- /bench -->\n")
     table.main(str(ours), str(others), str(document))
     assert document.read_text().splitlines() == [
-        "<!-- bench -->", "|  | rocmforge | TRITON_ATTN |", "|---|---|---|",
-        "| concurrency 1: median time to first token, ms | 2 | 3 (1.50x) |",
-        "| concurrency 1: generated tokens a second | 30 | 10 (3.00x) |",
-        "| the same: tokens a second, of prompts and answers | 30 | 10 (3.00x) |", "<!-- /bench -->"]
+        "<!-- bench -->", "|  | rocmforge | TRITON_ATTN | HALF |", "|---|---|---|---|",
+        "| concurrency 1: median time to first token, ms | 2 | 3 (1.50x) | 1 (0.50x) |",
+        "| concurrency 1: generated tokens a second | 30 | 10 (3.00x) |  |",
+        "| the same: tokens a second, of prompts and answers | 30 | 10 (3.00x) |  |", "<!-- /bench -->"]
     with pytest.raises(ValueError, match="no complete run of rocmforge"):
         table.main(str(others), str(document))
