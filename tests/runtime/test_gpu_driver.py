@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,12 +24,14 @@ CUDA_CALLS = ("cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute"
               "cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent", "cuModuleLoadData", "cuModuleGetFunction",
               "cuFuncSetAttribute", "cuLaunchKernel", "cuLaunchKernelEx", "cuThreadExchangeStreamCaptureMode")
 
-CODE = """
-struct Config { int abi, wave, threads, shared, rows, keys, blocks, early; };
-extern "C" { extern const Config small_config, large_config, old_config;
-const Config small_config = {2, 64, 256, 0, 16, 32, 2, 1};
-const Config large_config = {2, 32, 128, 100000, 16, 32, 1, 0};
-const Config old_config = {0, 32, 128, 0, 16, 32, 1, 0}; }
+LAUNCH_CONFIG = Path(__file__).parents[2] / "kernels" / "launch_config.h"
+ABI = re.search(r"kLaunchAbi = (\d+);", LAUNCH_CONFIG.read_text())[1]
+CODE = f"""
+struct Config {{ int abi, wave, threads, shared, rows, keys, blocks, early; }};
+extern "C" {{ extern const Config small_config, large_config, old_config;
+const Config small_config = {{{ABI}, 64, 256, 0, 16, 32, 2, 1}};
+const Config large_config = {{{ABI}, 32, 128, 100000, 16, 32, 1, 0}};
+const Config old_config = {{0, 32, 128, 0, 16, 32, 1, 0}}; }}
 """
 
 
