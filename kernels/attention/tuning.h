@@ -154,8 +154,8 @@ struct Tuning<MmaSm80> {
   static constexpr int key_pad(int head_size) { return (96 - head_size % 64) % 64; }
 };
 
-// sm_90: from 33 rows on, 64 rows of a warpgroup multiply 64 keys straight from shared memory. Prefill has three groups
-// up to 128 dims: one's softmax hides behind the others' products. 256 dims would spill.
+// sm_90: from 33 rows on, 64 rows of a warpgroup multiply 64 keys straight from shared memory. Prefill has as many
+// groups as registers allow: one's softmax hides behind the others' products. 256 dims would spill.
 template <>
 struct Tuning<MmaSm90> {
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
@@ -167,8 +167,8 @@ struct Tuning<MmaSm90> {
     return head_size <= 64 ? warpgroups(4, 6, 1) : head_size <= 128 ? warpgroups(3, 6, 1) : warpgroups(2, 4, 1);
   }
   static constexpr bool fits(int head_size) { return head_size % 64 == 0 && head_size <= 192; }
-  static constexpr ShapeChoice warpgroups(int count, int stages, int blocks_per_unit, int groups = 4) {
-    return {.row_waves = 4 * count, .pv_groups = groups, .staged = true, .stages = stages, .warpgroup = true,
+  static constexpr ShapeChoice warpgroups(int count, int stages, int blocks_per_unit) {
+    return {.row_waves = 4 * count, .pv_groups = 4, .staged = true, .stages = stages, .warpgroup = true,
             .blocks_per_unit = blocks_per_unit, .run = 1};
   }
 };
