@@ -76,11 +76,11 @@ int lane_shift(int64_t items) {
   return std::countr_zero(lanes);
 }
 
-// How many heads a lane does: fewer where that is needed to give every compute unit work. `heads` and `row_lanes` are
-// of one token.
-int group_heads(const Device& device, int64_t tokens, int64_t heads, int64_t row_lanes) {
+// How many heads a lane does, at most `most`: fewer where that is needed to give every compute unit work. `heads` and
+// `row_lanes` are of one token.
+int group_heads(const Device& device, int most, int64_t tokens, int64_t heads, int64_t row_lanes) {
   const int64_t wanted = int64_t{device.info().compute_units} * kLanesPerUnit;
-  int size = kGroupHeads;
+  int size = most;
   while (size > 1 && tokens * ceil_quotient(heads, size) * row_lanes < wanted) size /= 2;
   return size;
 }
@@ -100,7 +100,7 @@ void launch_rotary(Device& device, Stream stream, const RotaryCall& call) {
   const RowShape shape = shape_args(call.shape, parts_of(call.table), vector_elements(call.element, width));
   const int32_t row_items = in_place ? shape.rotary_items : shape.items;
   const int shift = lane_shift(row_items);
-  const int size = group_heads(device, call.tokens, heads, int64_t{1} << shift);
+  const int size = group_heads(device, kRotaryHeads, call.tokens, heads, int64_t{1} << shift);
   const int64_t query_groups = ceil_quotient(call.query_heads, size);
   const int64_t token_lanes = (query_groups + ceil_quotient(call.key_heads, size)) << shift;
   const RotaryArgs args{.table = table_args(call.table),
@@ -139,7 +139,8 @@ void launch_rotary_kv_write(Device& device, Stream stream, const RotaryKvWriteCa
   const int32_t query_items = skips_plain ? shape.rotary_items : shape.items;
   const int kv_shift = lane_shift(std::max<int64_t>(shape.items, ceil_quotient(call.shape.head_size, 2 * vector)));
   const int query_shift = norm ? kv_shift : lane_shift(query_items);
-  const int size = group_heads(device, call.tokens, call.query_heads + 2 * call.kv_heads, int64_t{1} << kv_shift);
+  const int size = group_heads(device, norm ? kNormWriteHeads : kWriteHeads, call.tokens,
+                               call.query_heads + 2 * call.kv_heads, int64_t{1} << kv_shift);
   const int64_t query_groups = ceil_quotient(call.query_heads, size);
   const int64_t kv_groups = ceil_quotient(call.kv_heads, size);
   const int64_t token_lanes = (query_groups << query_shift) + (2 * kv_groups << kv_shift);

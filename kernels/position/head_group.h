@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A lane's work: one item of up to kGroupHeads heads of one token.
+// A lane's work: one item of up to Heads heads of one token.
 #pragma once
 
 #include "row.h"
@@ -23,17 +23,17 @@ RF_DEVICE HeadGroup<T> head_group(const T* source, int64_t source_stride, T* tar
           min(size, heads - first)};
 }
 
-template <class T, int N>
+template <class T, int N, int Heads>
 struct GroupBits {
-  ItemBits<T, N> head[kGroupHeads];
+  ItemBits<T, N> head[Heads];
 };
 
 // Of heads that the group does not have, the first's.
-template <class T, int N>
-RF_DEVICE GroupBits<T, N> load_group(const HeadGroup<T>& group, const Item<N>& item) {
-  GroupBits<T, N> bits;
+template <int Heads, class T, int N>
+RF_DEVICE GroupBits<T, N, Heads> load_group(const HeadGroup<T>& group, const Item<N>& item) {
+  GroupBits<T, N, Heads> bits;
   RF_UNROLL
-  for (int h = 0; h < kGroupHeads; ++h) {
+  for (int h = 0; h < Heads; ++h) {
     bits.head[h] = load_item<T, N>(group.source + (h < group.heads ? h : 0) * group.source_stride, item);
   }
   return bits;
@@ -41,11 +41,11 @@ RF_DEVICE GroupBits<T, N> load_group(const HeadGroup<T>& group, const Item<N>& i
 
 // Applies change(values, h) to every head's values, in float, and stores them rounded; a head's bits move as they are
 // where `plain`.
-template <class T, int N, class Change>
-RF_DEVICE void store_group(const HeadGroup<T>& group, const Item<N>& item, const GroupBits<T, N>& bits, bool plain,
-                           const Change& change) {
+template <class T, int N, int Heads, class Change>
+RF_DEVICE void store_group(const HeadGroup<T>& group, const Item<N>& item, const GroupBits<T, N, Heads>& bits,
+                           bool plain, const Change& change) {
   RF_UNROLL
-  for (int h = 0; h < kGroupHeads; ++h) {
+  for (int h = 0; h < Heads; ++h) {
     if (h < group.heads) {
       T* row = group.target + h * group.target_stride;
       if (plain) {

@@ -11,7 +11,7 @@ namespace rocmforge {
 template <class T, int N, bool kSections>
 struct Rotary {
   using Args = RotaryArgs;
-  // Few but busy lanes: each has four vectors in flight, and takes the registers for that.
+  // Few but busy lanes: each has twice kRotaryHeads vectors in flight, and takes the registers for that.
   static constexpr unsigned kWavesPerUnit = 3;
   static constexpr LaunchConfig kConfig{
       .wave = 1, .threads = 128, .blocks_per_unit = kSections ? 3 : 4, .early = kEarlyLaunch};
@@ -39,7 +39,7 @@ struct Rotary {
     const int lanes = 1 << args.lane_shift;
     for (int i = token.remainder & (lanes - 1); i < args.row_items; i += lanes) {
       const auto item = row_item<N>(args.shape, i);
-      const auto bits = load_group(group, item);
+      const auto bits = load_group<kRotaryHeads>(group, item);
       if (item.part < 0) {
         store_group(group, item, bits, true, [](ItemFloats<N>&, int) {});
         continue;

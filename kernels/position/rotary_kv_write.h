@@ -12,7 +12,8 @@ namespace rocmforge {
 template <class T, int N, bool kNorm, bool kSections>
 struct RotaryKvWrite {
   using Args = RotaryKvWriteArgs;
-  // Few but busy lanes: each has four vectors in flight, and takes the registers for that.
+  static constexpr int kHeads = kNorm ? kNormWriteHeads : kWriteHeads;
+  // Few but busy lanes: each has twice so many vectors in flight, and takes the registers for that.
   static constexpr unsigned kWavesPerUnit = kNorm && kSections ? 2 : 3;
   // Lanes of a row exchange their sums of squares; without the norm no lane needs another.
   static constexpr int kWave = kNorm ? kNativeWave : 1;
@@ -63,9 +64,9 @@ struct RotaryKvWrite {
   }
 
   // Adds the squares of every head's values to `sums`.
-  RF_DEVICE static void add_squares(const Item<N>& item, const GroupBits<T, N>& bits, float (&sums)[kGroupHeads]) {
+  RF_DEVICE static void add_squares(const Item<N>& item, const GroupBits<T, N, kHeads>& bits, float (&sums)[kHeads]) {
     RF_UNROLL
-    for (int h = 0; h < kGroupHeads; ++h) {
+    for (int h = 0; h < kHeads; ++h) {
       const auto values = to_floats(bits.head[h]);
       float high = 0.0f;
       RF_UNROLL
@@ -79,7 +80,7 @@ struct RotaryKvWrite {
 
   // `scales`: the reciprocal root mean square of every head; unused without the norm.
   RF_DEVICE static void finish(const Args& args, const Place& place, const TokenRow& row, const Item<N>& item,
-                               const GroupBits<T, N>& bits, const float (&scales)[kGroupHeads]) {
+                               const GroupBits<T, N, kHeads>& bits, const float (&scales)[kHeads]) {
     const bool normed = kNorm && place.kind != kValue;
     if (item.part < 0 && !normed) {
       store_group(place.group, item, bits, true, [](ItemFloats<N>&, int) {});
@@ -114,21 +115,21 @@ struct RotaryKvWrite {
     const bool writes = place.kind != kQuery;
     const int64_t slot = writes ? find_slot(args.cache, token.quotient) : kNoSlot;
     const auto item = find_item(args, place, min(place.lane, place.items - 1));
-    const auto bits = load_group(place.group, item);
+    const auto bits = load_group<kHeads>(place.group, item);
     // The rows are on their way before the slot is waited for.
     if (writes) move_target(args, slot, place);
     if (!exists || place.lane >= place.items) place.group.heads = 0;
     // A row longer than its lanes hold at once (a narrow access to a large head) is read on, for the norm twice.
     const int rest = place.group.heads == 0 ? place.items : place.lane + place.lanes;
-    float scales[kGroupHeads] = {};
+    float scales[kHeads] = {};
     if constexpr (kNorm) {
       if (place.lane < place.items) add_squares(item, bits, scales);
       for (int i = rest; i < place.items; i += place.lanes) {
         const auto later = find_item(args, place, i);
-        add_squares(later, load_group(place.group, later), scales);
+        add_squares(later, load_group<kHeads>(place.group, later), scales);
       }
       RF_UNROLL
-      for (int h = 0; h < kGroupHeads; ++h) {
+      for (int h = 0; h < kHeads; ++h) {
         for (int mask = (1 << args.kv_shift) / 2; mask > 0; mask /= 2) scales[h] += shuffle_xor<kWave>(scales[h], mask);
         scales[h] = rsqrt(scales[h] * args.inverse_head_size + args.epsilon);
       }
@@ -136,7 +137,7 @@ struct RotaryKvWrite {
     if (place.group.heads > 0) finish(args, place, row, item, bits, scales);
     for (int i = rest; i < place.items; i += place.lanes) {
       const auto later = find_item(args, place, i);
-      finish(args, place, row, later, load_group(place.group, later), scales);
+      finish(args, place, row, later, load_group<kHeads>(place.group, later), scales);
     }
   }
 };
