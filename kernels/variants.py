@@ -49,7 +49,7 @@ def attention(kind: str, head: int, targets: tuple[str, ...], core: str = "", wi
 # On the CPU every other core is built too, for the tests of its layout and index arithmetic.
 CORES = ("Mfma16x16x32", "WmmaGfx11", "WmmaGfx12", "MmaSm80")
 CORE_UNITS = [(core, kind, head) for core in CORES for kind, head in (("f16", 64), ("bf16", 80))]
-CORE_UNITS += [("MmaSm90", kind, head) for kind, head in (("f16", 64), ("bf16", 128))]  # head sizes in multiples of 64
+CORE_UNITS += [("MmaSm90", kind, head) for kind, head in (("f16", 64), ("f16", 80), ("bf16", 256))]
 WIDE_CORES = ("Mfma32x32x8", "Mfma32x32x16")  # 32 rows a tile: head sizes in multiples of 32, prefill only
 
 UNITS: list[Unit] = [

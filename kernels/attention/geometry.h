@@ -25,7 +25,7 @@ struct Geometry {
   static constexpr int kTileKeys = Shape::kKeyWaves * kWaveKeys;
   static constexpr int kScoreTiles = kWaveKeys / R::kKeys;
   static constexpr int kPieces = ceil_div(HeadSize, R::kPieceDims);
-  static constexpr int kProducts = kPieces * R::kSteps;  // along the head's dims
+  static constexpr int kProducts = Shape::kWarpgroup ? HeadSize / Mma::kK : kPieces * R::kSteps;  // along the dims
 
   RF_DEVICE static int row_wave() { return wave_index<R::kWave>() / Shape::kKeyWaves; }
   RF_DEVICE static int key_wave() { return wave_index<R::kWave>() % Shape::kKeyWaves; }

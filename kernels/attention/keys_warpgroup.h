@@ -13,8 +13,7 @@ struct alignas(kHostTarget ? 64 : 1024) SwizzledStage {
   using T = typename R::T;
   using Rows = SwizzledRows<T>;
   static constexpr int kKeys = Keys;
-  static constexpr int kBlocks = HeadSize / Rows::kColumns;
-  static_assert(HeadSize % Rows::kColumns == 0);
+  static constexpr int kBlocks = ceil_div(HeadSize, Rows::kColumns);  // the last may be filled in part
   T keys[kBlocks][kKeys * Rows::kColumns];
   T values[kBlocks][kKeys * Rows::kColumns];
 
@@ -41,8 +40,7 @@ class WarpgroupKeys : public RingCopies<R, HeadSize, Shape, SwizzledStage<R, Hea
   static constexpr int kGroups = Shape::kRowWaves / 4;
   static constexpr int kGroupLanes = 4 * R::kWave;
   static constexpr int kProducts = HeadSize / Mma::kK;
-  static constexpr int kColumnTiles = Mma::kTileColumns / Mma::kN;
-  static constexpr int kKeyBlocks = Stage::kKeys / Mma::kTileColumns;
+  static constexpr int kColumns = Stage::Rows::kColumns;  // of a product, at most
 
   // Groups do not meet at every tile: each tells the others that its part of the next tile has arrived, and so that it
   // has left the tile before this one, and goes on until it needs what they brought. Then one group's products run
@@ -75,10 +73,10 @@ class WarpgroupKeys : public RingCopies<R, HeadSize, Shape, SwizzledStage<R, Hea
     Mma::begin();
     unrolled<kProducts>([&](auto i) {
       constexpr int kDim = i * Mma::kK;
-      unrolled<kKeyBlocks>([&](auto block) {
-        constexpr int kRow = kDim / Mma::kTileColumns * Stage::kKeys + block * Mma::kTileColumns;
-        Mma::template product<false, i == 0>(tiles<block>(scores), query[i], this->stage().keys[0],
-                                             kRow * Stage::Rows::kColumns, kDim % Mma::kTileColumns);
+      unrolled<ceil_div(Stage::kKeys, kColumns)>([&](auto block) {
+        constexpr int kRow = kDim / kColumns * Stage::kKeys + block * kColumns;
+        Mma::template product<false, i == 0>(tiles<block>(scores), query[i], this->stage().keys[0], kRow * kColumns,
+                                             kDim % kColumns);
       });
     });
     Mma::commit();
@@ -89,7 +87,7 @@ class WarpgroupKeys : public RingCopies<R, HeadSize, Shape, SwizzledStage<R, Hea
     unrolled<Shape::kPvGroups>([&](auto g) {
       unrolled<Stage::kBlocks>([&](auto block) {
         Mma::template product<true, false>(tiles<block>(out), p[g], this->stage().values[0],
-                                           block * Stage::kKeys * Stage::Rows::kColumns, g * Mma::kK);
+                                           block * Stage::kKeys * kColumns, g * Mma::kK);
       });
     });
     Mma::commit();
@@ -101,8 +99,9 @@ class WarpgroupKeys : public RingCopies<R, HeadSize, Shape, SwizzledStage<R, Hea
 
   // Those of one block of columns.
   template <int Block, int Count>
-  RF_DEVICE static Tile (&tiles(Tile (&all)[Count]))[kColumnTiles] {
-    return reinterpret_cast<Tile(&)[kColumnTiles]>(all[Block * kColumnTiles]);
+  RF_DEVICE static auto& tiles(Tile (&all)[Count]) {
+    constexpr int kFirst = Block * (kColumns / Mma::kN);
+    return reinterpret_cast<Tile(&)[min(kColumns / Mma::kN, Count - kFirst)]>(all[kFirst]);
   }
 
   int announced_ = 0, waited_ = 0;  // tiles, modulo 2

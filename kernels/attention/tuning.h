@@ -154,22 +154,23 @@ struct Tuning<MmaSm80> {
   static constexpr int key_pad(int head_size) { return (96 - head_size % 64) % 64; }
 };
 
-// sm_90: from 33 rows on, 64 rows of a warpgroup multiply 64 keys straight from shared memory. Prefill has as many
-// groups as registers allow: one's softmax hides behind the others' products. 256 dims would spill.
+// sm_90: from 33 rows on, 64 rows of a warpgroup multiply 64 keys straight from shared memory (32 keys at 256 dims, for
+// registers). Prefill has as many groups as registers allow: one's softmax hides behind the others' products.
 template <>
 struct Tuning<MmaSm90> {
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
-    if (query_tiles < 4 || !fits(head_size)) return Tuning<MmaSm80>::decode(query_tiles, head_size);
-    return warpgroups(1, 3, head_size <= 64 ? 4 : 2);
+    if (query_tiles < 4) return Tuning<MmaSm80>::decode(query_tiles, head_size);
+    return warpgroups(head_size, 1, 3, head_size <= 64 ? 4 : 2);
   }
   static constexpr ShapeChoice prefill(int head_size) {
-    if (!fits(head_size)) return Tuning<MmaSm80>::prefill(head_size);
-    return head_size <= 64 ? warpgroups(4, 6, 1) : head_size <= 128 ? warpgroups(3, 6, 1) : warpgroups(2, 4, 1);
+    return head_size <= 64    ? warpgroups(head_size, 4, 6, 1)
+           : head_size <= 128 ? warpgroups(head_size, 3, 6, 1)
+           : head_size <= 192 ? warpgroups(head_size, 2, 4, 1)
+                              : warpgroups(head_size, 2, 6, 1);
   }
-  static constexpr bool fits(int head_size) { return head_size % 64 == 0 && head_size <= 192; }
-  static constexpr ShapeChoice warpgroups(int count, int stages, int blocks_per_unit) {
-    return {.row_waves = 4 * count, .pv_groups = 4, .staged = true, .stages = stages, .warpgroup = true,
-            .blocks_per_unit = blocks_per_unit, .run = 1};
+  static constexpr ShapeChoice warpgroups(int head_size, int count, int stages, int blocks_per_unit) {
+    return {.row_waves = 4 * count, .pv_groups = head_size <= 192 ? 4 : 2, .staged = true, .stages = stages,
+            .warpgroup = true, .blocks_per_unit = blocks_per_unit, .run = 1};
   }
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// NVIDIA sm_90: mma_sm80.h's layouts, and wgmma m64n64k16, for which four waves hold 64 rows of A and C as they would
-// for mma.sync and B lies in shared memory. B never passes registers, so products are bound by the tensor cores instead
-// of shared memory's bandwidth. Layout: PTX ISA, "Asynchronous warpgroup level matrix instructions".
+// NVIDIA sm_90: mma_sm80.h's layouts, and wgmma of 64 rows, for which four waves hold 16 rows of A and C each as they
+// would for mma.sync and B lies in shared memory. B never passes registers, so products are bound by the tensor cores
+// instead of shared memory's bandwidth. Layout: PTX ISA, "Asynchronous warpgroup level matrix instructions".
 #pragma once
 
 #include "../target/words.h"
@@ -22,17 +22,16 @@ struct SwizzledRows {
 
 template <class T>
 struct MmaSm90 : MmaSm80<T> {
-  static constexpr int kTileColumns = 64;  // of B and C, in a product of four waves
   using Base = MmaSm80<T>;
   using A = Words<T, Base::kA>;
   using C = Vec<float, Base::kC>;
 
-  // c[n] (8 columns each) = a b (First) or += a b, with the matrix B that begins `offset` elements, at a row, after
-  // `base`. B's element (k, column) is at SwizzledRows::at(column, k0 + k) of it, or with Transposed at
-  // (k0 + k, column). From begin() to wait() nothing may touch c or a.
-  template <bool Transposed, bool First>
-  RF_DEVICE static void product(C (&c)[kTileColumns / Base::kN], const A& a, const T* base, int offset,
-                                int k0) {
+  // c[n] (8 columns each; 16, 32 or 64 in all) = a b (First) or += a b, with the matrix B that begins `offset`
+  // elements, at a row, after `base`. B's element (k, column) is at SwizzledRows::at(column, k0 + k) of it, or with
+  // Transposed at (k0 + k, column). From begin() to wait() nothing may touch c or a.
+  template <bool Transposed, bool First, int Tiles>
+  RF_DEVICE static void product(C (&c)[Tiles], const A& a, const T* base, int offset, int k0) {
+    static_assert(Tiles == 2 || Tiles == 4 || Tiles == 8);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     // 128-byte swizzle, groups of 8 rows 1024 bytes apart; addresses count 16 bytes, so what the compiler knows is
     // added.
@@ -40,24 +39,37 @@ struct MmaSm90 : MmaSm80<T> {
     const int start = offset + (Transposed ? k0 * SwizzledRows<T>::kColumns : k0);
     const uint64_t descriptor =
         (address | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62) + start * sizeof(T) / 16;
-#define RF_WGMMA(type)                                                                                              \
-  asm volatile("{.reg .pred p; setp.ne.b32 p, %38, 0;"                                                              \
-               " wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type                                         \
-               " {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,"   \
-               "%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, %37;}"                                   \
-               : RF_C4(0), RF_C4(1), RF_C4(2), RF_C4(3), RF_C4(4), RF_C4(5), RF_C4(6), RF_C4(7)                     \
+#define RF_WGMMA(type, columns, c_list, a_list, b, transposed, more, ...)                                           \
+  asm volatile("{.reg .pred p; setp.ne.b32 p, " more ", 0; wgmma.mma_async.sync.aligned.m64n" columns "k16.f32."     \
+               type "." type " {" c_list "}, {" a_list "}, " b ", p, 1, 1, " transposed ";}"                        \
+               : __VA_ARGS__                                                                                        \
                : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "l"(descriptor),                   \
                  "n"(Transposed ? 1 : 0), "n"(First ? 0 : 1))
-#define RF_C4(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
-    if constexpr (__is_same(T, bf16)) RF_WGMMA("bf16");
-    else RF_WGMMA("f16");
-#undef RF_C4
+#define RF_C(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
+#define RF_LIST8 "%0,%1,%2,%3,%4,%5,%6,%7"
+#define RF_LIST16 RF_LIST8 ",%8,%9,%10,%11,%12,%13,%14,%15"
+#define RF_LIST32 RF_LIST16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define RF_PRODUCTS(type)                                                                                           \
+  if constexpr (Tiles == 2) {                                                                                       \
+    RF_WGMMA(type, "16", RF_LIST8, "%8,%9,%10,%11", "%12", "%13", "%14", RF_C(0), RF_C(1));                         \
+  } else if constexpr (Tiles == 4) {                                                                                \
+    RF_WGMMA(type, "32", RF_LIST16, "%16,%17,%18,%19", "%20", "%21", "%22", RF_C(0), RF_C(1), RF_C(2), RF_C(3));    \
+  } else {                                                                                                          \
+    RF_WGMMA(type, "64", RF_LIST32, "%32,%33,%34,%35", "%36", "%37", "%38", RF_C(0), RF_C(1), RF_C(2), RF_C(3),     \
+             RF_C(4), RF_C(5), RF_C(6), RF_C(7));                                                                   \
+  }
+    if constexpr (__is_same(T, bf16)) { RF_PRODUCTS("bf16") } else { RF_PRODUCTS("f16") }
+#undef RF_PRODUCTS
+#undef RF_LIST32
+#undef RF_LIST16
+#undef RF_LIST8
+#undef RF_C
 #undef RF_WGMMA
 #else
     const T* const b = base + offset;
-    OperandB<Base> operand[kTileColumns / Base::kN];
+    OperandB<Base> operand[Tiles];
     const int l = lane<Base::kWave>();
-    for (int n = 0; n < kTileColumns / Base::kN; ++n) {
+    for (int n = 0; n < Tiles; ++n) {
       for (int e = 0; e < Base::kB; ++e) {
         const int k = k0 + Base::b_k(l, e), column = n * Base::kN + Base::b_col(l, e);
         operand[n][e] = b[Transposed ? SwizzledRows<T>::at(k, column) : SwizzledRows<T>::at(column, k)];
@@ -67,7 +79,7 @@ struct MmaSm90 : MmaSm80<T> {
       for (C& tile : c) tile = fill<float, Base::kC>(0.0f);
     }
     const auto rows = vector_at<Vec<T, Base::kA>>(a);
-    products<Base, kTileColumns / Base::kN, 1, 0, 1>(c, &rows, operand);
+    products<Base, Tiles, 1, 0, 1>(c, &rows, operand);
 #endif
   }
 
