@@ -131,8 +131,8 @@ void bind_attention(py::module_& module) {
                      int64_t max_query_len, const py::tuple& query, const py::tuple& out, const py::tuple& cache,
                      const py::tuple& block_table, uintptr_t sinks, float scale_log2) {
         const RowsView query_rows = rows_view(query), out_rows = rows_view(out);
-        Ints pages(cache, 5);   // (pointer, block, head and token stride, block size)
-        Ints table(block_table, 2);   // (pointer, row stride)
+        Ints pages(cache, 6);        // (pointer, block, head and token stride, block size, blocks)
+        Ints table(block_table, 2);  // (pointer, row stride)
         AttentionArgs args{};
         args.query = reinterpret_cast<const void*>(query_rows.data);
         args.query_token_stride = query_rows.token_stride;
@@ -145,6 +145,7 @@ void bind_attention(py::module_& module) {
         args.cache_head_stride = pages.next();
         args.cache_token_stride = pages.next();
         args.block_size = make_fast_div(pages.next<uint32_t>());
+        args.cache_blocks = pages.next<int32_t>();
         args.block_table = reinterpret_cast<const int32_t*>(table.next<uintptr_t>());
         args.block_table_stride = table.next();
         args.group = make_fast_div(static_cast<uint32_t>(planner.layer().group));

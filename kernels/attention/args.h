@@ -22,6 +22,7 @@ struct AttentionArgs {
   int64_t block_table_stride;
   FastDiv block_size;
   FastDiv group;  // query heads per KV head
+  int32_t cache_blocks;
   float scale_log2;  // softmax scale times log2(e)
   int32_t kv_heads;
   int32_t window;  // keys a query sees, itself included; 0: all

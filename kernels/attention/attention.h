@@ -8,6 +8,7 @@
 #pragma once
 
 #include "geometry.h"
+#include "head_start.h"
 #include "keys_direct.h"
 #include "keys_ring.h"
 #include "keys_staged.h"
@@ -65,11 +66,17 @@ struct Attention {
                                         .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {
-    let_next_start();  // combine, which fits beside us once a workgroup has ended
+    const Plan plan{args.plan, args.workgroups};
+    const Share share = plan.share(block_index(0));
+    const RowBlock block = plan.first_block(block_index(0));  // asked for at once, whether there is one or not
+    asked_for(share);
+    asked_for(block);
+    if constexpr (kEarlyLaunch) fetch_first_keys<T, G::kHeadSize>(args, share, block, kTileKeys);
     wait_for_previous();
-    Segments<R::kWave> segments(args);
+    let_next_start();  // combine, which fits beside us once a workgroup has ended
+    Segments<R::kWave> segments(args, share);
     Segment seg;
-    if (!segments.first(args, seg)) return;
+    if (!segments.first(args, share, block, seg)) return;
     if constexpr (Shape::kStages > 0) {
       // The next item's copies are under way while this one's result is written.
       Keys keys = start_keys(args, seg);

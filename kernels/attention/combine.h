@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Joins the partial results of items that the plan's cuts fell into. Lanes take a few dims of a row each. Where an item
-// has few parts, each group of lanes takes a row; where it has many (a long request at batch 1 is cut into more than a
-// hundred), a workgroup takes half the dims of one row, and groups of lanes different parts of it.
+// has few parts, each group of lanes takes a row; where it has more, a workgroup takes a row, and groups of lanes
+// different parts of it; where it has many (a long request at batch 1 is cut into more than a hundred), a quarter of
+// the row's dims, so that more groups share the parts. Nobody waits for two memory latencies or for one part after
+// another: parts are requested together and weighted by their common maximum.
 #pragma once
 
 #include "schedule.h"
@@ -22,12 +24,11 @@ struct Combine {
     while (step * kRowLanes % 64) ++step;
     return step * max(1, 256 / (step * kRowLanes));
   }();
-  static constexpr int kHalves = kHostTarget ? 1 : 2;
-  static constexpr int kPartGroups = kGroups * kHalves, kPartLanes = kRowLanes / kHalves;
-  static_assert(kRowLanes % kHalves == 0);
+  static constexpr int kSlices = kHostTarget ? 1 : 4;  // of a row with many parts
+  static_assert(kRowLanes % kSlices == 0);
   struct Shared {
-    Vec<float, kRun> out[kPartGroups][kPartLanes];
-    SoftmaxState row[kPartGroups];
+    Vec<float, kRun> out[kGroups * kRowLanes];  // [group][lane of a slice]
+    SoftmaxState row[kGroups * kSlices];
   };
   static constexpr LaunchConfig kConfig{
       .wave = 1, .threads = kGroups * kRowLanes, .shared_bytes = sizeof(Shared), .blocks_per_unit = kHostTarget ? 1 : 4,
@@ -36,17 +37,22 @@ struct Combine {
   RF_DEVICE static void run(const Args& args) {
     let_next_start();
     const Plan plan{args.plan, args.workgroups};
-    const int joins = plan.joins();  // the plan is older than the launch ahead of this one
-    Join join = plan.join(0);
-    wait_for_previous();
-    if (joins == 0) return;
+    const PlanHeader header = plan.header();
     const int few_jobs = ceil_div(args.block_rows, kGroups);
-    const int jobs = plan.many_parts() ? args.block_rows * kHalves : few_jobs;  // a join
-    for (int job = block_index(0); job < joins * jobs; job += args.combine_blocks) {
-      const int row_job = job % jobs;
-      if (job >= jobs) join = plan.join(job / jobs);
-      if (join.parts > kFewParts) join_many(args, join, row_job / kHalves, row_job % kHalves * kPartLanes * kRun);
+    const int slices = header.reaches_many ? kSlices : 1;
+    const int jobs = header.beyond_few ? args.block_rows * slices : few_jobs;  // a join
+    int job = block_index(0), number = job / jobs;
+    Join join = plan.join(min(number, max(header.joins - 1, 0)));
+    asked_for(join);
+    wait_for_previous();
+    while (number < header.joins) {
+      const int row_job = job - number * jobs;
+      if (join.parts >= kManyParts) join_row<kSlices>(args, join, row_job / kSlices, row_job % kSlices);
+      else if (join.parts > kFewParts) join_row<1>(args, join, row_job, 0);
       else if (row_job < few_jobs) join_few(args, join, row_job * kGroups + thread_index() / kRowLanes);
+      job += args.combine_blocks;
+      number = job / jobs;
+      join = plan.join(min(number, header.joins - 1));
     }
   }
 
@@ -55,27 +61,42 @@ struct Combine {
   RF_DEVICE static void join_few(const Args& args, const Join& join, int row) {
     if (row >= rows(args, join)) return;
     const int dim = thread_index() % kRowLanes * kRun;
-    SoftmaxState sum = kNoKeys;
-    Vec<float, kRun> total = fill<float, kRun>(0.0f);
-    add_parts<kFewParts>(args, join, row, dim, 0, 1, sum, total);
-    write(args, join, row, dim, sum, total);
+    const float sink = sink_of(args, join, row);
+    Sum sum;
+    add_parts<kFewParts>(args, join, row, dim, 0, 1, sum);
+    write(args, join, row, dim, sum, sink);
   }
 
-  // Of one row, the dims from first_dim on that the lanes of a group have.
-  RF_DEVICE static void join_many(const Args& args, const Join& join, int row, int first_dim) {
+  // Of one row, slice `slice` of Slices, by all lanes.
+  template <int Slices>
+  RF_DEVICE static void join_row(const Args& args, const Join& join, int row, int slice) {
+    constexpr int kPartLanes = kRowLanes / Slices, kPartGroups = kGroups * Slices;
     if (row >= rows(args, join)) return;
     const int group = thread_index() / kPartLanes, column = thread_index() % kPartLanes;
-    const int dim = first_dim + column * kRun;
-    SoftmaxState sum = kNoKeys;
-    Vec<float, kRun> total = fill<float, kRun>(0.0f);
-    add_parts<6>(args, join, row, dim, group, kPartGroups, sum, total);
+    const int dim = (slice * kPartLanes + column) * kRun;
+    const float sink = sink_of(args, join, row);
+    Sum sum;
+    add_parts<5>(args, join, row, dim, group, kPartGroups, sum);
     Shared& shared = shared_memory<Shared>();
-    shared.out[group][column] = total;
-    if (column == 0) shared.row[group] = sum;
+    shared.out[thread_index()] = sum.out;
+    if (column == 0) shared.row[group] = sum.row;
     barrier();
+    const int with_parts = min(kPartGroups, join.parts);
+    constexpr int kAtOnce = min(kPartGroups, 8);
     if (group == 0) {
-      for (int g = 1; g < kPartGroups; ++g) add(sum, total, shared.row[g], shared.out[g][column]);
-      write(args, join, row, dim, sum, total);
+      Sum total;
+      for (int first = 0; first < with_parts; first += kAtOnce) {
+        SoftmaxState rows[kAtOnce];
+        Vec<float, kRun> pieces[kAtOnce];
+        RF_UNROLL
+        for (int i = 0; i < kAtOnce; ++i) {
+          const int g = min(first + i, with_parts - 1);
+          rows[i] = shared.row[g];
+          pieces[i] = shared.out[g * kPartLanes + column];
+        }
+        add(total, rows, pieces, with_parts - first);
+      }
+      write(args, join, row, dim, total, sink);
     }
     barrier();
   }
@@ -87,45 +108,71 @@ struct Combine {
   // The item's first part is the last thing in its share, the others the first thing in theirs.
   RF_DEVICE static int64_t slot(int share, int part) { return part == 0 ? 2 * share + 1 : 2 * (share + part); }
 
+  // A row's parts so far: their keys as one, and the lane's dims.
+  struct Sum {
+    SoftmaxState row = kNoKeys;
+    Vec<float, kRun> out = fill<float, kRun>(0.0f);
+  };
+
   // Parts first, first + step, ... of one row's dims, AtOnce of them requested before the first is used.
   template <int AtOnce>
-  RF_DEVICE static void add_parts(const Args& args, const Join& join, int row, int dim, int first, int step,
-                                  SoftmaxState& sum, Vec<float, kRun>& total) {
+  RF_DEVICE static void add_parts(const Args& args, const Join& join, int row, int dim, int first, int step, Sum& sum) {
     constexpr int kAtOnce = kHostTarget ? 1 : AtOnce;
     for (int part = first; part < join.parts; part += kAtOnce * step) {
-      Vec<float, 2> stats[kAtOnce];
-      Vec<float, kRun> piece[kAtOnce];
+      SoftmaxState rows[kAtOnce];
+      Vec<float, kRun> pieces[kAtOnce];
       RF_UNROLL
       for (int i = 0; i < kAtOnce; ++i) {
         const int64_t at = slot(join.share, min(part + i * step, join.parts - 1)) * args.block_rows + row;
-        stats[i] = load_vec<float, 2>(args.partial_stats + 2 * at);
-        piece[i] = load_vec<float, kRun>(args.partial_out + at * HeadSize + dim);
+        const auto stats = load_vec<float, 2>(args.partial_stats + 2 * at);
+        rows[i] = {stats[0], stats[1]};
+        pieces[i] = load_vec<float, kRun>(args.partial_out + at * HeadSize + dim);
       }
-      RF_UNROLL
-      for (int i = 0; i < kAtOnce; ++i)
-        if (part + i * step < join.parts) add(sum, total, {stats[i][0], stats[i][1]}, piece[i]);
+      add(sum, rows, pieces, ceil_div(join.parts - part, step));
     }
   }
 
-  RF_DEVICE static void write(const Args& args, const Join& join, int row, int dim, SoftmaxState sum,
-                              const Vec<float, kRun>& total) {
-    const Quotient where = divide(join.first_row + row, args.group);
-    const int64_t query_head = static_cast<int64_t>(join.head) * args.group.divisor + where.remainder;
-    const float scale = final_scale(sum, args.sinks ? args.sinks[query_head] * kLog2E : kNoScore);
-    Vec<T, kRun> result;
+  // Adds the first `count` of N parts, or all; without branches, behind which loads would wait for each other.
+  template <int N>
+  RF_DEVICE static void add(Sum& sum, const SoftmaxState (&rows)[N], const Vec<float, kRun> (&pieces)[N], int count) {
+    float maximum = sum.row.maximum;
     RF_UNROLL
-    for (int j = 0; j < kRun; ++j) result[j] = from_float<T>(total[j] * scale);
-    store_vec(static_cast<T*>(args.out) + (join.token_start + where.quotient) * args.out_token_stride +
-                  query_head * args.out_head_stride + dim,
-              result);
+    for (int i = 0; i < N; ++i) maximum = max(maximum, i < count ? rows[i].maximum : kNoScore);
+    scale(sum, exp2(sum.row.maximum - maximum));
+    sum.row.maximum = maximum;
+    RF_UNROLL
+    for (int i = 0; i < N; ++i) {
+      const float weight = exp2(rows[i].maximum - maximum);
+      sum.row.sum += i < count ? rows[i].sum * weight : 0.0f;
+      RF_UNROLL
+      for (int j = 0; j < kRun; ++j) sum.out[j] += i < count ? pieces[i][j] * weight : 0.0f;
+    }
   }
 
-  RF_DEVICE static void add(SoftmaxState& sum, Vec<float, kRun>& total, SoftmaxState part,
-                            const Vec<float, kRun>& piece) {
-    float scale_sum, scale_part;
-    sum = merge(sum, part, scale_sum, scale_part);
+  RF_DEVICE static void scale(Sum& sum, float factor) {
+    sum.row.sum *= factor;
     RF_UNROLL
-    for (int j = 0; j < kRun; ++j) total[j] = total[j] * scale_sum + piece[j] * scale_part;
+    for (int j = 0; j < kRun; ++j) sum.out[j] *= factor;
+  }
+
+  RF_DEVICE static int64_t query_head(const Args& args, const Join& join, Quotient row) {
+    return static_cast<int64_t>(join.head) * args.group.divisor + row.remainder;
+  }
+
+  RF_DEVICE static float sink_of(const Args& args, const Join& join, int row) {
+    const Quotient at = divide(join.first_row + row, args.group);
+    return args.sinks ? args.sinks[query_head(args, join, at)] * kLog2E : kNoScore;
+  }
+
+  RF_DEVICE static void write(const Args& args, const Join& join, int row, int dim, Sum& sum, float sink) {
+    const Quotient at = divide(join.first_row + row, args.group);
+    scale(sum, final_scale(sum.row, sink));
+    Vec<T, kRun> result;
+    RF_UNROLL
+    for (int j = 0; j < kRun; ++j) result[j] = from_float<T>(sum.out[j]);
+    store_vec(static_cast<T*>(args.out) + (join.token_start + at.quotient) * args.out_token_stride +
+                  query_head(args, join, at) * args.out_head_stride + dim,
+              result);
   }
 };
 

@@ -23,11 +23,8 @@ struct MakePlan {
     const int tiles = sum_tiles(plan, blocks, row_blocks);
     const int64_t all_tiles = static_cast<int64_t>(tiles) * args.kv_heads;
     const int used = shares(args, cls, plan, row_blocks, all_tiles);
-    if (thread_index() == 0) {
-      cls.plan[0] = row_blocks;
-      cls.plan[1] = tiles;
-      cls.plan[2] = used;
-    }
+    PlanHeader* const header = reinterpret_cast<PlanHeader*>(cls.plan);
+    if (thread_index() == 0) *header = {.tiles_per_head = tiles, .joins = 0, .beyond_few = 0, .reaches_many = 0};
     for (int w = thread_index(); w < cls.workgroups; w += kThreads) {
       Share share{};
       if (w < used) {
@@ -42,7 +39,8 @@ struct MakePlan {
       }
       store_record(cls.plan + plan_shares_at(), w, share);
     }
-    list_joins(args, plan, all_tiles, used, cls.plan);
+    list_joins(args, plan, tiles, used, cls.plan + plan_joins_at(cls.workgroups), header);
+    publish_writes();
   }
 
  private:
@@ -62,11 +60,12 @@ struct MakePlan {
     return different == 0 && 16 * even >= 15 * most ? even : most;
   }
 
-  // Lists the items that a workgroup begins and later ones end, with how many they are.
-  RF_DEVICE static void list_joins(const Args& args, const Plan& plan, int64_t all_tiles, int used, int32_t* words) {
-    int listed = 0, many = 0;
+  // Lists the items that a workgroup begins and later ones end, with how many they are, in the header too.
+  RF_DEVICE static void list_joins(const Args& args, const Plan& plan, int tiles, int used, int32_t* joins,
+                                   PlanHeader* header) {
+    const int64_t all_tiles = static_cast<int64_t>(tiles) * args.kv_heads;
+    int listed = 0;
     barrier();
-    const int tiles = plan.tiles_per_head();
     for (int base = 0; base < used; base += kThreads) {
       const int next = base + thread_index();
       const int w = next < used ? share_of(next, used) - 1 : -1;
@@ -90,15 +89,12 @@ struct MakePlan {
       }
       int total;
       const int at = listed + exclusive_scan(join.parts > 0, total);
-      if (join.parts > 0) store_record(words + plan_joins_at(plan.grid), at, join);
+      if (join.parts > 0) store_record(joins, at, join);
       listed += total;
-      exclusive_scan(join.parts > kFewParts, total);
-      many += total;
+      if (join.parts > kFewParts) header->beyond_few = 1;
+      if (join.parts >= kManyParts) header->reaches_many = 1;
     }
-    if (thread_index() == 0) {
-      words[3] = listed;
-      words[4] = many;
-    }
+    if (thread_index() == 0) header->joins = listed;
   }
 
   // Writes every row block but its prefix.

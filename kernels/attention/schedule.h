@@ -29,7 +29,7 @@ inline constexpr int kItemTiles = 8;
 // 14.9, 13.1, 13.7 and 18.3 us with 1, 2, 4 and 8).
 inline constexpr int kLeastShare = 2;
 
-inline constexpr int kFewParts = 4;  // of which one group of lanes joins a row
+inline constexpr int kFewParts = 4, kManyParts = 17;  // at most, at least: how an item is joined (combine.h)
 
 // What a workgroup takes of the line.
 struct Share {
@@ -47,14 +47,19 @@ struct Join {
   int32_t unused[2];
 };
 
+// What a plan begins with.
+struct PlanHeader {
+  int32_t tiles_per_head, joins;
+  int32_t beyond_few, reaches_many;  // whether some join has more than kFewParts, and whether one has kManyParts
+};
+
 // A plan in memory, for a grid of `grid` workgroups. All that a workgroup needs to begin with lies at places it knows.
+// It is read ahead of waits for the launch ahead (publish_writes in plan.h).
 struct Plan {
   const int32_t* data;
   int grid;
 
-  RF_DEVICE int tiles_per_head() const { return data[1]; }
-  RF_DEVICE int joins() const { return data[3]; }
-  RF_DEVICE bool many_parts() const { return data[4] != 0; }  // some join has more than kFewParts
+  RF_DEVICE PlanHeader header() const { return __builtin_bit_cast(PlanHeader, load_vec<int32_t, 4>(data)); }
   RF_DEVICE Share share(int workgroup) const { return record<Share>(plan_shares_at(), workgroup); }
   RF_DEVICE RowBlock first_block(int workgroup) const {
     return record<RowBlock>(plan_first_blocks_at(grid), workgroup);

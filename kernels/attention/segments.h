@@ -48,22 +48,20 @@ RF_DEVICE KeySpan row_span(const AttentionArgs& args, const Segment& seg, int ro
   return key_span(token, token, seg.seq_len - seg.tokens_before, seg.seq_len, args.window);
 }
 
-// The segments of this workgroup's share, in order.
+// The segments of a workgroup's share, in order.
 template <int Wave>
 class Segments {
  public:
-  RF_DEVICE explicit Segments(const AttentionArgs& args) : plan_{args.plan, args.workgroups} {}
-
-  RF_DEVICE bool first(const AttentionArgs& args, Segment& segment) {
-    const Share share = plan_.share(block_index(0));
-    const RowBlock block = plan_.first_block(block_index(0));  // asked for at once, whether there is one or not
-    asked_for(share);
-    asked_for(block);
+  RF_DEVICE explicit Segments(const AttentionArgs& args, const Share& share) : plan_{args.plan, args.workgroups} {
     left_ = uniform<Wave>(share.tiles);
-    if (left_ == 0) return false;
     head_ = uniform<Wave>(share.head);
     block_number_ = uniform<Wave>(share.block);
     row_blocks_ = uniform<Wave>(share.row_blocks);
+  }
+
+  // `block`: the share's first row block; there is no share, and so no segment, where it has no tiles.
+  RF_DEVICE bool first(const AttentionArgs& args, const Share& share, const RowBlock& block, Segment& segment) {
+    if (left_ == 0) return false;
     segment.share = uniform<Wave>(share.number);
     return take(args, uniform_block(block), uniform<Wave>(share.at), segment) || next(args, segment);
   }

@@ -155,6 +155,9 @@ RF_DEVICE void schedule_fence() { __builtin_amdgcn_sched_barrier(0); }
 inline constexpr bool kEarlyLaunch = false;
 RF_DEVICE void let_next_start() {}
 RF_DEVICE void wait_for_previous() {}
+RF_DEVICE void publish_writes() {}
+RF_DEVICE void fetch_to_l2(const void*, int) {}
+RF_DEVICE int32_t load_unsettled(const int32_t* global) { return *global; }
 #if defined(__gfx950__)
 // ds_read_b64_tr_b16; see load_transposed.
 #define RF_LOAD_TRANSPOSED(word, pointer) rocmforge::detail::load_transposed(word, pointer)

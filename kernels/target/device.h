@@ -10,6 +10,10 @@
 //   let_next_start(): the next launch may begin if it is an early one; wait_for_previous(): such a launch's wait, for
 //   everything the launch ahead of it does, which every lane must come to; kEarlyLaunch: whether there are such
 //   launches
+//   fetch_to_l2(p, bytes), load_unsettled(p): what such a launch may do before its wait. Bytes that will be read soon
+//   (both multiples of 16), and a word that may yet change: loads after the wait see it anew
+//   publish_writes(): at the end of a launch that neither is early nor lets the next start, makes what this lane wrote
+//   good to read for all later launches, before their waits too
 //   settle(v): a hint, v is computed by here and not after a branch that follows
 //   asked_for(v): a hint, v's loads are issued by here and not after a branch that follows
 //   schedule_fence(): a hint, no instruction is moved across it

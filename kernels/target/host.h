@@ -105,6 +105,9 @@ RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0
 inline constexpr bool kEarlyLaunch = false;
 RF_DEVICE void let_next_start() {}
 RF_DEVICE void wait_for_previous() {}
+RF_DEVICE void publish_writes() {}
+RF_DEVICE void fetch_to_l2(const void*, int) {}
+RF_DEVICE int32_t load_unsettled(const int32_t* global) { return *global; }
 
 RF_DEVICE void copy_async16(void* shared, const void* global) { __builtin_memcpy(shared, global, 16); }
 RF_DEVICE void copy_commit() {}

@@ -107,10 +107,18 @@ RF_DEVICE void copy_wait() {
 inline constexpr bool kEarlyLaunch = true;
 RF_DEVICE void let_next_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 RF_DEVICE void wait_for_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+RF_DEVICE void publish_writes() { __threadfence(); }
+RF_DEVICE void fetch_to_l2(const void* global, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes));
+}
+RF_DEVICE int32_t load_unsettled(const int32_t* global) { return __ldcg(global); }
 #else
 inline constexpr bool kEarlyLaunch = false;
 RF_DEVICE void let_next_start() {}
 RF_DEVICE void wait_for_previous() {}
+RF_DEVICE void publish_writes() {}
+RF_DEVICE void fetch_to_l2(const void*, int) {}
+RF_DEVICE int32_t load_unsettled(const int32_t* global) { return *global; }
 #endif
 
 RF_DEVICE float max(float a, float b) { return fmaxf(a, b); }

@@ -127,7 +127,7 @@ class AttentionPlanner:
         self._native.run(
             device.stream(query), *self._pointers, plan.max_query_len,
             (query.data_ptr(), stride[0], stride[1]), (out.data_ptr(), out_stride[0], out_stride[1]),
-            (kv_cache.data_ptr(), cache[0], cache[1], cache[2], kv_cache.shape[2]),
+            (kv_cache.data_ptr(), cache[0], cache[1], cache[2], kv_cache.shape[2], kv_cache.shape[0]),
             (block_table.data_ptr(), block_table.stride(0)),
             0 if sinks is None else sinks.data_ptr(), scale * math.log2(math.e))
 

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// While the launch ahead of attention still runs, the page table and the first keys and values of a workgroup's share
+// are brought into the L2: at decode, two memory latencies in a row. Nothing else is done with what is read here, for
+// the table may be the launch ahead's work and hold anything as yet.
+#pragma once
+
+#include "../index/divide.h"
+#include "args.h"
+#include "schedule.h"
+
+namespace rocmforge {
+
+// A lane fetches a key of the first tile, and its value. Two tiles gained less, but for one short request (H200).
+template <class T, int HeadSize>
+RF_DEVICE void fetch_first_keys(const AttentionArgs& args, const Share& share, const RowBlock& block, int tile_keys) {
+  const int tile = block.first_tile + max(share.at - block.prefix - kItemTiles, 0);
+  const int key = tile * tile_keys + thread_index();
+  if (share.tiles == 0 || thread_index() >= tile_keys || key >= block.seq_len) return;
+  const Quotient page = divide(key, args.block_size);
+  const int number = load_unsettled(args.block_table + block.request * args.block_table_stride + page.quotient);
+  if (number < 0 || number >= args.cache_blocks) return;
+  fetch_to_l2(static_cast<const T*>(args.cache) + number * args.cache_block_stride +
+                  share.head * args.cache_head_stride + page.remainder * args.cache_token_stride,
+              2 * HeadSize * sizeof(T));
+}
+
+}  // namespace rocmforge
