@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import pytest
@@ -21,7 +22,7 @@ TYPES = DTYPES if ON_CPU else DTYPES[:2]
 # Cores other than the target's own, with the geometries they are built for (kernels/variants.py).
 CORES = [(core, dtype, size) for core in ("Mfma16x16x32", "WmmaGfx11", "WmmaGfx12", "MmaSm80")
          for dtype, size in ((torch.float16, 64), (torch.bfloat16, 80))]
-CORES += [("MmaSm90", torch.float16, 64), ("MmaSm90", torch.bfloat16, 128)]
+CORES += [("MmaSm90", torch.float16, 64), ("MmaSm90", torch.float16, 80), ("MmaSm90", torch.bfloat16, 256)]
 CORES += [(core, dtype, 64) for core in ("Mfma32x32x8", "Mfma32x32x16") for dtype in (torch.float16, torch.bfloat16)]
 
 
@@ -170,11 +171,11 @@ def test_matrix_cores(core: str, dtype: torch.dtype, head_size: int, data: st.Da
     batch.check()
 
 
-@pytest.mark.parametrize("group", [1, 7, 16, 24, 64])
+@pytest.mark.parametrize(("group", "keys"), [(1, 1500), (7, 1500), (16, 1500), (24, 1500), (64, 1500), (16, 5000)])
 @pytest.mark.parametrize("dtype", TYPES)
-def test_long_context_is_split_and_combined(dtype: torch.dtype, group: int) -> None:
-    """One request over every workgroup: the partial results must be rescaled and joined."""
-    batch = Batch(dtype, 128, 2, group, [(1, 1500)], 16, seed=group)
+def test_long_context_is_split_and_combined(dtype: torch.dtype, group: int, keys: int) -> None:
+    """One request over every workgroup: the partial results, some or many (combine.h), must be rescaled and joined."""
+    batch = Batch(dtype, 128, 2, group, [(1, keys)], 16, seed=group)
     # Later keys score far higher, so that parts differ in their maxima by hundreds.
     batch.cache[..., :128] *= 1 + batch.block_table.new_tensor(range(len(batch.cache)))[:, None, None, None] % 7
     batch.cache_buffer.before = batch.cache_buffer.data.clone()
@@ -197,6 +198,38 @@ def test_one_plan_serves_many_calls_and_is_remade_in_place(dtype: torch.dtype) -
             batch.run(planner)
             batch.check()
     assert planner._pointers == where
+
+
+def test_launches_see_what_was_written_just_ahead() -> None:
+    """Attention starts before the launch ahead of it has ended, be it the plan or what fills the block table."""
+    batch = Batch(TYPES[0], 128, 2, 4, [(1, 700), (1, 40)], 16, seed=3)
+    planner = batch.planner()
+    tables, lengths = ((x.clone(), x.flip(0).contiguous()) for x in (batch.block_table, batch.seq_lens))
+    out = torch.empty(40, *batch.out.view.shape, dtype=batch.dtype, device=DEVICE)
+
+    def step(turn: int) -> None:
+        batch.seq_lens.copy_(lengths[turn % 2])
+        if turn % 4 < 2:
+            batch.block_table.copy_(tables[turn % 2])
+        plan = planner.plan(batch.starts, batch.seq_lens, 1, batch.tokens)
+        batch.block_table.copy_(tables[turn % 2])
+        if turn % 4 < 2:
+            planner.plan(batch.starts, batch.seq_lens, 1, batch.tokens)
+        paged_attention(batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.starts,
+                        max_query_len=1, scale=batch.scale, out=batch.out.view, plan=plan)
+
+    for turn in range(2):
+        step(turn)
+        batch.check()
+        out[turn] = batch.out.view
+    graph = None if ON_CPU else torch.cuda.CUDAGraph()
+    with contextlib.nullcontext() if graph is None else torch.cuda.graph(graph):
+        for turn in range(2, len(out)):
+            step(turn)
+            out[turn] = batch.out.view
+    if graph is not None:
+        graph.replay()
+    assert all(same_bits(result, out[turn % 2]) for turn, result in enumerate(out))
 
 
 def test_without_a_plan() -> None:
