@@ -7,7 +7,8 @@ export ROCMFORGE_TEST_DEVICE=cuda ROCMFORGE_EXAMPLES="${ROCMFORGE_EXAMPLES:-3}" 
 for tool in "${@:-memcheck racecheck initcheck synccheck}"; do
   for name in $tool; do
     echo "== $name"
-    compute-sanitizer --tool "$name" --error-exitcode 1 python3 -m pytest -q tests/kernels/test_attention.py \
+    # racecheck reports hazards of cuBLAS's own kernels, which the tests' oracle calls.
+    compute-sanitizer --tool "$name" --kernel-name-exclude kns=nvjet --error-exitcode 1 python3 -m pytest -q tests/kernels/test_attention.py \
       tests/kernels/test_rotary_kv_write.py tests/kernels/test_kv_write.py tests/kernels/test_causal_mask.py
   done
 done

@@ -120,6 +120,7 @@ HELD: list[torch.Tensor] = []
 def test_the_profile_shows_traffic(kind, addition, tmp_path):
     """What the tests above look for is seen where it is."""
     step = decode_step()
+    torch.cuda.empty_cache()  # or what other tests left would serve the request for memory
     try:
         found = traced(lambda: addition(step()), tmp_path)
     finally:
