@@ -246,7 +246,9 @@ struct Attention {
             for (int i = 0; i < kCount; ++i) query[i] = query_operand(state, t, part * kCount + i);
             R::template score<kCount>(scores[t][j], operand, query);
           }
-          if constexpr (Shape::kFence > 0 && (part + 1) * kCount % Shape::kFence == 0) schedule_fence();
+          if constexpr (Shape::kFence > 0) {
+            if constexpr ((part + 1) * kCount % Shape::kFence == 0) schedule_fence();
+          }
         });
       });
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Staged tiles (keys_staged.h) where copies to shared memory are asynchronous: a ring of Shape::kStages buffers, kLead
-// of them under way. One barrier a tile: whoever passes tile t's barrier knows that tile t has arrived for everybody and
-// that everybody has left tile t - 1 - Held, whose buffer takes the next copy. RingCopies fills the buffers; what
-// derives from it reads them.
+// Staged tiles (keys_staged.h) where copies to shared memory are asynchronous: a ring of Shape::kStages buffers, of
+// which kLead are under way. One barrier a tile: whoever passes tile t's barrier knows that tile t has arrived for
+// everybody and that everybody has left tile t - 1 - Held, whose buffer takes the next copy. RingCopies fills the
+// buffers; what derives from it reads them.
 #pragma once
 
 #include "../matrix/roles.h"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,3 +72,16 @@ def test_every_cpu_kernel_can_be_loaded() -> None:
     for name in device.kernel_names():
         config = device.kernel_config(name)
         assert config["wave"] in (1, 32, 64) and config["threads"] > 0, name
+
+
+@pytest.mark.parametrize("head", [64, 128, 256])
+def test_ptxas_leaves_warpgroup_products_alone(head: int, tmp_path: Path) -> None:
+    """It says so, as a remark (C7510 to C7519), where it runs products one by one or waits for them early."""
+    compiler, missing = toolchain.find_nvidia(("sm_90",))
+    if missing:
+        pytest.skip(missing["sm_90"])
+    unit = next(u for u in variants.load_units(driver.ROOT) if u.name == f"attention_bf16_d{head}")
+    defines = [f"-D{name}={value}" for name, value in unit.defines.items()]
+    done = subprocess.run([*compiler.command("sm_90"), *defines, unit.source, "-o", str(tmp_path / "cubin")],
+                          cwd=driver.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "(C75" not in done.stdout + done.stderr
