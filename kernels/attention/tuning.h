@@ -90,11 +90,16 @@ template <int Operand>
 struct RdnaTuning {
   static constexpr int kDirect = Operand == 16 ? 192 : 256;  // longest head whose K or V fits beside the output
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
-    if (query_tiles == 1 && head_size <= kDirect)
-      return {.key_waves = 4, .alternate = true, .shared_query = true, .guess = true, .waves = 6, .fence = 2};
+    if (query_tiles == 1 && head_size <= kDirect) return direct(head_size);
     return staged(max(query_tiles, 2), head_size);
   }
   static constexpr ShapeChoice prefill(int head_size) { return staged(head_size > 128 ? 4 : 8, head_size); }
+
+ protected:
+  static constexpr ShapeChoice direct(int head_size) {
+    return {.key_waves = 4, .alternate = true, .shared_query = true, .guess = true,
+            .waves = head_size <= 128 ? 6 : 5, .fence = 2};
+  }
 
  private:
   static constexpr ShapeChoice staged(int row_waves, int head_size) {
@@ -112,8 +117,7 @@ struct Tuning<WmmaGfx11> : RdnaTuning<16> {
   static constexpr bool dots(int head_size) { return head_size % 32 == 0; }
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
     if (!dots(head_size)) return RdnaTuning::decode(query_tiles, head_size);
-    if (query_tiles == 1)
-      return {.key_waves = 4, .alternate = true, .shared_query = true, .guess = true, .waves = 6, .fence = 2};
+    if (query_tiles == 1) return direct(head_size);
     return RdnaTuning::decode(query_tiles == 2 ? 1 : query_tiles, head_size);
   }
 };
