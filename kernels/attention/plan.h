@@ -24,7 +24,7 @@ struct MakePlan {
     const int64_t all_tiles = static_cast<int64_t>(tiles) * args.kv_heads;
     const int used = shares(args, cls, plan, row_blocks, all_tiles);
     PlanHeader* const header = reinterpret_cast<PlanHeader*>(cls.plan);
-    if (thread_index() == 0) *header = {.tiles_per_head = tiles, .joins = 0, .beyond_few = 0, .reaches_many = 0};
+    if (thread_index() == 0) *header = PlanHeader{};
     for (int w = thread_index(); w < cls.workgroups; w += kThreads) {
       Share share{};
       if (w < used) {

@@ -49,8 +49,9 @@ struct Join {
 
 // What a plan begins with.
 struct PlanHeader {
-  int32_t tiles_per_head, joins;
+  int32_t joins;
   int32_t beyond_few, reaches_many;  // whether some join has more than kFewParts, and whether one has kManyParts
+  int32_t unused;
 };
 
 // A plan in memory, for a grid of `grid` workgroups. All that a workgroup needs to begin with lies at places it knows.

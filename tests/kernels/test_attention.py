@@ -103,7 +103,10 @@ class Batch:
         exact = reference.paged_attention_reference(*arguments)[:real]
         naive = reference.paged_attention_naive(*arguments)[:real]
         error = (self.out.view[:real].double() - exact).abs().max().item()
-        bound = 2 * (naive.double() - exact).abs().max().item() + 1e-5
+        # Of a single row the naive version's largest error can happen to be far less than one rounding's: beside it, 1 of
+        # 1500 rows of 128 float16 values was more than twice as far off, though the mean is 0.73 of it.
+        rounding = torch.finfo(self.dtype).eps / 2 * exact.abs().max().item()
+        bound = 2 * max((naive.double() - exact).abs().max().item(), rounding) + 1e-5
         assert error <= bound, f"error {error:.3g} exceeds {bound:.3g}"  # also when either is NaN
         assert self.out.outside_untouched()
         assert same_bits(self.out.view[real:], self.out.before.as_strided(
