@@ -103,8 +103,8 @@ class Batch:
         exact = reference.paged_attention_reference(*arguments)[:real]
         naive = reference.paged_attention_naive(*arguments)[:real]
         error = (self.out.view[:real].double() - exact).abs().max().item()
-        # Of a single row the naive version's largest error can happen to be far less than one rounding's: beside it, 1 of
-        # 1500 rows of 128 float16 values was more than twice as far off, though the mean is 0.73 of it.
+        # Of a single row the naive version's largest error can happen to be far less than one rounding's: 1 of 1500
+        # rows of 128 float16 values had more than twice as much, though the mean is 0.73 of it.
         rounding = torch.finfo(self.dtype).eps / 2 * exact.abs().max().item()
         bound = 2 * max((naive.double() - exact).abs().max().item(), rounding) + 1e-5
         assert error <= bound, f"error {error:.3g} exceeds {bound:.3g}"  # also when either is NaN
