@@ -39,7 +39,7 @@ struct RowShape {
 };
 
 // A lane holds the same elements of so many heads at once: the loads are in flight together, and cos and sin are looked
-// up once for all of them. Beside the KV write two are faster by 1 to 3 % than four, but not with norms (+5 to 10 %).
+// up once for all of them. Beside the KV write two are faster by 1 to 3 % than four, but 4 to 13 % slower with norms.
 inline constexpr int kRotaryHeads = 4, kWriteHeads = 2, kNormWriteHeads = 4;
 
 struct RotaryArgs {
