@@ -74,7 +74,7 @@ struct Attention {
     if constexpr (kEarlyLaunch) fetch_first_keys<T, G::kHeadSize>(args, share, block, kTileKeys);
     wait_for_previous();
     let_next_start();  // combine, which fits beside us once a workgroup has ended
-    Segments<R::kWave> segments(args, share);
+    Segments<R::kWave> segments(plan);
     Segment seg;
     if (!segments.first(args, share, block, seg)) return;
     if constexpr (Shape::kStages > 0) {

@@ -85,6 +85,7 @@ struct Combine {
     constexpr int kAtOnce = min(kPartGroups, 8);
     if (group == 0) {
       Sum total;
+      RF_NO_UNROLL  // clang would take all turns at once, with 326 registers instead of 86
       for (int first = 0; first < with_parts; first += kAtOnce) {
         SoftmaxState rows[kAtOnce];
         Vec<float, kRun> pieces[kAtOnce];

@@ -52,16 +52,15 @@ RF_DEVICE KeySpan row_span(const AttentionArgs& args, const Segment& seg, int ro
 template <int Wave>
 class Segments {
  public:
-  RF_DEVICE explicit Segments(const AttentionArgs& args, const Share& share) : plan_{args.plan, args.workgroups} {
-    left_ = uniform<Wave>(share.tiles);
-    head_ = uniform<Wave>(share.head);
-    block_number_ = uniform<Wave>(share.block);
-    row_blocks_ = uniform<Wave>(share.row_blocks);
-  }
+  RF_DEVICE explicit Segments(const Plan& plan) : plan_(plan) {}
 
   // `block`: the share's first row block; there is no share, and so no segment, where it has no tiles.
   RF_DEVICE bool first(const AttentionArgs& args, const Share& share, const RowBlock& block, Segment& segment) {
+    left_ = uniform<Wave>(share.tiles);
     if (left_ == 0) return false;
+    head_ = uniform<Wave>(share.head);
+    block_number_ = uniform<Wave>(share.block);
+    row_blocks_ = uniform<Wave>(share.row_blocks);
     segment.share = uniform<Wave>(share.number);
     return take(args, uniform_block(block), uniform<Wave>(share.at), segment) || next(args, segment);
   }

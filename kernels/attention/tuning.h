@@ -146,8 +146,9 @@ struct Tuning<MmaSm80> {
     if (query_tiles > 1)
       return {.row_waves = query_tiles, .pv_groups = head_size <= 128 ? 2 : 1, .staged = true, .stages = 3,
               .shared_query = head_size > 64, .key_pad = key_pad(head_size), .value_pad = 8,
-              .blocks_per_unit = head_size <= 128 ? 3 : 2};
-    return {.key_waves = 4, .alternate = head_size > 128, .shared_query = head_size > 128, .blocks_per_unit = 2};
+              .blocks_per_unit = head_size < 128 ? 4 : head_size == 128 ? 3 : 2};
+    return {.key_waves = 4, .alternate = head_size > 128, .shared_query = head_size > 128,
+            .blocks_per_unit = head_size <= 80 ? 3 : 2};
   }
   static constexpr ShapeChoice prefill(int head_size) {
     const bool wide = head_size > 128;

@@ -4,6 +4,7 @@
 
 #define RF_DEVICE __attribute__((device)) inline __attribute__((always_inline))
 #define RF_UNROLL _Pragma("unroll")
+#define RF_NO_UNROLL _Pragma("unroll 1")
 
 // The entry point, and its launch shape as a constant the runtime reads back. Shared memory is allocated statically on
 // this target, so the launch requests none.

@@ -7,6 +7,7 @@
 
 #define RF_DEVICE inline __attribute__((always_inline))
 #define RF_UNROLL  // no registers to keep arrays in: unrolling would only cost compile time
+#define RF_NO_UNROLL
 
 #define RF_KERNEL(name, ...)                                                                                     \
   extern "C" __attribute__((visibility("default"))) const rocmforge::HostKernel name = {                        \

@@ -6,6 +6,7 @@
 
 #define RF_DEVICE __device__ __forceinline__
 #define RF_UNROLL _Pragma("unroll")
+#define RF_NO_UNROLL _Pragma("unroll 1")
 
 #define RF_KERNEL(name, ...)                                                                                    \
   extern "C" __device__ const rocmforge::LaunchConfig name##_config = __VA_ARGS__::kConfig;                     \
