@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import re
-import struct
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -170,7 +169,7 @@ def per_wave(path: Path, f: Figures, phase: int) -> float:
     QK^T and PV take 128 multiply-adds each for a score, and no wave repeats another's. A KV token has as many scores as
     the workgroup has rows, and all its waves' clocks.
     """
-    rows = struct.unpack("<8i", code_object.constant(path, OURS[phase] + "_config", 32))[4]
+    rows = code_object.launch_config(path, OURS[phase]).rows
     return f.multiply_adds / 256 / (rows if phase == 1 else 1)
 
 

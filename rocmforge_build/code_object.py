@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _SHT_NOTE = 7
 _NT_AMDGPU_METADATA = 32
@@ -111,6 +111,26 @@ def constant(path: Path, symbol: str, size: int) -> bytes:
                 if base <= address and address + size <= base + extent:
                     return data[offset + address - base:offset + address - base + size]
     raise ValueError(f"{path} exports no {symbol} of {size} bytes")
+
+
+class LaunchConfig(NamedTuple):
+    """The struct of that name in ``kernels/launch_config.h``."""
+
+    abi: int
+    wave: int
+    threads: int
+    shared_bytes: int
+    rows: int
+    keys: int
+    blocks_per_unit: int
+    staged: int
+    early: int
+
+
+def launch_config(path: Path, kernel: str) -> LaunchConfig:
+    """A kernel's launch shape. Raises ValueError as `constant` does."""
+    words = struct.Struct(f"<{len(LaunchConfig._fields)}i")
+    return LaunchConfig(*words.unpack(constant(path, f"{kernel}_config", words.size)))
 
 
 def compiler(path: Path) -> str:

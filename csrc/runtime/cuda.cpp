@@ -101,11 +101,10 @@ class CudaDriver : public GpuDriver {
     if (config.shared_bytes > kSharedWithoutAsking) {
       check(set_attribute_(function, kMaxDynamicShared, config.shared_bytes), "cuFuncSetAttribute", kernel);
     }
-    // For as many workgroups as are planned. Left to itself, a multiprocessor that still runs a launch with a smaller
-    // partition keeps that and takes fewer of them: 13 % of the time where four are planned. What stages no tiles has
-    // little shared memory, and needs the rest as cache.
-    const int planned = config.blocks_per_unit * (config.shared_bytes + reserved_shared_);
-    if (planned > unit_shared_ / 4) {
+    if (config.staged) {
+      // For as many workgroups as are planned. Left to itself, a multiprocessor that still runs a launch with a smaller
+      // partition keeps that and takes fewer of them: 13 % of the time where four are planned.
+      const int planned = config.blocks_per_unit * (config.shared_bytes + reserved_shared_);
       const int percent = std::min(100, (100 * planned + unit_shared_ - 1) / unit_shared_);
       check(set_attribute_(function, kSharedCarveout, percent), "cuFuncSetAttribute", kernel);
     }

@@ -63,6 +63,7 @@ struct Attention {
                                         .rows = G::kBlockRows,
                                         .keys = kTileKeys,
                                         .blocks_per_unit = Shape::kBlocksPerUnit,
+                                        .staged = Shape::kStaged,
                                         .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {

@@ -13,7 +13,7 @@ namespace rocmforge {
 // A lane fetches a key of the first tile, and its value. Two tiles gained less, but for one short request (H200).
 template <class T, int HeadSize>
 RF_DEVICE void fetch_first_keys(const AttentionArgs& args, const Share& share, const RowBlock& block, int tile_keys) {
-  const int tile = block.first_tile + max(share.at - block.prefix - kItemTiles, 0);
+  const int tile = block.first_tile + max(share.at - block.begin, 0);
   const int key = tile * tile_keys + thread_index();
   if (share.tiles == 0 || thread_index() >= tile_keys || key >= block.seq_len) return;
   const Quotient page = divide(key, args.block_size);

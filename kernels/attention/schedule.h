@@ -3,7 +3,9 @@
 // token) of one request; with one KV head it is an item: a run of key tiles. All items' tiles form one line,
 //     head 0: block 0, block 1, ...; head 1: block 0, ...
 // which is cut into equal shares, one per workgroup. So every workgroup does the same number of tiles whatever the
-// lengths are, the grid never depends on them, and only an item that a cut falls into needs combining.
+// lengths are, the grid never depends on them, and only an item that a cut falls into needs combining. An item that
+// begins within a share costs that workgroup more than its tiles, so the line has a gap before it, which counts as
+// tiles (plan.h).
 #pragma once
 
 #include "../index/divide.h"
@@ -17,15 +19,10 @@ struct RowBlock {
   int32_t request;
   int32_t first_row;   // within the request's packed rows
   int32_t first_tile;  // of the keys it sees; later than 0 only under a window
-  int32_t prefix;      // tiles of all row blocks before this one, with kItemTiles for each
-  int32_t tiles;       // its own, with kItemTiles
+  int32_t begin;       // where its tiles begin on a head's line
+  int32_t tiles;
   int32_t token_start, query_len, seq_len;  // of the request
 };
-
-// What starting and ending an item costs, in tiles: on the line, an item is so many tiles longer, at its begin. H200,
-// with 2, 4, 5 and 8: 2k tokens of prefill 156, 113, 110 and 116 us, 16k 4.9, 4.6, 4.5 and 4.5 ms; decode of 128
-// requests of 256 to 2k keys 44, 45, - and 48 us.
-inline constexpr int kItemTiles = 5;
 
 // A workgroup's share is at least so many tiles: fewer cost more to join than they save (H200, one request of 8k keys:
 // 14.9, 13.1, 13.7 and 18.3 us with 1, 2, 4 and 8).
@@ -36,7 +33,7 @@ inline constexpr int kFewParts = 4, kManyParts = 72;  // at most, at least: how 
 // What a workgroup takes of the line.
 struct Share {
   int32_t tiles;            // 0: nothing
-  int32_t head, block, at;  // where it begins: the KV head, the row block, the place among the head's tiles
+  int32_t head, block, at;  // where it begins: the KV head, the row block, the place on the head's line
   int32_t number;           // of the share, in the line's order
   int32_t row_blocks;       // of a head
   int32_t unused[2];

@@ -23,7 +23,7 @@ struct Segment {
     seq_len = block.seq_len;
     tokens_before = seq_len - block.query_len;
     first_tile = block.first_tile;
-    tiles = block.tiles - kItemTiles;
+    tiles = block.tiles;
   }
   RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
 };
@@ -61,8 +61,9 @@ class Segments {
     head_ = uniform<Wave>(share.head);
     block_number_ = uniform<Wave>(share.block);
     row_blocks_ = uniform<Wave>(share.row_blocks);
+    at_ = uniform<Wave>(share.at);
     segment.share = uniform<Wave>(share.number);
-    return take(args, uniform_block(block), uniform<Wave>(share.at), segment) || next(args, segment);
+    return take(args, uniform_block(block), segment) || next(args, segment);
   }
 
   RF_DEVICE bool next(const AttentionArgs& args, Segment& segment) {
@@ -70,32 +71,34 @@ class Segments {
       if (++block_number_ == row_blocks_) {
         block_number_ = 0;
         ++head_;
+        at_ = 0;
       }
-      const RowBlock block = uniform_block(plan_.block(block_number_));
-      if (take(args, block, block.prefix, segment)) return true;
+      if (take(args, uniform_block(plan_.block(block_number_)), segment)) return true;
     }
     return false;
   }
 
  private:
-  // What the share has of the block's tiles from `at` on, its weight for being an item apart.
-  RF_DEVICE bool take(const AttentionArgs& args, const RowBlock& block, int at, Segment& segment) {
-    const int count = min(left_, block.prefix + block.tiles - at), item_begin = block.prefix + kItemTiles;
+  // What the share has of the block's tiles, the gap before them apart.
+  RF_DEVICE bool take(const AttentionArgs& args, const RowBlock& block, Segment& segment) {
+    const int count = min(left_, block.begin + block.tiles - at_);
     segment.item(args, block, head_);
-    segment.begin = max(at - item_begin, 0);
-    segment.end = at + count - item_begin;
+    segment.begin = max(at_ - block.begin, 0);
+    segment.end = at_ + count - block.begin;
+    at_ += count;
     left_ -= count;
     return segment.end > segment.begin;
   }
 
   RF_DEVICE static RowBlock uniform_block(const RowBlock& b) {
     return {uniform<Wave>(b.request), uniform<Wave>(b.first_row), uniform<Wave>(b.first_tile),
-            uniform<Wave>(b.prefix), uniform<Wave>(b.tiles), uniform<Wave>(b.token_start),
+            uniform<Wave>(b.begin), uniform<Wave>(b.tiles), uniform<Wave>(b.token_start),
             uniform<Wave>(b.query_len), uniform<Wave>(b.seq_len)};
   }
 
   Plan plan_;
-  int block_number_ = 0, row_blocks_ = 0, head_ = 0, left_ = 0;
+  int block_number_ = 0, row_blocks_ = 0, head_ = 0;
+  int at_ = 0, left_ = 0;  // the place on the head's line; tiles of the share from there on
 };
 
 }  // namespace rocmforge

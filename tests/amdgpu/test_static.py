@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 import pytest
@@ -95,8 +94,9 @@ def test_launch_shapes_are_read_from_the_code() -> None:
         pytest.skip("no code for AMD GPUs is built here: python -m rocmforge_build")
     for path in found:
         name = "attention_prefill_bf16_d128"
-        wave, threads, _, rows, keys = struct.unpack("<8i", code_object.constant(path, name + "_config", 32))[1:6]
-        assert wave in (32, 64) and threads % wave == 0 and rows % 16 == 0 and keys % 16 == 0
+        config = code_object.launch_config(path, name)
+        assert config.wave in (32, 64) and config.threads % config.wave == 0
+        assert config.rows % 16 == 0 and config.keys % 16 == 0 and config.staged == 1 and config.early == 0
         assert name in disassemble(path)
         with pytest.raises(ValueError, match="exports no absent"):
             code_object.constant(path, "absent", 32)

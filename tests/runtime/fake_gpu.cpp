@@ -30,7 +30,7 @@ struct Fake {
   std::set<void*> modules;
   std::set<std::string> functions;                 // names that were asked for
   std::map<void*, std::string> names;              // function handle -> name
-  int shared_limit = 0;
+  int shared_limit = 0, carveout = 0;
   bool loaded_while_strict = false;                // a module was touched outside relaxed capture mode
   std::string launch;                              // the last one, as text
   std::vector<unsigned char> args;
@@ -118,6 +118,7 @@ int fake_modules() { return static_cast<int>(fake().modules.size()); }
 int fake_capture_mode() { return fake().capture_mode; }
 int fake_loaded_while_strict() { return fake().loaded_while_strict; }
 int fake_shared_limit() { return fake().shared_limit; }
+int fake_carveout() { return fake().carveout; }
 const char* fake_launch() { return fake().launch.c_str(); }
 int fake_arg(int i) { return fake().args[static_cast<size_t>(i)]; }
 
@@ -183,7 +184,9 @@ int cuDeviceGetName(char* name, int size, int) {
 }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   CALL("cuDeviceGetAttribute");
-  *value = attribute == 75 ? fake().major : attribute == 76 ? fake().minor : attribute == 16 ? 132 : -1;
+  const std::map<int, int> values{{16, 132}, {75, fake().major}, {76, fake().minor}, {81, 164 << 10}, {111, 1 << 10}};
+  const auto found = values.find(attribute);
+  *value = found == values.end() ? -1 : found->second;
   return 0;
 }
 int cuDevicePrimaryCtxRetain(void** context, int device) {
@@ -217,6 +220,7 @@ int cuCtxPopCurrent_v2(void** context) {
 int cuFuncSetAttribute(void*, int attribute, int value) {
   CALL("cuFuncSetAttribute");
   if (attribute == 8) fake().shared_limit = value;
+  if (attribute == 9) fake().carveout = value;
   return 0;
 }
 int cuModuleLoadData(void** module, const void*) { return load("cuModuleLoadData", module); }
