@@ -3,3 +3,5 @@
 
 Every module here but `eligibility` imports vLLM; nothing outside this package does.
 """
+
+NAME = "ROCMFORGE"  # of the backend, in vLLM's registry

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import torch
 from vllm.v1.attention.backend import AttentionBackend, AttentionType, MultipleOf
 
-from rocmforge_plugin.vllm import eligibility
-from rocmforge_plugin.vllm.register import NAME
+from rocmforge_plugin.vllm import NAME, eligibility
 from rocmforge_plugin.vllm.target import device_refusals, target
 
 

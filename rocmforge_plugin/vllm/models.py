@@ -2,7 +2,7 @@
 """Registers the model classes of `glm` with vLLM."""
 from __future__ import annotations
 
-from rocmforge_plugin.vllm.position import switched_on
+from rocmforge_plugin.vllm.compile_cache import switched_on
 
 MODULE = "rocmforge_plugin.vllm.glm"
 MODELS = {

@@ -7,8 +7,8 @@ from typing import Any
 from vllm.platforms import cpu_platform_plugin
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
+from rocmforge_plugin.vllm import NAME
 from rocmforge_plugin.vllm.log import logger
-from rocmforge_plugin.vllm.register import NAME
 
 # Whichever CPU platform vLLM would have used (there is one for Zen CPUs as well).
 _HostPlatform = resolve_obj_by_qualname(cpu_platform_plugin() or "vllm.platforms.cpu.CpuPlatform")

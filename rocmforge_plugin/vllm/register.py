@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rocmforge_plugin import __version__
+from rocmforge_plugin.vllm import NAME
 
-NAME = "ROCMFORGE"
 BACKEND_PATH = "rocmforge_plugin.vllm.backend.RocmForgeBackend"
 PLATFORM_PATH = "rocmforge_plugin.vllm.platform.RocmForgeCpuPlatform"
 # First and last minor release of vLLM that the tests ran with.
