@@ -13,7 +13,7 @@ import torch
 
 import rocmforge_plugin
 from rocmforge_plugin import _C
-from rocmforge_plugin.ops.attention import HEAD_SIZES
+from rocmforge_plugin.ops.attention import HEAD_SIZES, AttentionPlanner
 from tests.kernels.kernel_support import SUFFIX
 from tests.kernels.test_attention import Batch
 
@@ -134,6 +134,23 @@ def test_more_requests_than_the_plan_has_threads(emulated: Use, target: str, ord
     assert torch.equal(batch.out.view[5].view(torch.int16), expected.view(torch.int16))
     batch.out.view[5] = 0
     batch.check()
+
+
+@pytest.mark.parametrize("requests", [[8192], [8000], [8192] * 16, [8192] * 130, [512] * 40, [100] * 3,
+                                      [256 + 97 * i for i in range(64)]], ids=lambda r: f"{len(r)}x{r[0]}")
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_share_is_larger_than_need_be(emulated: Use, target: str, requests: list[int]) -> None:
+    """On as many compute units as an MI300X has: all workgroups wait for the largest share."""
+    units, heads, gap, least = 304, 2, 5, 2  # kItemGap, kLeastShare
+    config = emulated(target, compute_units=units).kernel_config("attention_decode1_bf16_d128")
+    planner = AttentionPlanner(4 * heads, heads, 128, torch.bfloat16, "cpu", len(requests), len(requests))
+    seq_lens = guarded(torch.tensor(requests, dtype=torch.int32))
+    planner.plan(guarded(torch.arange(len(requests) + 1, dtype=torch.int32)), seq_lens, 1, len(requests))
+    workgroups = units * config["blocks_per_unit"]
+    shares = planner._words[8:].view(-1, 8)[:workgroups, 0]  # schedule_words.h; a share begins with its tiles
+    tiles = [-(-n // config["keys"]) for n in requests]
+    assert heads * sum(tiles) <= shares.sum() <= heads * (sum(tiles) + gap * len(tiles))
+    assert shares.max() <= max(least, -(-heads * (sum(tiles) + gap * len(tiles)) // workgroups))
 
 
 CORES = {"gfx90a": "v_mfma_f32_16x16x16bf16_1k", "gfx942": "v_mfma_f32_16x16x16_bf16",
