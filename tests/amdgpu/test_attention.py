@@ -145,7 +145,9 @@ def test_no_share_is_larger_than_need_be(emulated: Use, target: str, requests: l
     config = emulated(target, compute_units=units).kernel_config("attention_decode1_bf16_d128")
     planner = AttentionPlanner(4 * heads, heads, 128, torch.bfloat16, "cpu", len(requests), len(requests))
     seq_lens = guarded(torch.tensor(requests, dtype=torch.int32))
+    rocmforge_plugin.reset_launches()
     planner.plan(guarded(torch.arange(len(requests) + 1, dtype=torch.int32)), seq_lens, 1, len(requests))
+    assert rocmforge_plugin.launches() == {"attention_plan": 1}
     workgroups = units * config["blocks_per_unit"]
     shares = planner._words[8:].view(-1, 8)[:workgroups, 0]  # schedule_words.h; a share begins with its tiles
     tiles = [-(-n // config["keys"]) for n in requests]

@@ -106,10 +106,12 @@ class Batch:
         naive = reference.paged_attention_naive(*arguments)[:real]
         errors, naive_errors = self.out.view[:real].cpu().double() - exact, naive.double() - exact
         error = errors.abs().max().item()
-        # Of a single row the naive version's largest error can happen to be far less than one rounding's: 1 of 1500
-        # rows of 128 float16 values had more than twice as much, though the mean is 0.73 of it.
-        rounding = torch.finfo(self.dtype).eps / 2 * exact.abs().max().item()
-        bound = 2 * max(naive_errors.abs().max().item(), rounding) + 1e-5
+        naive_error = naive_errors.abs().max().item()
+        if exact.shape[:2].numel() < 4:
+            # Of so few rows the naive version's largest error can happen to be far less than one rounding's: 1 of 13000
+            # single rows had more than twice as much.
+            naive_error = max(naive_error, torch.finfo(self.dtype).eps / 2 * exact.abs().max().item())
+        bound = 2 * naive_error + 1e-5
         assert error <= bound, f"error {error:.3g} exceeds {bound:.3g}"  # also when either is NaN
         # The mean is no matter of luck.
         error, bound = errors.square().mean().sqrt().item(), 2 * naive_errors.square().mean().sqrt().item() + 1e-6
@@ -200,7 +202,10 @@ def test_requests_alike(count: int, keys: int) -> None:
     """Then shares are cut where items end, and every item into as many parts."""
     for heads, new in ((1, 1), (3, 2)):
         batch = Batch(TYPES[0], 64, heads, 4, [(min(new, keys), keys)] * count, 16, seed=count)
-        batch.run(batch.planner())
+        planner = batch.planner()
+        rocmforge_plugin.reset_launches()
+        batch.run(planner)
+        assert launched("attention_plan") == 1 and launched("attention_decode") + launched("attention_prefill") >= 1
         batch.check()
 
 
