@@ -13,8 +13,9 @@ struct Rotary {
   using Args = RotaryArgs;
   // Few but busy lanes: each has twice kRotaryHeads vectors in flight, and takes the registers for that.
   static constexpr unsigned kWavesPerUnit = 3;
+  // Small groups, here and beside the KV write: 0.5 to 2 % faster than of 128 lanes on an H200.
   static constexpr LaunchConfig kConfig{
-      .wave = 1, .threads = 128, .blocks_per_unit = kSections ? 3 : 4, .early = kEarlyLaunch};
+      .wave = 1, .threads = 64, .blocks_per_unit = kSections ? 6 : 8, .early = kEarlyLaunch};
 
   RF_DEVICE static HeadGroup<T> find_group(const Args& args, Quotient sequence, int index) {
     const bool is_query = index < args.query_groups;

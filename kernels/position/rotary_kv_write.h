@@ -18,7 +18,7 @@ struct RotaryKvWrite {
   // Lanes of a row exchange their sums of squares; without the norm no lane needs another.
   static constexpr int kWave = kNorm ? kNativeWave : 1;
   static constexpr LaunchConfig kConfig{
-      .wave = kWave, .threads = 128, .blocks_per_unit = kNorm || kSections ? 3 : 4, .early = kEarlyLaunch};
+      .wave = kWave, .threads = 64, .blocks_per_unit = kNorm || kSections ? 6 : 8, .early = kEarlyLaunch};
   enum Kind { kQuery, kKey, kValue };
 
   // One lane's place: which heads of which token, and which of their items.
