@@ -5,8 +5,9 @@
     python benchmarks/attention.py [--out results.json] [--sweeps] [--cases PART ...] [--only NAME ...]
 
 Each contestant's calls are captured in a CUDA graph that rotates over sets of inputs larger together than the L2 cache;
-the median of the replays is shown, its share of the measured ceilings (copy bandwidth, bf16 matrix product), and the
-error against fp64 at a few tokens. Contestants that are not installed are left out.
+the median of the replays is shown, its share of the measured ceilings (copy bandwidth, bf16 matrix product), what a call
+outside graphs costs the host, and the error against fp64 at a few tokens. Contestants that are not installed are left
+out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 
 import peers
 from cases import CASES, SWEEPS, Case, input_sets, sampled_error
-from timing import copy_bandwidth, milliseconds
+from timing import copy_bandwidth, host_microseconds, milliseconds
 
 
 def ceilings() -> dict[str, float]:
@@ -41,22 +42,25 @@ def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[
             continue
         sets[0].out.fill_(float("nan"))
         try:
-            time, spread = milliseconds(make(case, sets))
+            calls = make(case, sets)
+            time, spread = milliseconds(calls)
+            host = host_microseconds(calls)
         except (RuntimeError, ValueError, NotImplementedError, AssertionError) as error:
             if name == "rocmforge":
                 raise
             print(f"{case.name:38}{name:18} does not take this case: {str(error).splitlines()[0][:80]}", flush=True)
             continue
         result = {"ms": time, "spread_ms": spread, "of_floor": floor / time, "tb_s": case.bytes / time / 1e9,
-                  "tflop_s": case.flops / time / 1e9}
+                  "tflop_s": case.flops / time / 1e9, "host_us": host}
         if name in peers.PAGED:
             result["error"] = sampled_error(case, sets[0])
         row["results"][name] = result
         error = f"{result['error']:.1e}" if "error" in result else ""
         print(f"{case.name:38}{name:18}{time:10.4f} ms{floor / time:8.1%} of floor{result['tb_s']:7.2f} TB/s"
-              f"{result['tflop_s']:7.0f} TFLOP/s {error}", flush=True)
+              f"{result['tflop_s']:7.0f} TFLOP/s{host:7.1f} us of the host {error}", flush=True)
     if not only or "rocmforge" in only:
-        row["plan_ms"] = milliseconds(peers.plan_only(case, sets))[0]
+        plans = peers.plan_only(case, sets)
+        row |= {"plan_ms": milliseconds(plans)[0], "plan_host_us": host_microseconds(plans)}
     return row
 
 

@@ -6,10 +6,11 @@
 
 Each contestant's calls are captured in a CUDA graph that rotates over sets of tensors larger together than the L2
 cache (a single token's are not); the median of the replays is shown. GB/s counts what must be read and written at
-least, once, whatever a contestant really moves; "of copy" is that over the rate of a large copy in the same run. The
-error is that of a call on fresh tensors from fp64, the largest of its results'; a contestant that errs by more than
-rounding is shown as wrong, and the exit status is 1 if that is rocmforge. The peers are described in
-elementwise_peers.py; those that are not installed are left out. Nothing is timed before it has been compiled and run.
+least, once, whatever a contestant really moves; "of copy" is that over the rate of a large copy in the same run; "us of
+the host" is what a call outside graphs costs. The error is that of a call on fresh tensors from fp64, the largest of
+its results'; a contestant that errs by more than rounding is shown as wrong, and the exit status is 1 if that is
+rocmforge. The peers are described in elementwise_peers.py; those that are not installed are left out. Nothing is timed
+before it has been compiled and run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 
 import elementwise_peers as peers
 from elementwise_cases import KINDS, MASKS, MODELS, Batch, Mask, Model, batches
-from timing import copy_bandwidth, milliseconds
+from timing import copy_bandwidth, host_microseconds, milliseconds
 
 # Relative; bf16 rounds by 2^-9 at most, arithmetic in bf16 errs a few times more, and what is missing by about 1.
 WRONG = 0.02
@@ -42,18 +43,19 @@ def timed(row: dict[str, Any], name: str, copy: float, check: Callable[[], float
     try:
         error = check()
         time, spread = milliseconds(calls)
+        host = host_microseconds(calls)
     except REFUSALS as refusal:
         if name == peers.OURS:
             raise
         print(f"{label} does not take this case: {(str(refusal) or repr(refusal)).splitlines()[0][:90]}", flush=True)
         return
     rate = row["bytes"] / time * 1e3
-    row["results"][name] = {"ms": time, "spread_ms": spread, "gb_s": rate / 1e9, "of_copy": rate / copy, "error": error,
-                            "wrong": not error <= WRONG}
+    row["results"][name] = {"ms": time, "spread_ms": spread, "gb_s": rate / 1e9, "of_copy": rate / copy,
+                            "host_us": host, "error": error, "wrong": not error <= WRONG}
     ours = row["results"].get(peers.OURS)
     ratio = f"{time / ours['ms']:6.2f}x" if ours and name != peers.OURS else " " * 7
-    print(f"{label}{time * 1e3:10.2f} us{rate / 1e9:7.0f} GB/s{rate / copy:6.0%} of copy {ratio}  error {error:.1e}"
-          f"{'' if error <= WRONG else '  WRONG RESULT'}", flush=True)
+    print(f"{label}{time * 1e3:10.2f} us{rate / 1e9:7.0f} GB/s{rate / copy:6.0%} of copy {ratio}"
+          f"{host:7.1f} us of the host  error {error:.1e}{'' if error <= WRONG else '  WRONG RESULT'}", flush=True)
 
 
 def error_of(call: peers.Call, batch: Batch, kind: str) -> float:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 
 GRAPH_MS, TOTAL_MS = 5.0, 150.0  # length of a graph, and of a measurement
+HOST_CALLS, HOST_SECONDS = (5, 100), 0.1  # fewest and most calls, and how long for more than the fewest
 
 
 def once(call: Callable[[], object]) -> float:
@@ -40,6 +42,19 @@ def milliseconds(calls: Sequence[Callable[[], object]]) -> tuple[float, float]:
     repetitions = max(7, min(60, int(TOTAL_MS / (guess * launches))))
     times = sorted(once(graph.replay) / launches for _ in range(repetitions))
     return statistics.median(times), times[int(0.9 * (len(times) - 1))] - times[int(0.1 * (len(times) - 1))]
+
+
+def host_microseconds(calls: Sequence[Callable[[], object]]) -> float:
+    """Median time until one call returns, outside graphs and on an idle device: what it costs the host."""
+    times: list[float] = []
+    end = time.perf_counter() + HOST_SECONDS
+    while len(times) < HOST_CALLS[0] or (len(times) < HOST_CALLS[1] and time.perf_counter() < end):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        calls[len(times) % len(calls)]()
+        times.append(time.perf_counter() - start)
+    torch.cuda.synchronize()
+    return statistics.median(times) * 1e6
 
 
 def copy_bandwidth() -> float:

@@ -128,6 +128,7 @@ def test_elementwise_rows(module, monkeypatch, capsys):
 
     monkeypatch.setattr(bench, "batches", lambda model, tokens: [cases.Batch(model, tokens, "cpu", i) for i in (0, 1)])
     monkeypatch.setattr(bench, "milliseconds", lambda calls: ([call() for call in calls] and 0.5, 0.0))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(peers, "available", lambda kind, interleaved: {
         peers.OURS: peers.ours, "vLLM CUDA": refuses, "torch": lambda kind: lambda batch: None})
     rows = bench.measure(cases.MODELS[1], 5, 1e12, [])
@@ -135,6 +136,7 @@ def test_elementwise_rows(module, monkeypatch, capsys):
     for row in rows:
         assert row["results"].keys() == {peers.OURS, "torch"}
         assert row["results"]["torch"]["wrong"] and not row["results"][peers.OURS]["wrong"]
+        assert 0 < row["results"][peers.OURS]["host_us"] < 1e6
         assert row["results"][peers.OURS]["gb_s"] == pytest.approx(row["bytes"] / 0.5e-3 / 1e9)
     shown = capsys.readouterr().out
     assert shown.count("does not take this case: not this case") == shown.count("WRONG RESULT") == len(cases.KINDS)
@@ -184,7 +186,7 @@ def test_elementwise_results_become_tables(module, tmp_path):
     table, bench = module("table"), module("elementwise")
 
     def result(ms, error=0.001):
-        return {"ms": ms, "spread_ms": 0.0, "gb_s": 1.0 / ms, "of_copy": 0.5, "error": error,
+        return {"ms": ms, "spread_ms": 0.0, "gb_s": 1.0 / ms, "of_copy": 0.5, "host_us": 1e3 * ms, "error": error,
                 "wrong": not error <= bench.WRONG}
 
     rows = [{"case": "A 32/2", "kernel": "rotary", "tokens": 64, "bytes": 1,
@@ -207,6 +209,7 @@ def test_elementwise_results_become_tables(module, tmp_path):
     assert "| A 32/2, 64 | 2 | 500 | 50% | 1.0e-03 | 3 (1.50x), 1.0e-03 | wrong result |" in made
     assert "| B 96/8, 1 | 2 | 500 | 50% | 1.0e-03 | 12 (6.00x), 1.0e-03 |  |" in made
     assert "**causal mask**" in made and "| 8x8 | 10 | 100 | 50% | 0.0e+00 | 20 (2.00x), 0.0e+00 |" in made
+    assert "median over the layers, us: rotary: rocmforge 2.0, vLLM CUDA 7.5, inductor 1.0." in made
     table.main(str(source), str(document))
     assert document.read_text() == made
     document.write_text("no markers")
