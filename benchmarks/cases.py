@@ -80,27 +80,27 @@ SWEEPS: dict[str, tuple[Case, ...]] = {
 
 
 class Inputs:
-    """One set of a case's tensors on the GPU."""
+    """One set of a case's tensors on a device."""
 
-    def __init__(self, case: Case, seed: int) -> None:
-        generator = torch.Generator(device="cuda").manual_seed(seed)
+    def __init__(self, case: Case, seed: int, device: str = "cuda") -> None:
+        generator = torch.Generator(device=device).manual_seed(seed)
         pages = [-(-n // BLOCK) for n in case.lens]
         total = sum(pages)
-        order = torch.randperm(total, device="cuda", generator=generator).int()
-        self.block_table = torch.zeros(len(pages), max(pages), dtype=torch.int32, device="cuda")
+        order = torch.randperm(total, device=device, generator=generator).int()
+        self.block_table = torch.zeros(len(pages), max(pages), dtype=torch.int32, device=device)
         at = 0
         for r, count in enumerate(pages):
             self.block_table[r, :count] = order[at:at + count]
             at += count
         # Token-major pages, as vLLM lays them out by default; the kernels take strides.
-        self.pages = torch.randn(total, BLOCK, case.kv_heads, 2 * case.head, dtype=case.dtype, device="cuda",
+        self.pages = torch.randn(total, BLOCK, case.kv_heads, 2 * case.head, dtype=case.dtype, device=device,
                                  generator=generator)
         self.kv_cache = self.pages.transpose(1, 2)
-        self.query = torch.randn(case.tokens, case.heads, case.head, dtype=case.dtype, device="cuda",
+        self.query = torch.randn(case.tokens, case.heads, case.head, dtype=case.dtype, device=device,
                                  generator=generator)
         self.out = torch.full_like(self.query, float("nan"))
-        self.seq_lens = torch.tensor(case.lens, dtype=torch.int32, device="cuda")
-        self.query_start = torch.arange(0, case.tokens + 1, case.query_len, dtype=torch.int32, device="cuda")
+        self.seq_lens = torch.tensor(case.lens, dtype=torch.int32, device=device)
+        self.query_start = torch.arange(0, case.tokens + 1, case.query_len, dtype=torch.int32, device=device)
 
 
 def input_sets(case: Case) -> list[Inputs]:

@@ -19,7 +19,7 @@ def ours(case: Case, sets: list[Inputs]) -> Calls:
 
     calls: Calls = []
     for x in sets:
-        planner = AttentionPlanner(case.heads, case.kv_heads, case.head, case.dtype, "cuda", len(case.lens),
+        planner = AttentionPlanner(case.heads, case.kv_heads, case.head, case.dtype, x.query.device, len(case.lens),
                                    case.tokens, 0, case.query_len if not case.is_prefill else 1)
         plan = planner.plan(x.query_start, x.seq_lens, case.query_len, case.tokens)
         calls.append(lambda x=x, plan=plan: paged_attention(

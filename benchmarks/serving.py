@@ -7,12 +7,13 @@
 parity      greedy texts and log probabilities of seeded GLM-4, GLM-4-MoE and Llama checkpoints (bf16, torch.compile,
             FULL_AND_PIECEWISE graphs): each backend's error from the fp32 model, which must be of one size
 features    the same for chunked prefill, cached prefixes, drafts by n-gram and by a model, and preemption
-throughput  GLM-4-9B with dummy weights: tokens/s, time to first token, time per token
+throughput  GLM-4-9B with dummy weights: tokens/s, time to first token, time per token; on the CPU the small trained
+            GLM-4 of evals/, of which one client must get CPU_LEAST tokens/s and its first token within CPU_MOST_MS
 profile     decode steps of that model under torch's profiler, eager and in graphs, with the position layer on and off
 bench       `vllm serve` of that model asked by `vllm bench serve`, and `vllm bench throughput`; only if it is named
 
 Every engine has its own process, which runs stock vLLM (no plugin) for the other backends. On a machine without a GPU
-the first two sections and `bench --smoke` run against CPU_ATTN, without graphs. The exit status is 1 if a comparison
+the first three sections and `bench --smoke` run against CPU_ATTN, without graphs. The exit status is 1 if a comparison
 failed.
 """
 
@@ -44,6 +45,9 @@ FEATURES = {  # settings, and the counter that shows that it happened
     "preemption": ({"num_gpu_blocks_override": 60}, "num_preemptions"),
 }
 SIZES = {"batches": [64, 256], "input": 512, "output": 128, "long": 4096, "tpot_batches": [1, 32]}
+SMALL_MODEL = str(pathlib.Path(__file__).resolve().parents[1] / "evals" / "checkpoints" / "glm4-tiny")
+CPU_SIZES = {"batches": [1, 8], "input": 64, "output": 128, "long": 1000, "tpot_batches": [1]}
+CPU_LEAST, CPU_MOST_MS = 20.0, 10e3
 PROFILE_SIZES = {"batch": 32, "input": 512, "timed_steps": 20, "steps": 5}
 GIB = 1 << 30
 
@@ -214,16 +218,23 @@ def large_settings(batch: int, memory: int) -> dict[str, Any]:
                                    [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n <= batch]}}
 
 
+def small_settings() -> dict[str, Any]:
+    """Of an engine of SMALL_MODEL on the CPU."""
+    return {"max_model_len": 2304, "max_num_seqs": 8, "block_size": 32, "enable_prefix_caching": False,
+            "kv_cache_memory_bytes": GIB // 4}
+
+
 def throughput(run: Run) -> None:
     """Engines start together and measure one after another."""
+    model, sizes = (run.models["glm4_9b"], SIZES) if run.gpu else (SMALL_MODEL, CPU_SIZES)
     tasks = []
     for backend in ("rocmforge", *run.references):
-        settings = large_settings(256, 12 * GIB)
+        settings = large_settings(256, 12 * GIB) if run.gpu else small_settings()
         if backend == "rocmforge":
             settings["worker_extension_cls"] = "rocmforge_plugin.vllm.report.LaunchCounts"
-        tasks.append(run.task(backend, {"task": "throughput", "model": run.models["glm4_9b"], "backend": backend,
-                                        "settings": settings, "sizes": SIZES, "measure_limit": 90}, 240, gated=True,
-                              threads=4))
+        tasks.append(run.task(backend, {"task": "throughput", "model": model, "backend": backend,
+                                        "settings": settings, "sizes": sizes, "measure_limit": 90}, 240, gated=True,
+                              threads=4 if run.gpu else os.cpu_count() or 1))
     rows: dict[str, dict[str, float]] = {}
 
     def done(task: Task) -> None:
@@ -235,9 +246,14 @@ def throughput(run: Run) -> None:
             print(f"  launches at capture and outside graphs: {result['launches']}")
 
     run_gated(run.chosen(tasks), 180, run.deadline, done)
-    print("\nthroughput, GLM-4-9B, dummy weights, 512 tokens in, 128 out (in brackets: rocmforge is faster by)")
+    print(f"\nthroughput, {'GLM-4-9B, dummy weights' if run.gpu else model}, {sizes['input']} tokens in, "
+          f"{sizes['output']} out, long prompt {sizes['long']} (in brackets: rocmforge is faster by)")
     for line in serving_compare.ratio_lines(rows):
         print("  " + line)
+    if ours := {} if run.gpu else rows.get("rocmforge", {}):
+        if ours.get("tokens_s_batch1", 0.0) < CPU_LEAST or ours["ttft_long_prompt_ms"] > CPU_MOST_MS:
+            run.fail(f"throughput: on the CPU one client must get {CPU_LEAST:.0f} tokens/s and the first token of "
+                     f"{sizes['long']} within {CPU_MOST_MS:.0f} ms")
     run.save()
 
 
@@ -306,8 +322,8 @@ def main() -> int:
     if unknown := set(sections) - {*SECTIONS, *NAMED_SECTIONS}:
         parser.error(f"unknown sections {sorted(unknown)}; there are {', '.join((*SECTIONS, *NAMED_SECTIONS))}")
     gpu = arguments.device == "cuda" or arguments.device == "auto" and has_gpu()
-    if not gpu and set(sections) & {"throughput", "profile"}:
-        print("throughput and profile need a GPU and are left out")
+    if not gpu and "profile" in sections:
+        print("profile needs a GPU and is left out")
     if not gpu and "bench" in sections and not arguments.smoke:
         parser.error("the section bench needs a GPU, or --smoke")
     with tempfile.TemporaryDirectory(prefix="rocmforge-serving-") as folder:
@@ -317,7 +333,7 @@ def main() -> int:
         if prepare(run, KINDS if texts else (), serving_bench.SMOKE_SHAPE if arguments.smoke else {}):
             if text := [s for s in sections if s in ("parity", "features")]:
                 text_sections(run, text)
-            if gpu and "throughput" in sections:
+            if "throughput" in sections:
                 throughput(run)
             if gpu and "profile" in sections:
                 profile(run)

@@ -61,7 +61,7 @@ def open_device(device: torch.device | str) -> Device:
         raise TypeError(f"rocmforge has kernels for AMD and NVIDIA GPUs (torch's 'cuda') and the CPU, not {device}")
     found = _open_devices.get(index)
     if found is None:
-        if kind == "cpu":  # OMP_NUM_THREADS, torch.set_num_threads and vLLM's binding hold for our kernels too
+        if kind == "cpu":  # what OMP_NUM_THREADS, torch.set_num_threads or vLLM's binding said until now
             _C.set_cpu_threads(torch.get_num_threads())
         found = _open_devices.setdefault(index, Device(kind, ordinal, str(kernels_dir())))
     return found
