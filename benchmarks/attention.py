@@ -5,9 +5,9 @@
     python benchmarks/attention.py [--out results.json] [--sweeps] [--cases PART ...] [--only NAME ...]
 
 Each contestant's calls are captured in a CUDA graph that rotates over sets of inputs larger together than the L2 cache;
-the median of the replays is shown, its share of the measured ceilings (copy bandwidth, bf16 matrix product), what a call
-outside graphs costs the host, and the error against fp64 at a few tokens. Contestants that are not installed are left
-out.
+the median of the replays is shown, its share of the measured ceilings (copy bandwidth, bf16 matrix product), what a
+call outside graphs costs the host, and the error against fp64 at a few tokens. Contestants that are not installed are
+left out.
 """
 
 from __future__ import annotations

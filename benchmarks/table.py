@@ -11,9 +11,7 @@ section `bench` to <!-- bench -->; of these several files may be named, one for 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +38,6 @@ def rows(cases: list[dict], plan: bool) -> list[str]:
     return table(head, lines)
 
 
-def host_times(cases: list[dict], names: Sequence[str]) -> str:
-    """What a call costs each contestant's host, in us: the median over the cases that it took."""
-    found = {name: [c["results"][name]["host_us"] for c in cases if name in c["results"]] for name in names}
-    return ", ".join(f"{name} {statistics.median(times):.1f}" for name, times in found.items() if times)
-
-
 def means(result: dict[str, Any]) -> str:
     """The summary that the benchmark made."""
     return "Geometric means: " + "; ".join(f"{name} {value:.2f}x" for name, value in result["summary"].items()) + "."
@@ -56,9 +48,7 @@ def attention(result: dict[str, Any]) -> str:
     ceiling = result["ceilings"]
     lines = [f"{result['device']}, torch {result['torch']}. Ceilings of the same run: copy {ceiling['copy'] / 1e9:.0f} "
              f"GB/s, matrix product {ceiling['product'] / 1e12:.0f} TFLOP/s.", "", *rows(result["cases"], True), "",
-             means(result), "", f"Host time of one call outside graphs, median over the cases, us: "
-             f"{host_times(result['cases'], ('rocmforge', *PEERS))}; rocmforge's plan, once a step, "
-             f"{statistics.median(c['plan_host_us'] for c in result['cases']):.1f}."]
+             means(result)]
     for name, cases in result.get("sweeps", {}).items():
         lines += ["", f"### Over {name}", "", *rows(cases, False)]
     return "\n".join(lines) + "\n"
@@ -84,10 +74,7 @@ def elementwise(result: dict[str, Any]) -> str:
                           *(peer_cell(found.get(p), ours) for p in peers)])
         what = "scores" if kernel == "causal mask" else "layer (q heads/kv heads), tokens"
         lines += ["", f"**{kernel}**", "", *table([what, "rocmforge, us", "GB/s", "of copy", "error", *peers], cells)]
-    host = {k: host_times([r for r in result["elementwise"] if k == r["kernel"]], ("rocmforge", *ELEMENTWISE_PEERS))
-            for k in kernels}
-    lines += ["", means(result), "", "Host time of one call outside graphs, median over the layers, us: " +
-              "; ".join(f"{kernel}: {times}" for kernel, times in host.items() if times) + "."]
+    lines += ["", means(result)]
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ import time
 import pytest
 import torch
 
+import rocmforge_plugin
 from rocmforge_plugin import ops
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
@@ -136,7 +137,7 @@ def test_elementwise_rows(module, monkeypatch, capsys):
     for row in rows:
         assert row["results"].keys() == {peers.OURS, "torch"}
         assert row["results"]["torch"]["wrong"] and not row["results"][peers.OURS]["wrong"]
-        assert 0 < row["results"][peers.OURS]["host_us"] < 1e6
+        assert 0 < row["results"]["torch"]["host_us"] < row["results"][peers.OURS]["host_us"] < 1e6
         assert row["results"][peers.OURS]["gb_s"] == pytest.approx(row["bytes"] / 0.5e-3 / 1e9)
     shown = capsys.readouterr().out
     assert shown.count("does not take this case: not this case") == shown.count("WRONG RESULT") == len(cases.KINDS)
@@ -169,6 +170,33 @@ def test_elementwise_contestants_that_compute_nothing_are_caught(module):
     assert wrong(cases.ROTARY, lambda b: ops.rotary(b.positions, b.query, b.key, b.table, head_size=cases.HEAD,
                                                     interleaved=not b.model.interleaved))
 
+def test_cpu_benchmark(module, monkeypatch, capsys):
+    """Every case on each number of threads; a wrong result ends it."""
+    from rocmforge_plugin import _C
+
+    bench, cases = module("cpu"), module("cases")
+    before = torch.get_num_threads(), _C.cpu_threads()
+    monkeypatch.setattr(bench, "SECONDS", 0.0)
+    monkeypatch.setattr(bench, "TOKENS", 5)
+    monkeypatch.setattr(bench, "MASK", (2, 8, 16))
+    monkeypatch.setattr(bench, "CASES", (cases.Case("decode", (40, 9), 1, 4, 2), cases.Case("prefill", (33,), 33, 4, 2)))
+    monkeypatch.setattr(sys, "argv", ["cpu.py", "--threads", "2", "1"])
+    earlier = rocmforge_plugin.launches()
+    try:
+        bench.main()
+        head, *lines = capsys.readouterr().out.splitlines()
+        assert "ms on 1 thread, 2 threads" in head and len(lines) == 5
+        assert all(line.count("x)") == 2 for line in lines)
+        ran = {name for name, count in rocmforge_plugin.launches().items() if count > earlier.get(name, 0)}
+        for part in ("attention_decode", "attention_prefill", "rotary_kv_write", "norm_rotary_kv_write", "causal_mask"):
+            assert any(name.startswith(part) for name in ran), part
+        monkeypatch.setattr(bench.peers, "ours", lambda case, sets: [lambda: None])
+        with pytest.raises(SystemExit, match="the result is wrong"):
+            bench.main()
+    finally:
+        torch.set_num_threads(before[0])
+        _C.set_cpu_threads(before[1])
+
 
 @pytest.mark.parametrize("shape", [(3, 17, 40), (32, 64, 8256)], ids=str)
 def test_causal_mask_check(module, shape):
@@ -186,7 +214,7 @@ def test_elementwise_results_become_tables(module, tmp_path):
     table, bench = module("table"), module("elementwise")
 
     def result(ms, error=0.001):
-        return {"ms": ms, "spread_ms": 0.0, "gb_s": 1.0 / ms, "of_copy": 0.5, "host_us": 1e3 * ms, "error": error,
+        return {"ms": ms, "spread_ms": 0.0, "gb_s": 1.0 / ms, "of_copy": 0.5, "error": error,
                 "wrong": not error <= bench.WRONG}
 
     rows = [{"case": "A 32/2", "kernel": "rotary", "tokens": 64, "bytes": 1,
@@ -209,7 +237,6 @@ def test_elementwise_results_become_tables(module, tmp_path):
     assert "| A 32/2, 64 | 2 | 500 | 50% | 1.0e-03 | 3 (1.50x), 1.0e-03 | wrong result |" in made
     assert "| B 96/8, 1 | 2 | 500 | 50% | 1.0e-03 | 12 (6.00x), 1.0e-03 |  |" in made
     assert "**causal mask**" in made and "| 8x8 | 10 | 100 | 50% | 0.0e+00 | 20 (2.00x), 0.0e+00 |" in made
-    assert "median over the layers, us: rotary: rocmforge 2.0, vLLM CUDA 7.5, inductor 1.0." in made
     table.main(str(source), str(document))
     assert document.read_text() == made
     document.write_text("no markers")
