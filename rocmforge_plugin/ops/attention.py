@@ -128,7 +128,7 @@ class AttentionPlanner:
             device.stream(query), *self._pointers, plan.max_query_len,
             (query.data_ptr(), stride[0], stride[1]), (out.data_ptr(), out_stride[0], out_stride[1]),
             (kv_cache.data_ptr(), cache[0], cache[1], cache[2], kv_cache.shape[2], kv_cache.shape[0]),
-            (block_table.data_ptr(), block_table.stride(0)),
+            (block_table.data_ptr(), block_table.stride()[0]),
             0 if sinks is None else sinks.data_ptr(), scale * math.log2(math.e))
 
 
@@ -207,18 +207,19 @@ def _fits(plan: AttentionPlan, query: torch.Tensor, kv_cache: torch.Tensor, bloc
           seq_lens: torch.Tensor, out: torch.Tensor, max_query_len: int, scale: float, window: int,
           sinks: torch.Tensor | None) -> bool:
     """Whether the checks would find nothing: the same conditions without their messages, for every layer of every step
-    asks (5 us instead of 14)."""
+    asks (2 us instead of 6)."""
     planner = plan.planner
     dtype, head_size, where = planner.dtype, planner.head_size, planner.device_number
-    _, num_heads, size = query.shape if query.dim() == 3 else (0, 0, 0)
-    _, kv_heads, block_size, pair = kv_cache.shape if kv_cache.dim() == 4 else (0, 0, 0, 0)
+    shape, cache_shape, table_shape = query.shape, kv_cache.shape, block_table.shape
+    _, num_heads, size = shape if len(shape) == 3 else (0, 0, 0)
+    _, kv_heads, block_size, pair = cache_shape if len(cache_shape) == 4 else (0, 0, 0, 0)
     if (num_heads != planner.num_heads or size != head_size or kv_heads != planner.num_kv_heads or pair != 2 * head_size
             or window != planner.window or query.dtype is not dtype or kv_cache.dtype is not dtype
-            or out.dtype is not dtype or block_table.dtype is not torch.int32 or out.shape != query.shape
+            or out.dtype is not dtype or block_table.dtype is not torch.int32 or out.shape != shape
             or query.get_device() != where or kv_cache.get_device() != where or out.get_device() != where
             or block_table.get_device() != where or block_size % BLOCK_MULTIPLE or not block_size
-            or not 0.0 < scale < math.inf or max_query_len > plan.max_query_len or block_table.dim() != 2
-            or not plan.num_reqs == seq_lens.shape[0] <= block_table.shape[0] or block_table.stride(1) != 1):
+            or not 0.0 < scale < math.inf or max_query_len > plan.max_query_len or len(table_shape) != 2
+            or not plan.num_reqs == seq_lens.shape[0] <= table_shape[0] or block_table.stride()[1] != 1):
         return False
     if sinks is not None and (sinks.dtype is not torch.float32 or sinks.shape != (num_heads,)
                               or not sinks.is_contiguous() or sinks.get_device() != where):

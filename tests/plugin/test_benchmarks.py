@@ -179,7 +179,8 @@ def test_cpu_benchmark(module, monkeypatch, capsys):
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     monkeypatch.setattr(bench, "TOKENS", 5)
     monkeypatch.setattr(bench, "MASK", (2, 8, 16))
-    monkeypatch.setattr(bench, "CASES", (cases.Case("decode", (40, 9), 1, 4, 2), cases.Case("prefill", (33,), 33, 4, 2)))
+    monkeypatch.setattr(bench, "CASES", (cases.Case("decode", (40, 9), 1, 4, 2),
+                                         cases.Case("prefill", (33,), 33, 4, 2)))
     monkeypatch.setattr(sys, "argv", ["cpu.py", "--threads", "2", "1"])
     earlier = rocmforge_plugin.launches()
     try:
