@@ -21,7 +21,7 @@ import torch
 
 import peers
 from cases import CASES, SWEEPS, Case, input_sets, sampled_error
-from timing import copy_bandwidth, host_microseconds, milliseconds
+from timing import copy_bandwidth, device_and_host, milliseconds
 
 
 def ceilings() -> dict[str, float]:
@@ -42,9 +42,7 @@ def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[
             continue
         sets[0].out.fill_(float("nan"))
         try:
-            calls = make(case, sets)
-            time, spread = milliseconds(calls)
-            host = host_microseconds(calls)
+            time, spread, host = device_and_host(make(case, sets))
         except (RuntimeError, ValueError, NotImplementedError, AssertionError) as error:
             if name == "rocmforge":
                 raise
@@ -59,8 +57,7 @@ def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[
         print(f"{case.name:38}{name:18}{time:10.4f} ms{floor / time:8.1%} of floor{result['tb_s']:7.2f} TB/s"
               f"{result['tflop_s']:7.0f} TFLOP/s{host:7.1f} us of the host {error}", flush=True)
     if not only or "rocmforge" in only:
-        plans = peers.plan_only(case, sets)
-        row |= {"plan_ms": milliseconds(plans)[0], "plan_host_us": host_microseconds(plans)}
+        row["plan_ms"], _, row["plan_host_us"] = device_and_host(peers.plan_only(case, sets))
     return row
 
 

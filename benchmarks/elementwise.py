@@ -28,7 +28,7 @@ import torch
 
 import elementwise_peers as peers
 from elementwise_cases import KINDS, MASKS, MODELS, Batch, Mask, Model, batches
-from timing import copy_bandwidth, host_microseconds, milliseconds
+from timing import copy_bandwidth, device_and_host
 
 # Relative; bf16 rounds by 2^-9 at most, arithmetic in bf16 errs a few times more, and what is missing by about 1.
 WRONG = 0.02
@@ -42,8 +42,7 @@ def timed(row: dict[str, Any], name: str, copy: float, check: Callable[[], float
     label = f"{row['case']:20}{row['kernel']:24}{row['tokens'] or '':>6}  {name:18}"
     try:
         error = check()
-        time, spread = milliseconds(calls)
-        host = host_microseconds(calls)
+        time, spread, host = device_and_host(calls)
     except REFUSALS as refusal:
         if name == peers.OURS:
             raise

@@ -250,10 +250,11 @@ def throughput(run: Run) -> None:
           f"{sizes['output']} out, long prompt {sizes['long']} (in brackets: rocmforge is faster by)")
     for line in serving_compare.ratio_lines(rows):
         print("  " + line)
-    if ours := {} if run.gpu else rows.get("rocmforge", {}):
-        if ours.get("tokens_s_batch1", 0.0) < CPU_LEAST or ours["ttft_long_prompt_ms"] > CPU_MOST_MS:
-            run.fail(f"throughput: on the CPU one client must get {CPU_LEAST:.0f} tokens/s and the first token of "
-                     f"{sizes['long']} within {CPU_MOST_MS:.0f} ms")
+    ours = rows.get("rocmforge", {})
+    if not run.gpu and {"tokens_s_batch1", "ttft_long_prompt_ms"} <= ours.keys():  # else its failure is known already
+        if ours["tokens_s_batch1"] < CPU_LEAST or ours["ttft_long_prompt_ms"] > CPU_MOST_MS:
+            run.fail(f"throughput: on the CPU one client must get {CPU_LEAST:.0f} tokens/s, and the first behind a "
+                     f"prompt of {sizes['long']} within {CPU_MOST_MS:.0f} ms")
     run.save()
 
 

@@ -128,7 +128,7 @@ def test_elementwise_rows(module, monkeypatch, capsys):
         return call
 
     monkeypatch.setattr(bench, "batches", lambda model, tokens: [cases.Batch(model, tokens, "cpu", i) for i in (0, 1)])
-    monkeypatch.setattr(bench, "milliseconds", lambda calls: ([call() for call in calls] and 0.5, 0.0))
+    monkeypatch.setattr(module("timing"), "milliseconds", lambda calls: ([call() for call in calls] and 0.5, 0.0))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(peers, "available", lambda kind, interleaved: {
         peers.OURS: peers.ours, "vLLM CUDA": refuses, "torch": lambda kind: lambda batch: None})
