@@ -170,6 +170,7 @@ def test_elementwise_contestants_that_compute_nothing_are_caught(module):
     assert wrong(cases.ROTARY, lambda b: ops.rotary(b.positions, b.query, b.key, b.table, head_size=cases.HEAD,
                                                     interleaved=not b.model.interleaved))
 
+
 def test_cpu_benchmark(module, monkeypatch, capsys):
     """Every case on each number of threads; a wrong result ends it."""
     from rocmforge_plugin import _C

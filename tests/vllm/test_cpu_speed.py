@@ -10,7 +10,7 @@ LEAST_TOKENS_S, MOST_SECONDS = 20.0, 10.0
 
 
 def test_one_client_does_not_wait():
-    """20 tokens a second for one client, the first after 1000 tokens of prompt within 10 seconds."""
+    """20 tokens a second for one client, its prompt's time included; the first behind 1000 tokens within 10 seconds."""
     from vllm import SamplingParams
 
     def seconds(llm, length, count, start):
@@ -23,8 +23,7 @@ def test_one_client_does_not_wait():
     def workload(llm):
         """The best of a few: what else the machine does only adds."""
         first = min(seconds(llm, LONG, 1, i) for i in range(3))
-        rest = min(seconds(llm, SHORT, ANSWER, i) - seconds(llm, SHORT, 1, i) for i in range(3))
-        return first, (ANSWER - 1) / rest
+        return first, ANSWER / min(seconds(llm, SHORT, ANSWER, i) for i in range(3))
 
     first, rate = run_ours(MODEL, workload, "bfloat16", max_model_len=1280, max_num_batched_tokens=2048).result
     assert first <= MOST_SECONDS and rate >= LEAST_TOKENS_S
