@@ -304,13 +304,29 @@ REFUSALS = [
     ("kv_cache", lambda b: b.cache[..., :64], ValueError, "block_size, 128"),
     ("kv_cache", lambda b: b.cache.to(torch.float16), TypeError, "query's dtype"),
     ("kv_cache", lambda b: b.cache[:, :, :8], ValueError, "block size 8"),
+    ("kv_cache", lambda b: b.cache[0], ValueError, r"\[blocks, num_kv_heads"),
+    ("kv_cache", lambda b: b.cache.to("meta"), ValueError, "query's device"),
+    ("kv_cache", lambda b: b.cache.repeat(1, 1, 1, 2)[..., ::2], ValueError, "contiguous in its last"),
+    ("kv_cache", lambda b: b.cache.repeat(1, 1, 1, 2)[..., 4:132], ValueError, "16 bytes"),
+    ("block_table", lambda b: b.block_table.to("meta"), ValueError, "on meta"),
+    ("block_table", lambda b: b.block_table[0], ValueError, "contiguous rows"),
+    ("block_table", lambda b: b.block_table.repeat(1, 2)[:, ::2], ValueError, "contiguous rows"),
     ("block_table", lambda b: b.block_table.long(), TypeError, "int32"),
     ("block_table", lambda b: b.block_table[:1], ValueError, "contiguous rows"),
     ("seq_lens", lambda b: b.seq_lens.long(), TypeError, "int32"),
     ("query_start_loc", lambda b: b.starts[:-1], ValueError, r"of size \[3\]"),
     ("scale", lambda b: 0.0, ValueError, "positive"),
+    ("scale", lambda b: float("nan"), ValueError, "positive"),
+    ("scale", lambda b: float("inf"), ValueError, "positive"),
     ("out", lambda b: b.query.view[:, :1], ValueError, "query's shape"),
+    ("out", lambda b: b.query.view.half(), TypeError, "query's dtype"),
+    ("out", lambda b: b.query.view.to("meta"), ValueError, "query's device"),
+    ("out", lambda b: poison(b.tokens * 8 * 128, b.dtype, 0).view(b.tokens, 8, 128)[..., ::2], ValueError, "last dim"),
+    ("out", lambda b: poison(b.tokens * 8 * 68, b.dtype, 0).view(b.tokens, 8, 68)[..., :64], ValueError, "16 bytes"),
     ("sinks", lambda b: torch.zeros(8, dtype=torch.bfloat16), ValueError, r"float32 \[8\]"),
+    ("sinks", lambda b: torch.zeros(7, device=DEVICE), ValueError, r"float32 \[8\]"),
+    ("sinks", lambda b: torch.zeros(16, device=DEVICE)[::2], ValueError, r"float32 \[8\]"),
+    ("sinks", lambda b: torch.zeros(8, device="meta"), ValueError, "on meta"),
     ("window", lambda b: -1, ValueError, "at least 0"),
     ("plan", lambda b: Batch(b.dtype, 64, 2, 2, [(1, 1), (1, 1)], 16, 1).planner().plan(
         b.starts, b.seq_lens, b.max_query_len, b.max_query_len), ValueError, "num_heads"),
@@ -321,8 +337,8 @@ OF_THE_PLAN = ("seq_lens", "query_start_loc", "window", "plan")  # arguments tha
 
 
 @pytest.mark.parametrize(("argument", "value", "error", "says", "planned"), [
-    pytest.param(*row, planned, id=f"{row[0]}-{row[3]}{'-planned' * planned}")
-    for row in REFUSALS for planned in (False, True) if not (planned and row[0] in OF_THE_PLAN)])
+    pytest.param(*row, planned, id=f"{row[0]}{at}{'-planned' * planned}")
+    for at, row in enumerate(REFUSALS) for planned in (False, True) if not (planned and row[0] in OF_THE_PLAN)])
 def test_refusals(argument: str, value: object, error: type[Exception], says: str, planned: bool) -> None:
     """The message names the argument and what would work, with a plan or without, and nothing is launched."""
     batch = Batch(torch.bfloat16, 64, 2, 4, [(1, 70), (1, 20)], 16, seed=1)
