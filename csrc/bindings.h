@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Python side of the host module: each op defines its bind function in launch/<op>.cpp and is named here.
+// The Python side of the host module: each part defines its bind function and is named here.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,8 +10,9 @@
 
 namespace rocmforge {
 
-// Adds functions to the module. Arguments are plain integers (pointers, strides, streams); checks are Python's.
-#define ROCMFORGE_OPS(OP) OP(causal_mask) OP(kv_write) OP(rotary) OP(rotary_kv_write) OP(attention)
+// Adds functions to the module. Arguments are plain integers (pointers, strides, streams) that Python has checked, but
+// for attention's tensors.
+#define ROCMFORGE_OPS(OP) OP(causal_mask) OP(kv_write) OP(rotary) OP(rotary_kv_write) OP(attention) OP(tensor)
 
 #define ROCMFORGE_DECLARE(op) void bind_##op(pybind11::module_& module);
 ROCMFORGE_OPS(ROCMFORGE_DECLARE)

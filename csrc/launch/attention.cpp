@@ -71,9 +71,11 @@ void AttentionPlanner::set_part(AttentionPart& part, Kernel& kernel, int min_row
   workspace_rows_ = std::max(workspace_rows_, int64_t{2} * part.workgroups * part.block_rows);
 }
 
-void AttentionPlanner::plan(Stream stream, uintptr_t buffer, uintptr_t query_start, uintptr_t seq_lens,
-                            int64_t requests) {
-  int32_t* const words = reinterpret_cast<int32_t*>(buffer);
+void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_lens, int64_t requests, int64_t tokens,
+                            int64_t max_query_len) {
+  // That a request can be; not even the longest where tokens count padding.
+  const int64_t shortest = std::min(tokens - (requests - 1) * max_query_len, max_query_len);
+  prefill_only_ = shortest * layer_.group > decode_.max_rows;
   PlanArgs args{.query_start = reinterpret_cast<const int32_t*>(query_start),
                 .seq_lens = reinterpret_cast<const int32_t*>(seq_lens),
                 .requests = static_cast<int32_t>(requests),
@@ -84,10 +86,11 @@ void AttentionPlanner::plan(Stream stream, uintptr_t buffer, uintptr_t query_sta
   int classes = 0;
   for (const AttentionPart* part : {&decode_, &prefill_}) {
     if (!part->attention) continue;
-    args.classes[classes++] = {.plan = words + part->plan_offset,
-                               .first_block = words + part->scratch_offset,
-                               .min_rows = part->min_rows,
-                               .max_rows = part->max_rows,
+    const bool decode = part == &decode_;
+    args.classes[classes++] = {.plan = buffers_.plan + part->plan_offset,
+                               .first_block = buffers_.plan + part->scratch_offset,
+                               .min_rows = prefill_only_ && !decode ? 1 : part->min_rows,
+                               .max_rows = prefill_only_ && decode ? 0 : part->max_rows,
                                .block_rows = part->block_rows,
                                .tile_keys = part->attention->config().keys,
                                .workgroups = part->workgroups,
@@ -96,13 +99,13 @@ void AttentionPlanner::plan(Stream stream, uintptr_t buffer, uintptr_t query_sta
   plan_->launch({classes, 1, 1}, stream, args);
 }
 
-void AttentionPlanner::run(Stream stream, uintptr_t buffer, uintptr_t workspace, int64_t max_query_len,
-                           AttentionArgs args) {
-  args.partial_out = reinterpret_cast<float*>(workspace);
+void AttentionPlanner::run(Stream stream, int64_t max_query_len, AttentionArgs args) {
+  args.partial_out = buffers_.workspace;
   args.partial_stats = args.partial_out + workspace_rows_ * layer_.head_size;
   for (const AttentionPart* part : {&decode_, &prefill_}) {
     if (!part->attention || max_query_len * layer_.group < part->min_rows) continue;
-    args.plan = reinterpret_cast<const int32_t*>(buffer) + part->plan_offset;
+    if (part == &decode_ && prefill_only_ && !device_.capturing(stream)) continue;
+    args.plan = buffers_.plan + part->plan_offset;
     args.workgroups = part->workgroups;
     args.block_rows = part->block_rows;
     part->attention->launch({part->workgroups, 1, 1}, stream, args);

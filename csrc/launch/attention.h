@@ -32,6 +32,13 @@ struct AttentionPart {
   int64_t plan_offset = 0, scratch_offset = 0;  // in words
 };
 
+// Memory of the caller's, as large as the planner says, on the device with this index of torch's.
+struct PlannerBuffers {
+  int32_t* plan = nullptr;
+  float* workspace = nullptr;
+  int device = 0;
+};
+
 // Index of the smallest decode variant whose rows hold decode_query_len tokens, or else one token; -1 if none does.
 // `variant_rows` rises; 0 marks a variant the target does not have.
 int decode_variant(const int (&variant_rows)[3], int group, int64_t decode_query_len);
@@ -46,16 +53,23 @@ class AttentionPlanner {
   const AttentionLayer& layer() const { return layer_; }
   const BatchBounds& bounds() const { return bounds_; }
   Device& device() const { return device_; }
-  // Sizes of the buffers that the caller provides.
+  // Sizes of the buffers.
   int64_t plan_words() const { return plan_words_; }
   int64_t workspace_floats() const { return workspace_rows_ * (layer_.head_size + 2); }
 
-  // Launches the plan kernel, for both classes.
-  void plan(Stream stream, uintptr_t buffer, uintptr_t query_start, uintptr_t seq_lens, int64_t requests);
+  // Comes before everything that follows.
+  void use_buffers(const PlannerBuffers& buffers) { buffers_ = buffers; }
+  const PlannerBuffers& buffers() const { return buffers_; }
 
-  // Launches attention and combine for the classes that a batch with queries of at most max_query_len tokens can have.
+  // Launches the plan kernel, for both classes. A batch that cannot have a decode step's request, as its tokens would
+  // not fit the others, leaves that class empty and gives the other what comes: the bounds may be too large.
+  void plan(Stream stream, uintptr_t query_start, uintptr_t seq_lens, int64_t requests, int64_t tokens,
+            int64_t max_query_len);
+
+  // Launches attention and combine for the classes that a batch with queries of at most max_query_len tokens can have,
+  // and into a graph also for one that this batch leaves empty: its replays serve others.
   // `args` comes without plan, partial results and block_rows.
-  void run(Stream stream, uintptr_t buffer, uintptr_t workspace, int64_t max_query_len, AttentionArgs args);
+  void run(Stream stream, int64_t max_query_len, AttentionArgs args);
 
  private:
   void set_part(AttentionPart& part, Kernel& kernel, int min_rows, int max_rows, int64_t capacity);
@@ -63,9 +77,11 @@ class AttentionPlanner {
   Device& device_;
   AttentionLayer layer_;
   BatchBounds bounds_;
+  PlannerBuffers buffers_;
   Kernel* plan_;
   Kernel* combine_;
   AttentionPart decode_, prefill_;
+  bool prefill_only_ = false;  // the last plan
   int64_t plan_words_ = 0, workspace_rows_ = 0;
 };
 

@@ -8,7 +8,6 @@
 #include <tuple>
 
 #include "bindings.h"
-#include "launch/attention.h"
 #include "launch/cache.h"
 #include "launch/mask.h"
 #include "launch/position.h"
@@ -108,54 +107,6 @@ void bind_rotary_kv_write(py::module_& module) {
     ReleaseGil released(device);
     launch_rotary_kv_write(device, stream, call);
   });
-}
-
-void bind_attention(py::module_& module) {
-  py::class_<AttentionPlanner>(module, "AttentionPlanner")
-      .def(py::init([](Device& device, int element, int head_size, int kv_heads, int group, int window,
-                       std::string core, int64_t requests, int64_t tokens, int64_t decode_query_len) {
-             return new AttentionPlanner(
-                 device, {static_cast<Element>(element), head_size, kv_heads, group, window, std::move(core)},
-                 {requests, tokens, decode_query_len});
-           }),
-           py::keep_alive<1, 2>())
-      .def_property_readonly("plan_words", &AttentionPlanner::plan_words)
-      .def_property_readonly("workspace_floats", &AttentionPlanner::workspace_floats)
-      .def("plan",
-           [](AttentionPlanner& planner, Stream stream, uintptr_t buffer, uintptr_t query_start, uintptr_t seq_lens,
-              int64_t requests) {
-             ReleaseGil released(planner.device());
-             planner.plan(stream, buffer, query_start, seq_lens, requests);
-           })
-      .def("run", [](AttentionPlanner& planner, Stream stream, uintptr_t buffer, uintptr_t workspace,
-                     int64_t max_query_len, const py::tuple& query, const py::tuple& out, const py::tuple& cache,
-                     const py::tuple& block_table, uintptr_t sinks, float scale_log2) {
-        const RowsView query_rows = rows_view(query), out_rows = rows_view(out);
-        Ints pages(cache, 6);        // (pointer, block, head and token stride, block size, blocks)
-        Ints table(block_table, 2);  // (pointer, row stride)
-        AttentionArgs args{};
-        args.query = reinterpret_cast<const void*>(query_rows.data);
-        args.query_token_stride = query_rows.token_stride;
-        args.query_head_stride = query_rows.head_stride;
-        args.out = reinterpret_cast<void*>(out_rows.data);
-        args.out_token_stride = out_rows.token_stride;
-        args.out_head_stride = out_rows.head_stride;
-        args.cache = reinterpret_cast<const void*>(pages.next<uintptr_t>());
-        args.cache_block_stride = pages.next();
-        args.cache_head_stride = pages.next();
-        args.cache_token_stride = pages.next();
-        args.block_size = make_fast_div(pages.next<uint32_t>());
-        args.cache_blocks = pages.next<int32_t>();
-        args.block_table = reinterpret_cast<const int32_t*>(table.next<uintptr_t>());
-        args.block_table_stride = table.next();
-        args.group = make_fast_div(static_cast<uint32_t>(planner.layer().group));
-        args.kv_heads = planner.layer().kv_heads;
-        args.window = planner.layer().window;
-        args.sinks = reinterpret_cast<const float*>(sinks);
-        args.scale_log2 = scale_log2;
-        ReleaseGil released(planner.device());
-        planner.run(stream, buffer, workspace, max_query_len, args);
-      });
 }
 
 }  // namespace rocmforge

@@ -62,6 +62,7 @@ class CudaDriver : public GpuDriver {
     bind(api_.function, "cuModuleGetFunction");
     bind(api_.launch, "cuLaunchKernel");
     bind(api_.exchange_capture_mode, "cuThreadExchangeStreamCaptureMode");
+    bind(api_.is_capturing, "cuStreamIsCapturing");
 
     check(init(0), "cuInit");
     check(get_device(&device_, ordinal), "cuDeviceGet");

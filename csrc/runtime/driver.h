@@ -37,6 +37,8 @@ class Driver {
   const DeviceInfo& info() const { return info_; }
   // Whether launch() returns only when the kernel has ended.
   virtual bool synchronous() const { return false; }
+  // Whether launches on this stream go into a graph.
+  virtual bool capturing(void* /*stream*/) const { return false; }
   virtual std::unique_ptr<Module> load(const std::string& path) = 0;
   // `args` points to the kernel's one argument, passed by value. `grid` has no zero. Throws DriverError.
   virtual void launch(const Function& function, const std::string& kernel, const int32_t grid[3], void* stream,

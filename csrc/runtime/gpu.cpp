@@ -109,6 +109,11 @@ class GpuModule : public Module {
 
 std::unique_ptr<Module> GpuDriver::load(const std::string& path) { return std::make_unique<GpuModule>(*this, path); }
 
+bool GpuDriver::capturing(void* stream) const {
+  int status = 0;  // 0: no capture, in HIP and CUDA
+  return api_.is_capturing.call(stream, &status) != 0 || status != 0;  // where that fails the launch says why
+}
+
 void GpuDriver::launch(const Function& function, const std::string& kernel, const int32_t grid[3], void* stream,
                        const void* args) {
   CurrentDevice current(*this);

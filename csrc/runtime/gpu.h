@@ -29,6 +29,7 @@ struct GpuApi {
                   void* stream, void** params, void** extra)>
       launch;
   Entry<GpuStatus(int* mode)> exchange_capture_mode;
+  Entry<GpuStatus(void* stream, int* status)> is_capturing;
 };
 
 class GpuDriver : public Driver {
@@ -36,6 +37,7 @@ class GpuDriver : public Driver {
   explicit GpuDriver(Library library) : library_(std::move(library)) {}
 
   std::unique_ptr<Module> load(const std::string& path) override;
+  bool capturing(void* stream) const override;
   void launch(const Function& function, const std::string& kernel, const int32_t grid[3], void* stream,
               const void* args) override;
 

@@ -37,6 +37,7 @@ class HipDriver : public GpuDriver {
     bind(api_.function, "hipModuleGetFunction");
     bind(api_.launch, "hipModuleLaunchKernel");
     bind(api_.exchange_capture_mode, "hipThreadExchangeStreamCaptureMode");
+    bind(api_.is_capturing, "hipStreamIsCapturing");
 
     DeviceProperties properties{};
     check(get_properties_(&properties, ordinal), "hipGetDevicePropertiesR0600");

@@ -65,6 +65,7 @@ class Device {
   const std::string& kind() const { return kind_; }
   const std::string& target() const { return target_; }
   bool synchronous() const { return driver_->synchronous(); }
+  bool capturing(Stream stream) const { return driver_->capturing(reinterpret_cast<void*>(stream)); }
 
   // Loads what is needed at the first call for a name. The reference holds as long as the device.
   Kernel& kernel(const std::string& name);

@@ -87,10 +87,10 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
                              "set compilation_config.pass_config.fuse_attn_quant=false")
         if attn_metadata is None:
             return output.zero_()
-        tokens = attn_metadata.num_actual_tokens
+        # Padding tokens belong to no request; slicing them off would cost as much as the call's checks.
         paged_attention(
-            query[:tokens], kv_cache, attn_metadata.block_table, attn_metadata.seq_lens,
+            query, kv_cache, attn_metadata.block_table, attn_metadata.seq_lens,
             attn_metadata.query_start_loc, max_query_len=attn_metadata.max_query_len, scale=self.scale,
-            out=output[:tokens], window=self.plan_key.window, sinks=self.sinks,
+            out=output, window=self.plan_key.window, sinks=self.sinks,
             plan=attn_metadata.plans[self.plan_key])
         return output

@@ -19,6 +19,7 @@ struct {
   std::string arch;
   int compute_units;
   std::string error;
+  int capturing;
 } gpu;
 
 }  // namespace
@@ -35,6 +36,8 @@ void emulated_device(const char* arch, int compute_units) {
   gpu.arch = arch;
   gpu.compute_units = compute_units;
 }
+
+void emulated_capture(int capturing) { gpu.capturing = capturing; }
 
 void emulated_error(const char* text) { gpu.error = text; }
 
@@ -59,6 +62,12 @@ int hipGetDevice(int* device) {
 }
 
 int hipSetDevice(int) { return 0; }
+
+int hipStreamIsCapturing(void*, int* status) {
+  *status = gpu.capturing;
+  return 0;
+}
+
 int hipThreadExchangeStreamCaptureMode(int*) { return 0; }
 int hipModuleUnload(void*) { return 0; }
 

@@ -218,6 +218,10 @@ class EmulatedGpus:
             self._devices[key] = _C.Device("hip", 0, str(device.kernels_dir()), self._path)
         return self._devices[key]
 
+    def capture(self, capturing: bool) -> None:
+        """Whether streams are said to be captured; launches run all the same."""
+        self._library.emulated_capture(int(capturing))
+
     @contextmanager
     def use(self, target: str, order: str | int = "forward", quantum: int = 0,
             compute_units: int = COMPUTE_UNITS) -> Iterator[_C.Device]:

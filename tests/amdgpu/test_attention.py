@@ -136,6 +136,19 @@ def test_more_requests_than_the_plan_has_threads(emulated: Use, target: str, ord
     batch.check()
 
 
+@pytest.mark.parametrize("capturing", [False, True])
+def test_long_queries_leave_the_decode_launches_to_graphs(emulated: Use, gpus: EmulatedGpus, capturing: bool) -> None:
+    """A capture holds them, with nothing to do, for what its replays bring."""
+    emulated(TARGETS[0])
+    gpus.capture(capturing)
+    try:
+        launches = check(Batch(torch.bfloat16, 64, 1, 4, [(40, 48)], 16, seed=2))
+    finally:
+        gpus.capture(False)
+    assert launches["attention_prefill"] == 1 and launches["attention_combine"] == 1 + capturing
+    assert sum(count for name, count in launches.items() if "decode" in name) == capturing
+
+
 @pytest.mark.parametrize("requests", [[8192], [8000], [8192] * 16, [8192] * 130, [512] * 40, [100] * 3,
                                       [256 + 97 * i for i in range(64)]], ids=lambda r: f"{len(r)}x{r[0]}")
 @pytest.mark.parametrize("target", TARGETS)

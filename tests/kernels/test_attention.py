@@ -215,13 +215,47 @@ def test_one_plan_serves_many_calls_and_is_remade_in_place(dtype: torch.dtype) -
     first = Batch(dtype, 64, 2, 4, [(1, 70), (20, 20), (3, 90)], 16, seed=1)
     second = Batch(dtype, 64, 2, 4, [(1, 5), (1, 200)], 16, seed=2)
     planner = AttentionPlanner(8, 2, 64, dtype, DEVICE, 3, 24)
-    where = planner._pointers
+    where = planner._words.data_ptr(), planner._workspace.data_ptr()
     for batch in (first, second, first):
         for _ in range(2):
             batch.out = Buffer(batch.out.view.shape, batch.out.view.stride(), 24, dtype, 5)
             batch.run(planner)
             batch.check()
-    assert planner._pointers == where
+    assert (planner._words.data_ptr(), planner._workspace.data_ptr()) == where
+
+
+@pytest.mark.parametrize(("requests", "claimed"), [([(40, 48), (40, 70)], 80), ([(1, 70), (20, 20)], 60),
+                                                   ([(1, 70)], 30)])
+def test_where_all_queries_are_long_nothing_is_launched_for_short_ones(
+        requests: list[tuple[int, int]], claimed: int) -> None:
+    """So many tokens leave no room for a decode step's request; where the bound was too large one is served all the
+    same."""
+    batch = Batch(TYPES[0], 64, 2, 4, requests, 16, seed=4)
+    longest = max(batch.max_query_len, claimed // len(requests))
+    planner = AttentionPlanner(8, 2, 64, TYPES[0], DEVICE, len(requests), claimed)
+    plan = planner.plan(batch.starts, batch.seq_lens, longest, claimed)
+    rocmforge_plugin.reset_launches()
+    paged_attention(batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.starts,
+                    max_query_len=longest, scale=batch.scale, out=batch.out.view, plan=plan)
+    assert launched("attention_decode") == 0 and launched("attention_prefill") == launched("attention_combine") == 1
+    batch.check()
+
+
+@pytest.mark.skipif(ON_CPU, reason="needs CUDA graphs")
+def test_a_graph_captured_with_long_queries_serves_short_ones() -> None:
+    """A capture holds the launches for both, whatever its own batch has."""
+    batch = Batch(TYPES[0], 64, 2, 4, [(1, 70), (20, 20)], 16, seed=5)
+    planner = AttentionPlanner(8, 2, 64, TYPES[0], DEVICE, 2, 40)
+    plan = planner.plan(batch.starts, batch.seq_lens, 20, 40)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        paged_attention(batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.starts,
+                        max_query_len=20, scale=batch.scale, out=batch.out.view, plan=plan)
+    for tokens in (21, 40):
+        planner.plan(batch.starts, batch.seq_lens, 20, tokens)
+        batch.out.view.fill_(float("nan"))
+        graph.replay()
+        batch.check()
 
 
 def test_launches_see_what_was_written_just_ahead() -> None:
