@@ -4,8 +4,8 @@
 
     python benchmarks/table.py benchmarks/results/h200.json docs/benchmarks_h200.md
 
-What attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of serving.py's
-section `bench` to <!-- bench -->; of these several files may be named, one for each run of some of the backends.
+What attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of counters.py to
+<!-- counters -->, those of serving.py's section `bench` to <!-- bench -->; of these several files may be named, one for each run of some of the backends.
 """
 
 from __future__ import annotations
@@ -122,7 +122,21 @@ def bench(result: dict[str, Any]) -> str:
     return "\n".join(table(["", "rocmforge", *backends], cells)) + "\n"
 
 
-KINDS = {"cases": ("tables", attention), "elementwise": ("elementwise", elementwise), "bench": ("bench", bench)}
+def counters(result: dict[str, Any]) -> str:
+    """A line for each kernel that takes a tenth of its case's time or more."""
+    longest: dict[str, float] = {}
+    for row in result["counters"]:
+        longest[row["case"]] = max(row["us"], longest.get(row["case"], 0.0))
+    lines = [[row["case"], f"`{row['kernel']}`", f"{row['us']:.1f}", f"{row['MB read']:.0f} + {row['MB written']:.0f}",
+              *(f"{row[share]:.0%}" for share in ("DRAM", "L2", "tensor cores", "issue", "warps")),
+              f"{row['registers']:.0f}", ", ".join(f"{why} {n:.1f}" for why, n in row["waits"].items() if n >= 0.05)]
+             for row in result["counters"] if row["us"] >= 0.1 * longest[row["case"]]]
+    return "\n".join(table(["case", "kernel", "us", "DRAM, MB read + written", "DRAM", "L2", "tensor cores", "issue",
+                            "warps", "registers", "waits"], lines)) + "\n"
+
+
+KINDS = {"cases": ("tables", attention), "elementwise": ("elementwise", elementwise), "bench": ("bench", bench),
+         "counters": ("counters", counters)}
 
 
 def main(source: str, *others: str) -> None:

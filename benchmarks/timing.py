@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 GRAPH_MS, TOTAL_MS = 5.0, 150.0  # length of a graph, and of a measurement
-HOST_ROW, HOST_SECONDS = 10, 0.1  # calls in a row, which the device's queue must hold, and how long rows are begun
+HOST_ROW, HOST_SECONDS = 40, 0.1  # calls in a row, as of a model's layers in a step, and how long rows are begun
 
 
 def once(call: Callable[[], object]) -> float:
@@ -48,7 +48,7 @@ def host_microseconds(calls: Sequence[Callable[[], object]]) -> float:
     """Median time until one call of a row of calls returns, outside graphs: what it costs the host.
 
     Behind a wait for the device a call was seen to take longer, 14 to 41 us by the wait's length, so rows begin with one
-    that does not count.
+    that does not count. The device's queue must hold a row's launches; a thousand fit.
     """
     times: list[float] = []
     end = time.perf_counter() + HOST_SECONDS

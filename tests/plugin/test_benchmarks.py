@@ -246,13 +246,57 @@ def test_elementwise_results_become_tables(module, tmp_path):
         table.main(str(source), str(document))
 
 
-def test_attention_results_become_tables(module, tmp_path):
+NCU = """#!{python}
+import csv, sys
+def of(option):
+    return sys.argv[sys.argv.index(option) + 1]
+if "rotary" not in of("--launch"):
+    sys.exit("no such counters")
+head = ["ID", "Kernel Name", *of("--metrics").split(",")]
+with open(of("--log-file"), "w") as file:
+    print("==PROF== Connected", file=file)
+    table = csv.writer(file, quoting=csv.QUOTE_ALL)
+    table.writerows([head, [""] * len(head)])
+    for i, time in enumerate(("3,000", "1,000", "2,000", "40")):
+        name = "void other<(int)3>(float *)" if time == "40" else "rotary_v16_bf16"
+        table.writerow([i, name, time, *["n/a" if "gmma" in metric else "50" for metric in head[3:]]])
+"""
+
+
+def test_counters(module, tmp_path, monkeypatch, capsys):
+    """From what ncu writes to a table; here a stand-in for it, which knows the counters that it was asked for."""
+    counters, table = module("counters"), module("table")
+    fake, out, document = tmp_path / "ncu", tmp_path / "counters.json", tmp_path / "d.md"
+    fake.write_text(NCU.replace("{python}", sys.executable))
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(sys, "argv", ["counters.py", "--out", str(out), "--cases", "GLM-4-9B 32/2 rotary"])
+    assert counters.main() == 0
+    assert "2.0 us" in capsys.readouterr().out
+    first, second, *_ = json.loads(out.read_text())["counters"]
+    assert first["kernel"] == "rotary_v16_bf16" and first["launches"] == 3 and first["us"] == pytest.approx(2.0)
+    assert second["kernel"] == "other" and second["DRAM"] == pytest.approx(0.5) and math.isnan(first["waits"]["products"])
+    document.write_text("<!-- counters -->\n<!-- /counters -->\n")
+    table.main(str(out), str(document))
+    assert "`rotary_v16_bf16` | 2.0 |" in document.read_text() and "other" not in document.read_text()
+    monkeypatch.setattr(sys, "argv", ["counters.py", "--cases", "prefill 1x16k"])
+    with pytest.raises(RuntimeError, match="ncu ended with 1: no such counters"):
+        counters.main()
+    with pytest.raises(ValueError, match="wrote no table"):
+        counters.rows("==PROF== No kernels were profiled.")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SystemExit, match="ncu is not on the PATH"):
+        counters.main()
+
+
+@pytest.mark.parametrize("results", ["h200", "elementwise_h200", "bench_h200", "counters_h200"])
+def test_results_stand_in_the_document(module, tmp_path, results):
     """What was measured stands in the document as the command puts it there."""
     table = module("table")
     copy = tmp_path / "d.md"
     document = FOLDER.parent / "docs" / "benchmarks_h200.md"
     copy.write_text(document.read_text())
-    table.main(str(FOLDER / "results" / "h200.json"), str(copy))
+    table.main(str(FOLDER / "results" / f"{results}.json"), str(copy))
     assert copy.read_text() == document.read_text()
 
 
