@@ -88,6 +88,26 @@ AttentionArgs arguments(const AttentionLayer& layer, const AttentionTensors& all
   return args;
 }
 
+bool plan(AttentionPlanner& planner, Stream stream, py::handle query_start, py::handle seq_lens, int64_t tokens,
+          int64_t max_query_len) {
+  const BatchBounds& bounds = planner.bounds();
+  TensorView starts, lengths;
+  if (!read_tensor(query_start, starts) || !read_tensor(seq_lens, lengths) || tokens < 0 || tokens > bounds.tokens) {
+    return false;
+  }
+  for (const TensorView* view : {&starts, &lengths}) {
+    if (view->type != TensorType::kInt32 || view->device != planner.buffers().device || view->dims != 1 ||
+        (view->shape[0] > 1 && view->stride[0] != 1)) {
+      return false;
+    }
+  }
+  const int64_t requests = lengths.shape[0];
+  if (requests < 1 || requests > bounds.requests || starts.shape[0] != requests + 1) return false;
+  ReleaseGil released(planner.device());
+  planner.plan(stream, starts.data, lengths.data, requests, tokens, max_query_len);
+  return true;
+}
+
 bool run(AttentionPlanner& planner, Stream stream, int64_t requests, int64_t plan_query_len, py::handle query,
          py::handle cache, py::handle block_table, py::handle seq_lens, py::handle out, py::handle sinks,
          int64_t max_query_len, double scale, int64_t window) {
@@ -122,12 +142,7 @@ void bind_attention(py::module_& module) {
              planner.use_buffers(
                  {reinterpret_cast<int32_t*>(plan), reinterpret_cast<float*>(workspace), device});
            })
-      .def("plan",
-           [](AttentionPlanner& planner, Stream stream, uintptr_t query_start, uintptr_t seq_lens, int64_t requests,
-              int64_t tokens, int64_t max_query_len) {
-             ReleaseGil released(planner.device());
-             planner.plan(stream, query_start, seq_lens, requests, tokens, max_query_len);
-           })
+      .def("plan", &plan, "False, and nothing launched, if an argument is not what the planner takes.")
       .def("run", &run, "False, and nothing launched, if an argument is not what the plan is for or takes.");
 }
 

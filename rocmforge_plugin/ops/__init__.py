@@ -2,12 +2,15 @@
 """rocmforge's operations on torch tensors, on AMD and NVIDIA GPUs and on the CPU; vLLM is not needed.
 
 They launch on torch's current stream, allocate nothing that is not returned, and never wait for the device, so they may
-be captured in a graph. The same functions are registered as ``torch.ops.rocmforge.*`` for compiled code.
+be captured in a graph. All but attention, which compiled code calls through vLLM's layer, are registered as
+``torch.ops.rocmforge.*`` too.
 """
 
 from . import library  # noqa: F401  registers torch.ops.rocmforge.*
+from .attention import AttentionPlan, AttentionPlanner, paged_attention
 from .kv_cache import kv_write
 from .mask import causal_mask
 from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_out
 
-__all__ = ["apply_rotary", "causal_mask", "kv_write", "rotary", "rotary_2d", "rotary_kv_write", "rotary_out"]
+__all__ = ["AttentionPlan", "AttentionPlanner", "apply_rotary", "causal_mask", "kv_write", "paged_attention", "rotary",
+           "rotary_2d", "rotary_kv_write", "rotary_out"]

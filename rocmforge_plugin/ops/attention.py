@@ -90,7 +90,7 @@ class AttentionPlanner:
         self.device = self._words.device
         self._index = self._words.get_device()
         self._native.use_buffers(self._words.data_ptr(), self._workspace.data_ptr(), self._index)
-        self._run = self._native.run
+        self._plan, self._run = self._native.plan, self._native.run
 
     def plan(self, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int,
              num_tokens: int) -> AttentionPlan:
@@ -103,8 +103,16 @@ class AttentionPlanner:
             max_query_len: longest query of the batch, or an upper bound.
             num_tokens: query tokens of the batch, or an upper bound.
         """
+        if not self._plan(device.stream_of(self._index), query_start_loc, seq_lens, num_tokens, max_query_len):
+            self._check_batch(query_start_loc, seq_lens, num_tokens)
+            raise ValueError("AttentionPlanner.plan: query_start_loc or seq_lens has no memory")
+        return AttentionPlan(self, seq_lens.shape[0], num_tokens, max_query_len)
+
+    def _check_batch(self, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, num_tokens: int) -> None:
+        """Raises if an argument is not what `plan` takes."""
         op = "AttentionPlanner.plan"
-        num_reqs = seq_lens.shape[0]
+        checks.plain(op, query_start_loc=query_start_loc, seq_lens=seq_lens)
+        num_reqs = seq_lens.numel()
         for name, tensor, size in (("query_start_loc", query_start_loc, num_reqs + 1),
                                    ("seq_lens", seq_lens, num_reqs)):
             _check_indices(op, name, tensor, self.device)
@@ -114,9 +122,6 @@ class AttentionPlanner:
             checks.fail(op, "seq_lens", f"of {num_reqs} requests", f"of 1 to max_num_reqs, {self.max_num_reqs}")
         if not 0 <= num_tokens <= self.max_num_tokens:
             checks.fail(op, "num_tokens", num_tokens, f"at most max_num_tokens, {self.max_num_tokens}")
-        self._native.plan(device.stream_of(self._index), query_start_loc.data_ptr(), seq_lens.data_ptr(), num_reqs,
-                          num_tokens, max_query_len)
-        return AttentionPlan(self, num_reqs, num_tokens, max_query_len)
 
     def run(self, plan: AttentionPlan, query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor,
             seq_lens: torch.Tensor, out: torch.Tensor, max_query_len: int, scale: float, window: int,
@@ -153,10 +158,8 @@ def _power_of_two(n: int) -> int:
 def _check(query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor, seq_lens: torch.Tensor,
            out: torch.Tensor, scale: float, sinks: torch.Tensor | None) -> None:
     """Raises if a tensor is not what `paged_attention` takes."""
-    for name, tensor in (("query", query), ("kv_cache", kv_cache), ("block_table", block_table),
-                         ("seq_lens", seq_lens), ("out", out), *([] if sinks is None else [("sinks", sinks)])):
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):  # a fake one's memory is nobody's, for instance
-            raise TypeError(f"{_OP}: {name} is a {type(tensor).__name__}; it must be a torch.Tensor, not of a subclass")
+    checks.plain(_OP, query=query, kv_cache=kv_cache, block_table=block_table, seq_lens=seq_lens, out=out,
+                 **({} if sinks is None else {"sinks": sinks}))
     kind = checks.element(_OP, "query", query)
     if query.dim() != 3:
         checks.fail(_OP, "query", checks.shape_of(query), "[tokens, num_heads, head_size]")
@@ -244,8 +247,11 @@ def paged_attention(query: torch.Tensor, kv_cache: torch.Tensor, block_table: to
         num_reqs = seq_lens.shape[0]
         if tokens == 0 or num_reqs == 0:
             return out
-        planner = _planner(num_heads, kv_cache.shape[1], head_size, query.dtype, query.device, _power_of_two(num_reqs),
-                           _power_of_two(tokens), window, max_query_len)
+        num_kv_heads = kv_cache.shape[1]
+        # Queries that are too long for a decode step's kernels want no planner of their own, which has buffers.
+        short = max_query_len * num_heads <= MAX_GROUP * num_kv_heads
+        planner = _planner(num_heads, num_kv_heads, head_size, query.dtype, query.device, _power_of_two(num_reqs),
+                           _power_of_two(tokens), window, max_query_len if short else 1)
         plan = planner.plan(query_start_loc, seq_lens, max_query_len, tokens)
     if not plan.planner.run(plan, query, kv_cache, block_table, seq_lens, out, max_query_len, scale, window, sinks):
         _check(query, kv_cache, block_table, seq_lens, out, scale, sinks)

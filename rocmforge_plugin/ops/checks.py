@@ -23,6 +23,13 @@ def fail(op: str, argument: str, came: object, works: str) -> NoReturn:
     raise ValueError(f"{op}: {argument} is {came}; it must be {works}")
 
 
+def plain(op: str, **arguments: object) -> None:
+    """TypeError unless all are torch tensors or parameters: another subclass's memory may be elsewhere, or nowhere."""
+    for name, value in arguments.items():
+        if type(value) not in (torch.Tensor, torch.nn.Parameter):
+            raise TypeError(f"{op}: {name} is a {type(value).__name__}; it must be a torch.Tensor, not of a subclass")
+
+
 def shape_of(tensor: torch.Tensor) -> str:
     """A tensor's shape and strides, for messages."""
     return f"{list(tensor.shape)} with strides {list(tensor.stride())}"

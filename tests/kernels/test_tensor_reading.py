@@ -13,6 +13,7 @@ import rocmforge_plugin
 from rocmforge_plugin import device
 from rocmforge_plugin.ops.attention import paged_attention
 
+from .kernel_support import DEVICE
 from .test_attention import Batch, launched
 
 TABLE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
@@ -73,4 +74,34 @@ def test_what_cannot_be_read(reader: None, argument: str, change: Callable[[torc
     with pytest.raises(error, match=says):
         paged_attention(values["query"], values["kv_cache"], values["block_table"], values["seq_lens"], batch.starts,
                         max_query_len=1, scale=batch.scale, out=values["out"], sinks=values["sinks"], plan=plan)
+    assert rocmforge_plugin.launches() == {}
+
+
+PLANS: list[tuple[str, Callable[[torch.Tensor], object], type[Exception], str]] = [
+    ("query_start_loc", lambda x: x.tolist(), TypeError, "query_start_loc is a list"),
+    ("query_start_loc", lambda x: x.long(), TypeError, "query_start_loc is torch.int64"),
+    ("query_start_loc", lambda x: x[:2], ValueError, r"query_start_loc is \[2\] .* of size \[3\]"),
+    ("query_start_loc", lambda x: x.to("meta"), ValueError, "query_start_loc is on meta"),
+    ("query_start_loc", lambda x: x.repeat(2)[::2], ValueError, "query_start_loc .* contiguous"),
+    ("seq_lens", lambda x: None, TypeError, "seq_lens is a NoneType"),
+    ("seq_lens", lambda x: x.float(), TypeError, "seq_lens is torch.float32"),
+    ("seq_lens", lambda x: x[:, None], ValueError, r"seq_lens is \[2, 1\]"),
+    ("num_tokens", lambda x: 3, ValueError, "num_tokens is 3; it must be at most max_num_tokens, 2"),
+    ("num_tokens", lambda x: -1, ValueError, "num_tokens is -1"),
+]
+
+
+@pytest.mark.parametrize(("argument", "change", "error", "says"), PLANS, ids=[f"{row[0]}-{i}" for i, row in
+                                                                              enumerate(PLANS)])
+def test_what_cannot_be_planned(reader: None, argument: str, change: Callable[[torch.Tensor], object],
+                                error: type[Exception], says: str) -> None:
+    batch = Batch(torch.bfloat16, 64, 2, 4, [(1, 70), (1, 20)], 16, seed=1)
+    planner = batch.planner()
+    values = {"query_start_loc": batch.starts, "seq_lens": batch.seq_lens, "max_query_len": 1, "num_tokens": 2}
+    values[argument] = change(values[argument])
+    rocmforge_plugin.reset_launches()
+    with pytest.raises(error, match=says):
+        planner.plan(**values)
+    with pytest.raises(ValueError, match="seq_lens is of 3 requests; it must be of 1 to max_num_reqs, 2"):
+        planner.plan(torch.arange(4, dtype=torch.int32, device=DEVICE), batch.seq_lens.repeat(2)[:3], 1, 2)
     assert rocmforge_plugin.launches() == {}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real `vllm serve` process with its engine and worker processes, and a real client: the openai package."""
 import concurrent.futures
+import socket
 import subprocess
 import sys
 
@@ -15,9 +16,12 @@ QUESTION = [{"role": "user", "content": "Which page does the key open?"}]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A served GLM-4 with rocmforge's attention."""
+    with socket.socket() as probe:  # any, not the usual one, which a test process beside this one may be about to take
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_LOGGING_LEVEL", "INFO")
-        running = serve.Server(checkpoint("glm4"), serve.free_port(None),
+        running = serve.Server(checkpoint("glm4"), port,
                                ["--max-model-len", "512", "--max-num-seqs", "8", "--max-num-batched-tokens", "64"],
                                log=tmp_path_factory.mktemp("server") / "serve.log")
     try:
