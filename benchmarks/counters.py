@@ -6,8 +6,8 @@
 
 Each case runs in a process of its own under ncu, on tensors that are rotated beyond the L2 cache as in the other
 benchmarks, caches and clocks left as they are. A row is the median of a kernel's launches. Beside the layers' rotary
-there are torch's `add_` over as many bytes in one piece, which is as fast as a launch of that size gets, and over the
-very elements that the rotary changes, and beside prefill FlashAttention-3's, if vLLM is there.
+there is torch's `add_` over as many bytes in one piece, which is as fast as a launch of that size gets, and beside
+attention FlashAttention-3, if vLLM is there.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@
 
     python benchmarks/table.py benchmarks/results/h200.json docs/benchmarks_h200.md
 
-What attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of counters.py to
-<!-- counters -->, those of serving.py's section `bench` to <!-- bench -->; of these several files may be named, one for each run of some of the backends.
+What attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of counters.py
+to <!-- counters -->, those of serving.py's section `bench` to <!-- bench -->; of these several files may be named, one
+for each run of some of the backends.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class AttentionPlanner:
         """Launches attention if the arguments, `paged_attention`'s, are right and what the plan was made for.
 
         Returns False otherwise, having launched nothing: the host module asks what `_check` and `_check_plan`, which
-        have the messages, do. Every layer of every step comes here: 1 us with the checks, 5 with Python's.
+        have the messages, do.
         """
         return self._run(device.stream_of(self._index), plan.num_reqs, plan.max_query_len, query, kv_cache, block_table,
                          seq_lens, out, sinks, max_query_len, scale, window)

@@ -27,7 +27,6 @@ struct Fake {
   std::vector<void*> contexts;                     // CUDA's context stack
   int retained = 0;                                // CUDA's references to the primary context
   int capture_mode = kGlobalCapture;
-  void* captured = nullptr;                        // the stream that is
   std::set<void*> modules;
   std::set<std::string> functions;                 // names that were asked for
   std::map<void*, std::string> names;              // function handle -> name
@@ -88,9 +87,9 @@ int launch(const char* name, void* f, const unsigned (&dims)[7], void* stream, v
   return 0;
 }
 
-int is_capturing(const char* name, void* stream, int* status) {
+int is_capturing(const char* name, int* status) {
   CALL(name);
-  *status = stream && stream == fake().captured ? 1 : 0;
+  *status = 0;
   return 0;
 }
 
@@ -116,7 +115,6 @@ void fake_capability(int major, int minor) {
   fake().major = major;
   fake().minor = minor;
 }
-void fake_capture(size_t stream) { fake().captured = reinterpret_cast<void*>(stream); }
 void fake_set_current(int device) { fake().current = device; }
 int fake_current() { return fake().current; }
 int fake_contexts() { return static_cast<int>(fake().contexts.size()); }
@@ -171,7 +169,7 @@ int hipModuleLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsign
   return launch("hipModuleLaunchKernel", f, {gx, gy, gz, bx, by, bz, shared}, stream, params, extra,
                 std::to_string(fake().current));
 }
-int hipStreamIsCapturing(void* stream, int* status) { return is_capturing("hipStreamIsCapturing", stream, status); }
+int hipStreamIsCapturing(void*, int* status) { return is_capturing("hipStreamIsCapturing", status); }
 int hipThreadExchangeStreamCaptureMode(int* mode) { return exchange("hipThreadExchangeStreamCaptureMode", mode); }
 
 // CUDA
@@ -256,7 +254,7 @@ int cuLaunchKernelEx(const LaunchSettings* s, void* f, void** params, void** ext
                 {s->grid[0], s->grid[1], s->grid[2], s->block[0], s->block[1], s->block[2], s->shared}, s->stream,
                 params, extra, fake().contexts.empty() ? "nothing" : "context");
 }
-int cuStreamIsCapturing(void* stream, int* status) { return is_capturing("cuStreamIsCapturing", stream, status); }
+int cuStreamIsCapturing(void*, int* status) { return is_capturing("cuStreamIsCapturing", status); }
 int cuThreadExchangeStreamCaptureMode(int* mode) { return exchange("cuThreadExchangeStreamCaptureMode", mode); }
 
 }  // extern "C"
