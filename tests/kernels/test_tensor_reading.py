@@ -105,3 +105,16 @@ def test_what_cannot_be_planned(reader: None, argument: str, change: Callable[[t
     with pytest.raises(ValueError, match="seq_lens is of 3 requests; it must be of 1 to max_num_reqs, 2"):
         planner.plan(torch.arange(4, dtype=torch.int32, device=DEVICE), batch.seq_lens.repeat(2)[:3], 1, 2)
     assert rocmforge_plugin.launches() == {}
+
+
+def test_tensors_of_another_device(reader: None) -> None:
+    """Neither planned nor read, by a planner whose buffers are elsewhere."""
+    batch = Batch(torch.bfloat16, 64, 2, 4, [(1, 70), (1, 20)], 16, seed=1)
+    planner = batch.planner()
+    plan = planner.plan(batch.starts, batch.seq_lens, 1, 2)
+    planner._native.use_buffers(planner._words.data_ptr(), planner._workspace.data_ptr(), planner._index + 1)
+    rocmforge_plugin.reset_launches()
+    assert not planner.run(plan, batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.out.view, 1,
+                           batch.scale, 0, None)
+    assert not planner._plan(device.stream_of(planner._index), batch.starts, batch.seq_lens, 2, 1)
+    assert rocmforge_plugin.launches() == {}
