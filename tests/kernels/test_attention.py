@@ -366,6 +366,11 @@ REFUSALS = [
         b.starts, b.seq_lens, b.max_query_len, b.max_query_len), ValueError, "num_heads"),
 ]
 
+if not ON_CPU:
+    REFUSALS += [("kv_cache", lambda b: b.cache.cpu(), ValueError, "query's device"),
+                 ("block_table", lambda b: b.block_table.cpu(), ValueError, "on cpu"),
+                 ("sinks", lambda b: torch.zeros(8), ValueError, "on cpu")]
+
 
 OF_THE_PLAN = ("seq_lens", "query_start_loc", "window", "plan")  # arguments that a plan given has taken already
 
