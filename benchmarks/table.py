@@ -25,15 +25,16 @@ def table(head: list[str], lines: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(cells)} |" for cells in lines)]
 
 
-def rows(cases: list[dict], plan: bool) -> list[str]:
-    """A line for each case: our time, its share of the floor, and every peer's time with our speed-up."""
-    head = ["case (q heads/kv heads)", "rocmforge", "of floor", *(["plan, once a step"] if plan else []), *PEERS]
+def rows(cases: list[dict], host: bool) -> list[str]:
+    """A line for each case: our time, its share of the floor, what comes before it, and peers' times with our speed-up."""
+    head = ["case (q heads/kv heads)", "rocmforge", "of floor",
+            *(["plan, once a step", "host, us a call"] if host else []), *PEERS]
     lines = []
     for case in cases:
         times = case["results"]
         ours = times["rocmforge"]
         cells = [case["case"], f"{ours['ms']:.4g}", f"{ours['of_floor']:.0%}"]
-        cells += [f"{case['plan_ms']:.3g}"] if plan else []
+        cells += [f"{case['plan_ms']:.3g}", f"{ours['host_us']:.1f}"] if host else []
         cells += [f"{times[p]['ms']:.4g} ({times[p]['ms'] / ours['ms']:.2f}x)" if p in times else "" for p in PEERS]
         lines.append(cells)
     return table(head, lines)
