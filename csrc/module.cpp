@@ -54,6 +54,7 @@ void register_device(py::module_& module) {
              out["rows"] = config.rows;
              out["keys"] = config.keys;
              out["blocks_per_unit"] = config.blocks_per_unit;
+             out["rounds"] = config.rounds;
              return out;
            },
            py::arg("name"), "Loads a kernel, if it is not loaded yet, and returns its launch shape.")

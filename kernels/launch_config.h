@@ -8,7 +8,7 @@
 namespace rocmforge {
 
 // Raised whenever an Args struct or this struct changes: a stale code object is refused at load.
-inline constexpr int32_t kLaunchAbi = 5;
+inline constexpr int32_t kLaunchAbi = 6;
 
 struct LaunchConfig {
   int32_t abi = kLaunchAbi;
@@ -19,6 +19,7 @@ struct LaunchConfig {
   int32_t keys = 0;             // attention: keys per tile
   int32_t blocks_per_unit = 1;  // blocks that fit one compute unit at once, by design
   int32_t staged = 0;           // 1: what it reads passes through shared memory, little of it through the cache
+  int32_t rounds = 1;           // attention: rounds of heads that a plan for it may have
   int32_t early = 0;            // 1: may start before the launch ahead of it ends; waits for its results itself
 };
 

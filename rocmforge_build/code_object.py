@@ -124,6 +124,7 @@ class LaunchConfig(NamedTuple):
     keys: int
     blocks_per_unit: int
     staged: int
+    rounds: int
     early: int
 
 

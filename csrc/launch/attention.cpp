@@ -68,7 +68,9 @@ void AttentionPlanner::set_part(AttentionPart& part, Kernel& kernel, int min_row
   plan_words_ += round_up(plan_size(part.workgroups, part.capacity));
   part.scratch_offset = plan_words_;
   plan_words_ += round_up(bounds_.requests);
-  workspace_rows_ = std::max(workspace_rows_, int64_t{2} * part.workgroups * part.block_rows);
+  part.rounds = kernel.config().rounds;
+  const int64_t partials = int64_t{2} * part.workgroups * part.rounds;
+  workspace_rows_ = std::max(workspace_rows_, partials * part.block_rows);
 }
 
 void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_lens, int64_t requests, int64_t tokens,
@@ -94,7 +96,8 @@ void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_
                                .block_rows = part->block_rows,
                                .tile_keys = part->attention->config().keys,
                                .workgroups = part->workgroups,
-                               .capacity = part->capacity};
+                               .capacity = part->capacity,
+                               .rounds = part->rounds};
   }
   plan_->launch({classes, 1, 1}, stream, args);
 }
@@ -109,7 +112,7 @@ void AttentionPlanner::run(Stream stream, int64_t max_query_len, AttentionArgs a
     args.workgroups = part->workgroups;
     args.block_rows = part->block_rows;
     part->attention->launch({part->workgroups, 1, 1}, stream, args);
-    const int64_t rows = int64_t{part->workgroups - 1} * part->block_rows;  // that a plan can have joined
+    const int64_t rows = int64_t{part->workgroups - 1} * part->rounds * part->block_rows;  // that a plan can have joined
     const int64_t blocks = device_.info().compute_units * combine_->config().blocks_per_unit;
     args.combine_blocks = static_cast<int32_t>(std::min(rows, blocks));
     if (args.combine_blocks > 0) combine_->launch({args.combine_blocks, 1, 1}, stream, args);

@@ -28,7 +28,7 @@ struct BatchBounds {
 struct AttentionPart {
   Kernel* attention = nullptr;
   int min_rows = 0, max_rows = 0;
-  int block_rows = 0, workgroups = 0, capacity = 0;
+  int block_rows = 0, workgroups = 0, capacity = 0, rounds = 1;
   int64_t plan_offset = 0, scratch_offset = 0;  // in words
 };
 

@@ -14,8 +14,8 @@ struct AttentionArgs {
   const int32_t* block_table;  // [requests, block_table_stride]
   const int32_t* plan;         // see schedule.h
   const float* sinks;          // [kv_heads * group] logits, or null
-  float* partial_out;          // [2 * workgroups, row block, head_size]
-  float* partial_stats;        // [2 * workgroups, row block, 2]: maximum (log2 units) and sum
+  float* partial_out;          // [2 * workgroups * rounds, row block, head_size]
+  float* partial_stats;        // [2 * workgroups * rounds, row block, 2]: maximum (log2 units) and sum
   int64_t query_token_stride, query_head_stride;
   int64_t out_token_stride, out_head_stride;
   int64_t cache_block_stride, cache_head_stride, cache_token_stride;
@@ -39,6 +39,7 @@ struct PlanClass {
   int32_t block_rows, tile_keys;
   int32_t workgroups;
   int32_t capacity;  // row blocks the plan can hold
+  int32_t rounds;    // of heads, at most
 };
 
 struct PlanArgs {

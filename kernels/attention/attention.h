@@ -64,6 +64,7 @@ struct Attention {
                                         .keys = kTileKeys,
                                         .blocks_per_unit = Shape::kBlocksPerUnit,
                                         .staged = Shape::kStaged,
+                                        .rounds = Shape::kRounds,
                                         .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {
@@ -75,7 +76,7 @@ struct Attention {
     if constexpr (kEarlyLaunch) fetch_first_keys<T, G::kHeadSize>(args, share, block, kTileKeys);
     wait_for_previous();
     let_next_start();  // combine, which fits beside us once a workgroup has ended
-    Segments<R::kWave> segments(plan);
+    Segments<R::kWave, Shape::kRounds> segments(plan);
     Segment seg;
     if (!segments.first(args, share, block, seg)) return;
     if constexpr (Shape::kStages > 0) {

@@ -5,7 +5,8 @@
 // which is cut into equal shares, one per workgroup. So every workgroup does the same number of tiles whatever the
 // lengths are, the grid never depends on them, and only an item that a cut falls into needs combining. An item that
 // begins within a share costs that workgroup more than its tiles, so the line has a gap before it, which counts as
-// tiles (plan.h).
+// tiles (plan.h). Long prompts are done in rounds of some of the heads, with a line each: else the workgroups, all over
+// the line at any time, would read the keys of all heads at once, which caches cannot hold.
 #pragma once
 
 #include "../index/divide.h"
@@ -32,14 +33,15 @@ inline constexpr int kFewParts = 4, kManyParts = 72;  // at most, at least: how 
 
 // What a workgroup takes of the line.
 struct Share {
-  int32_t tiles;            // 0: nothing
-  int32_t head, block, at;  // where it begins: the KV head, the row block, the place on the head's line
+  int32_t tiles;            // in every round; 0: nothing
+  int32_t head, block, at;  // where it begins: the first round's KV head, the row block, the place on the head's line
   int32_t number;           // of the share, in the line's order
   int32_t row_blocks;       // of a head
-  int32_t unused[2];
+  int32_t heads, shares;    // of a round
 };
 
-// An item that cuts fall into: the last thing in share `share`, and the first in the next parts - 1.
+// An item that cuts fall into: the last thing in share `share`, and the first in the next parts - 1. A round's shares
+// are counted on from those of the round before.
 struct Join {
   int32_t share, parts, head;
   int32_t first_row, rows, token_start;  // the row block's first row; the request's rows and first token

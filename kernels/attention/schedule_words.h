@@ -6,13 +6,14 @@ namespace rocmforge {
 
 inline constexpr int kPlanHeader = 8;
 inline constexpr int kRecordWords = 8;
+inline constexpr int kMostRounds = 4;  // of heads, that a plan can have
 
-// After the header: each workgroup's share; its first row block; the joins, of which a plan has fewer than workgroups;
+// After the header: each workgroup's share; its first row block; the joins, of which a round has fewer than workgroups;
 // the row blocks. Records are aligned for 16-byte loads.
 constexpr int plan_shares_at() { return kPlanHeader; }
 constexpr int plan_first_blocks_at(int workgroups) { return plan_shares_at() + kRecordWords * workgroups; }
 constexpr int plan_joins_at(int workgroups) { return plan_first_blocks_at(workgroups) + kRecordWords * workgroups; }
-constexpr int plan_blocks_at(int workgroups) { return plan_joins_at(workgroups) + kRecordWords * workgroups; }
+constexpr int plan_blocks_at(int workgroups) { return plan_joins_at(workgroups) + kRecordWords * workgroups * kMostRounds; }
 constexpr int plan_size(int workgroups, int row_blocks) {
   return plan_blocks_at(workgroups) + kRecordWords * row_blocks;
 }

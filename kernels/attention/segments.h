@@ -48,37 +48,48 @@ RF_DEVICE KeySpan row_span(const AttentionArgs& args, const Segment& seg, int ro
   return key_span(token, token, seg.seq_len - seg.tokens_before, seg.seq_len, args.window);
 }
 
-// The segments of a workgroup's share, in order.
-template <int Wave>
+// The segments of a workgroup's share, in order, round by round if there can be more than one.
+template <int Wave, int MostRounds>
 class Segments {
  public:
   RF_DEVICE explicit Segments(const Plan& plan) : plan_(plan) {}
 
   // `block`: the share's first row block; there is no share, and so no segment, where it has no tiles.
   RF_DEVICE bool first(const AttentionArgs& args, const Share& share, const RowBlock& block, Segment& segment) {
-    left_ = uniform<Wave>(share.tiles);
-    if (left_ == 0) return false;
-    head_ = uniform<Wave>(share.head);
-    block_number_ = uniform<Wave>(share.block);
     row_blocks_ = uniform<Wave>(share.row_blocks);
-    at_ = uniform<Wave>(share.at);
+    next_head_ = uniform<Wave>(share.head);
     segment.share = uniform<Wave>(share.number);
-    return take(args, uniform_block(block), segment) || next(args, segment);
+    start_round(share);
+    return left_ > 0 && (take(args, uniform_block(block), segment) || next(args, segment));
   }
 
   RF_DEVICE bool next(const AttentionArgs& args, Segment& segment) {
-    while (left_ > 0) {
-      if (++block_number_ == row_blocks_) {
-        block_number_ = 0;
-        ++head_;
-        at_ = 0;
+    for (;;) {
+      if (left_ > 0) {
+        if (++block_number_ == row_blocks_) {
+          block_number_ = 0;
+          ++head_;
+          at_ = 0;
+        }
+      } else {
+        if (MostRounds == 1 || next_head_ >= args.kv_heads) return false;
+        const Share share = plan_.share(block_index(0));
+        start_round(share);
+        segment.share += uniform<Wave>(share.shares);
       }
       if (take(args, uniform_block(plan_.block(block_number_)), segment)) return true;
     }
-    return false;
   }
 
  private:
+  RF_DEVICE void start_round(const Share& share) {
+    left_ = uniform<Wave>(share.tiles);
+    block_number_ = uniform<Wave>(share.block);
+    at_ = uniform<Wave>(share.at);
+    head_ = next_head_;
+    next_head_ += uniform<Wave>(share.heads);
+  }
+
   // What the share has of the block's tiles, the gap before them apart.
   RF_DEVICE bool take(const AttentionArgs& args, const RowBlock& block, Segment& segment) {
     const int count = min(left_, block.begin + block.tiles - at_);
@@ -97,7 +108,7 @@ class Segments {
   }
 
   Plan plan_;
-  int block_number_ = 0, row_blocks_ = 0, head_ = 0;
+  int block_number_ = 0, row_blocks_ = 0, head_ = 0, next_head_ = 0;
   int at_ = 0, left_ = 0;  // the place on the head's line; tiles of the share from there on
 };
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../matrix/select.h"
+#include "schedule_words.h"
 
 namespace rocmforge {
 
@@ -22,6 +23,7 @@ struct ShapeChoice {
   int key_pad = 0;           // elements added to a staged row of K, of V
   int value_pad = 0;
   int blocks_per_unit = 2;   // workgroups planned for each compute unit
+  int rounds = 1;            // of heads, at most (schedule.h), in which long prompts are done
   bool guess = false;        // probabilities first: a tile's maximum is found only if they show it to have risen
   int waves = 1;             // a SIMD must have registers for so many (AMD)
   int run = 8;               // dims of a value row that a lane reads at once, at most
@@ -38,6 +40,8 @@ struct Shape {
   static constexpr bool kTransposed = Choice.transposed;
   static constexpr int kKeyPad = Choice.key_pad, kValuePad = Choice.value_pad;
   static constexpr int kBlocksPerUnit = Choice.blocks_per_unit, kWavesPerUnit = Choice.waves;
+  static constexpr int kRounds = Choice.rounds;
+  static_assert(kRounds <= kMostRounds);
   static constexpr bool kGuess = Choice.guess;
   static constexpr int kRun = Choice.run, kFence = Choice.fence;
   static constexpr bool kLate = Choice.late;
@@ -46,6 +50,10 @@ struct Shape {
 // Decode for up to `query_tiles` tiles of rows; prefill for prompts.
 template <template <class> class Mma>
 struct Tuning;
+
+// Rounds of heads: each takes memory for partial results (25 MB on an H200). Where there are several dies, each of them
+// has heads of its own already (share_of).
+inline constexpr int kRounds = kDies > 1 && !kHostTarget ? 1 : kMostRounds;
 
 // CDNA: 512 registers a lane at one wave per SIMD, 256 at two. Depth: keys of a second product.
 template <int Depth>
@@ -63,7 +71,7 @@ struct CdnaTuning {
   static constexpr ShapeChoice prefill(int head_size) {
     return {.query_tiles = head_size <= 128 ? 2 : 1, .row_waves = 8,
             .pv_groups = Depth == 16 && head_size <= 128 ? 2 : 1, .staged = true, .transposed = Depth == 32,
-            .key_pad = 8, .value_pad = Depth == 32 ? 16 : 8, .blocks_per_unit = 1, .guess = true,
+            .key_pad = 8, .value_pad = Depth == 32 ? 16 : 8, .blocks_per_unit = 1, .rounds = kRounds, .guess = true,
             .waves = 2, .run = Depth == 32 ? 1 : 8};
   }
 };
@@ -75,7 +83,8 @@ struct Tuning<Mfma16x16x32> : CdnaTuning<32> {};
 // 32 rows per tile: prefill only, as decode rarely fills them.
 struct WideTuning {
   static constexpr ShapeChoice prefill(int) {
-    return {.row_waves = 4, .staged = true, .key_pad = 8, .value_pad = 8, .blocks_per_unit = 1, .guess = true};
+    return {.row_waves = 4, .staged = true, .key_pad = 8, .value_pad = 8, .blocks_per_unit = 1, .rounds = kRounds,
+            .guess = true};
   }
 };
 template <>
@@ -93,7 +102,11 @@ struct RdnaTuning {
     if (query_tiles == 1 && head_size <= kDirect) return direct(head_size);
     return staged(max(query_tiles, 2), head_size);
   }
-  static constexpr ShapeChoice prefill(int head_size) { return staged(head_size > 128 ? 4 : 8, head_size); }
+  static constexpr ShapeChoice prefill(int head_size) {
+    ShapeChoice choice = staged(head_size > 128 ? 4 : 8, head_size);
+    choice.rounds = kRounds;
+    return choice;
+  }
 
  protected:
   static constexpr ShapeChoice direct(int head_size) {
@@ -154,7 +167,7 @@ struct Tuning<MmaSm80> {
     const bool wide = head_size > 128;
     return {.query_tiles = wide ? 1 : 2, .row_waves = wide ? 8 : 4, .pv_groups = 2, .staged = true,
             .stages = wide ? 2 : 3, .shared_query = true, .key_pad = key_pad(head_size), .value_pad = 8,
-            .blocks_per_unit = wide ? 1 : 2};
+            .blocks_per_unit = wide ? 1 : 2, .rounds = kRounds};
   }
   static constexpr int key_pad(int head_size) { return (96 - head_size % 64) % 64; }
 };
@@ -165,17 +178,17 @@ template <>
 struct Tuning<MmaSm90> {
   static constexpr ShapeChoice decode(int query_tiles, int head_size) {
     if (query_tiles < 4) return Tuning<MmaSm80>::decode(query_tiles, head_size);
-    return warpgroups(head_size, 1, 3, head_size <= 64 ? 4 : 2);
+    return warpgroups(head_size, 1, 3, head_size <= 64 ? 4 : 2, 1);
   }
   static constexpr ShapeChoice prefill(int head_size) {
-    return head_size <= 64    ? warpgroups(head_size, 4, 6, 1)
-           : head_size <= 128 ? warpgroups(head_size, 3, 6, 1)
-           : head_size <= 192 ? warpgroups(head_size, 2, 4, 1)
-                              : warpgroups(head_size, 2, 6, 1);
+    return head_size <= 64    ? warpgroups(head_size, 4, 6, 1, kRounds)
+           : head_size <= 128 ? warpgroups(head_size, 3, 6, 1, kRounds)
+           : head_size <= 192 ? warpgroups(head_size, 2, 4, 1, kRounds)
+                              : warpgroups(head_size, 2, 6, 1, kRounds);
   }
-  static constexpr ShapeChoice warpgroups(int head_size, int count, int stages, int blocks_per_unit) {
+  static constexpr ShapeChoice warpgroups(int head_size, int count, int stages, int blocks_per_unit, int rounds) {
     return {.row_waves = 4 * count, .pv_groups = head_size <= 192 ? 4 : 2, .staged = true, .stages = stages,
-            .warpgroup = true, .blocks_per_unit = blocks_per_unit, .run = 1};
+            .warpgroup = true, .blocks_per_unit = blocks_per_unit, .rounds = rounds, .run = 1};
   }
 };
 

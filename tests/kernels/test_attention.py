@@ -209,6 +209,21 @@ def test_requests_alike(count: int, keys: int) -> None:
         batch.check()
 
 
+@pytest.mark.skipif(not ON_CPU, reason="so few keys are one round on a GPU; those of AMD are emulated in tests/amdgpu")
+@pytest.mark.parametrize("kv_heads", [3, 4, 6])
+@pytest.mark.parametrize(("core", "dtype", "head_size"), [("", TYPES[0], 80), *CORES])
+def test_long_prompts_are_done_in_rounds_of_heads(core: str, dtype: torch.dtype, head_size: int, kv_heads: int) -> None:
+    """Every round walks its own heads and has parts of its own to join."""
+    batch = Batch(dtype, head_size, kv_heads, 2, [(150, 400), (1, 40), (70, 70), (64, 900)], 16, seed=kv_heads,
+                  sinks=kv_heads == 4, window=100 * (kv_heads == 6))
+    planner = batch.planner(core)
+    batch.run(planner)
+    batch.check()
+    if core == "Mfma32x32x8" and batch.window == 0 and rocmforge_plugin.device.open_device("cpu").compute_units <= 4:
+        share_heads = planner._words[8 + 6].item()  # schedule_words.h; this core has no decode, so there is one plan
+        assert share_heads == {3: 3, 4: 1}[kv_heads]
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 def test_one_plan_serves_many_calls_and_is_remade_in_place(dtype: torch.dtype) -> None:
     """Layers share a plan; the next step's plan overwrites it in the same buffers."""

@@ -27,11 +27,11 @@ CUDA_CALLS = ("cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute"
 LAUNCH_CONFIG = Path(__file__).parents[2] / "kernels" / "launch_config.h"
 ABI = re.search(r"kLaunchAbi = (\d+);", LAUNCH_CONFIG.read_text())[1]
 CODE = f"""
-struct Config {{ int abi, wave, threads, shared, rows, keys, blocks, staged, early; }};
+struct Config {{ int abi, wave, threads, shared, rows, keys, blocks, staged, rounds, early; }};
 extern "C" {{ extern const Config small_config, large_config, old_config;
-const Config small_config = {{{ABI}, 64, 256, 0, 16, 32, 2, 0, 1}};
-const Config large_config = {{{ABI}, 32, 128, 100000, 16, 32, 1, 1, 0}};
-const Config old_config = {{0, 32, 128, 0, 16, 32, 1, 0, 0}}; }}
+const Config small_config = {{{ABI}, 64, 256, 0, 16, 32, 2, 0, 3, 1}};
+const Config large_config = {{{ABI}, 32, 128, 100000, 16, 32, 1, 1, 1, 0}};
+const Config old_config = {{0, 32, 128, 0, 16, 32, 1, 0, 1, 0}}; }}
 """
 
 
@@ -96,7 +96,7 @@ def test_launch_arguments(kind: str, fake: Fake, kernels: Path) -> None:
     assert fake.launch().decode() == f"large grid 2 3 4 block 128 1 1 shared 100000 stream {STREAM} extra 0 on {where}"
     assert [fake.arg(4 * i) for i in range(4)] == [1, 2, 3, 4]
     assert device.kernel_config("small") == {"wave": 64, "threads": 256, "shared_bytes": 0, "rows": 16, "keys": 32,
-                                             "blocks_per_unit": 2}
+                                             "blocks_per_unit": 2, "rounds": 3}
 
 
 def test_state_is_put_back(kind: str, fake: Fake, kernels: Path) -> None:
@@ -279,7 +279,7 @@ def test_flipped_bytes_never_crash(fake: Fake, kernels: Path) -> None:
         except _C.DeviceError as error:
             assert "unit.co" in str(error) or "launch ABI" in str(error)
         else:
-            assert len(config) == 6
+            assert len(config) == 7
 
 
 def test_library_of_rocm_5_is_too_old(compile_shared: Callable[..., Path], kernels: Path) -> None:
