@@ -300,6 +300,36 @@ def test_results_stand_in_the_document(module, tmp_path, results):
     assert copy.read_text() == document.read_text()
 
 
+def test_all_parts_are_run_and_reported(module, tmp_path, monkeypatch, capsys):
+    """One that fails keeps none of the others from it; one whose tool is missing is named."""
+    run = module("run")
+    for part in ("attention", "elementwise", "counters"):
+        (tmp_path / f"{part}.py").write_text("import pathlib, sys\nprint(*sys.argv[1:-1])\n" + (
+            "sys.exit('no such case')" if part == "elementwise" else
+            f"pathlib.Path(sys.argv[-1]).write_text(pathlib.Path({str(FOLDER / 'results')!r}, "
+            f"{ {'attention': 'h200', 'counters': 'counters_h200'}[part] + '.json'!r}).read_text())"))
+    monkeypatch.setattr(run, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(run.shutil, "which", lambda name: name)
+    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    folder = tmp_path / "new" / "results"
+    monkeypatch.setattr(sys, "argv", ["run.py", str(folder)])
+    assert run.main() == 1
+    said = capsys.readouterr().out
+    assert "done: attention, counters; failed: elementwise" in said and "no plot: matplotlib" in said
+    assert said.count("left out: vLLM is not installed") == 2
+    assert (folder / "attention.log").read_text() == "--sweeps --out\n"
+    assert "no such case" in (folder / "elementwise.log").read_text()
+    document = (FOLDER.parent / "docs" / "benchmarks_h200.md").read_text()
+    report = (folder / "report.md").read_text()
+    for marker in ("tables", "counters"):
+        begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+        assert document.partition(begin)[2].partition(end)[0] == report.partition(begin)[2].partition(end)[0] != ""
+    monkeypatch.setattr(sys, "argv", ["run.py", str(folder), "--parts", "attention,speed"])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "--parts has speed; there are attention," in capsys.readouterr().err
+
+
 SERVER = """
 import http.server, pathlib, subprocess, sys
 folder = pathlib.Path(sys.argv[0]).parent

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every benchmark that one GPU can run, one after another: results, a report of their tables, and a plot.
+
+    python benchmarks/run.py FOLDER [--parts attention,elementwise,counters,serving,bench]
+
+FOLDER gets PART.json and PART.log of each part, report.md and attention.svg. A part whose tool is not there is left out,
+and so is the plot without matplotlib; both are said. The exit status is 1 if a part failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import table
+
+SCRIPTS = Path(__file__).resolve().parent
+PARTS = {  # commands, and where their tables stand (table.py)
+    "attention": (("attention.py", "--sweeps"), "tables"),
+    "elementwise": (("elementwise.py", "--tokens", "8192"), "elementwise"),
+    "counters": (("counters.py",), "counters"),
+    "serving": (("serving.py", "--budget", "3600"), None),
+    "bench": (("serving.py", "--sections", "bench", "--budget", "3600"), "bench"),
+}
+
+
+def missing(part: str) -> str | None:
+    """Why a part cannot run here, or None."""
+    if part == "counters" and shutil.which("ncu") is None:
+        return "ncu is not on the PATH; it comes with NVIDIA's CUDA toolkit (Nsight Compute)"
+    if part in ("serving", "bench") and importlib.util.find_spec("vllm") is None:
+        return "vLLM is not installed"
+    return None
+
+
+def run(part: str, folder: Path) -> bool:
+    """Run a part, its output to a file and here; whether it ended well."""
+    (script, *arguments), _ = PARTS[part]
+    command = [sys.executable, str(SCRIPTS / script), *arguments, "--out", str(folder / f"{part}.json")]
+    with (folder / f"{part}.log").open("w") as log, subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            log.write(line)
+    return process.returncode == 0
+
+
+def report(folder: Path, parts: list[str]) -> None:
+    """Tables of the parts' results, and the plot of attention's."""
+    document = folder / "report.md"
+    document.write_text("# Benchmarks\n")
+    for part in parts:
+        marker, results = PARTS[part][1], folder / f"{part}.json"
+        if marker is not None and results.exists():
+            with document.open("a") as text:
+                text.write(f"\n## {part}\n\n<!-- {marker} -->\n<!-- /{marker} -->\n")
+            table.main(str(results), str(document))
+    if "attention" in parts:
+        if importlib.util.find_spec("matplotlib") is None:
+            print("no plot: matplotlib is not installed")
+        else:
+            import plot
+
+            plot.main(str(folder / "attention.json"), str(folder / "attention.svg"))
+
+
+def main() -> int:
+    """Run the parts that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where results go")
+    parser.add_argument("--parts", default=",".join(PARTS))
+    arguments = parser.parse_args()
+    parts = arguments.parts.split(",")
+    if unknown := set(parts) - PARTS.keys():
+        parser.error(f"--parts has {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    done, failed = [], []
+    for part in parts:
+        if why := missing(part):
+            print(f"{part}: left out: {why}", flush=True)
+        else:
+            (done if run(part, arguments.folder) else failed).append(part)
+    report(arguments.folder, done)
+    print(f"done: {', '.join(done) or 'nothing'}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
