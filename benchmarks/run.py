@@ -4,8 +4,8 @@
 
     python benchmarks/run.py FOLDER [--parts attention,elementwise,counters,serving,bench]
 
-FOLDER gets PART.json and PART.log of each part, report.md and attention.svg. A part whose tool is not there is left out,
-and so is the plot without matplotlib; both are said. The exit status is 1 if a part failed.
+FOLDER gets PART.json and PART.log of each part, report.md and attention.svg. A part whose tool is not there is left
+out, and so is the plot without matplotlib; both are said. The exit status is 1 if a part failed.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def table(head: list[str], lines: list[list[str]]) -> list[str]:
 
 
 def rows(cases: list[dict], host: bool) -> list[str]:
-    """A line for each case: our time, its share of the floor, what comes before it, and peers' times with our speed-up."""
+    """A line for each case: our time, its share of the floor, what precedes it, and peers' times with our speed-up."""
     head = ["case (q heads/kv heads)", "rocmforge", "of floor",
             *(["plan, once a step", "host, us a call"] if host else []), *PEERS]
     lines = []

@@ -112,7 +112,8 @@ void AttentionPlanner::run(Stream stream, int64_t max_query_len, AttentionArgs a
     args.workgroups = part->workgroups;
     args.block_rows = part->block_rows;
     part->attention->launch({part->workgroups, 1, 1}, stream, args);
-    const int64_t rows = int64_t{part->workgroups - 1} * part->rounds * part->block_rows;  // that a plan can have joined
+    // Rows that a plan can have joined.
+    const int64_t rows = int64_t{part->workgroups - 1} * part->rounds * part->block_rows;
     const int64_t blocks = device_.info().compute_units * combine_->config().blocks_per_unit;
     args.combine_blocks = static_cast<int32_t>(std::min(rows, blocks));
     if (args.combine_blocks > 0) combine_->launch({args.combine_blocks, 1, 1}, stream, args);

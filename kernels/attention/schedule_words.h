@@ -13,7 +13,9 @@ inline constexpr int kMostRounds = 4;  // of heads, that a plan can have
 constexpr int plan_shares_at() { return kPlanHeader; }
 constexpr int plan_first_blocks_at(int workgroups) { return plan_shares_at() + kRecordWords * workgroups; }
 constexpr int plan_joins_at(int workgroups) { return plan_first_blocks_at(workgroups) + kRecordWords * workgroups; }
-constexpr int plan_blocks_at(int workgroups) { return plan_joins_at(workgroups) + kRecordWords * workgroups * kMostRounds; }
+constexpr int plan_blocks_at(int workgroups) {
+  return plan_joins_at(workgroups) + kRecordWords * workgroups * kMostRounds;
+}
 constexpr int plan_size(int workgroups, int row_blocks) {
   return plan_blocks_at(workgroups) + kRecordWords * row_blocks;
 }
