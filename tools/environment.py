@@ -46,6 +46,7 @@ print(json.dumps({
     "pip": importlib.util.find_spec("pip") is not None,
     "version": list(sys.version_info[:3]),
     "paths": sorted(paths),
+    "purelib": sysconfig.get_path("purelib"),
     "python": sys.executable,
 }))
 """
@@ -227,7 +228,7 @@ def overlay(base: dict) -> str:
     subprocess.run([base["python"], "-m", "venv", "--clear", "--without-pip", str(OVERLAY)], check=True)
     inside = probe(python)
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in base["paths"])
-    (pathlib.Path(inside["paths"][0]) / "rocmforge-host.pth").write_text(lines)
+    (pathlib.Path(inside["purelib"]) / "rocmforge-host.pth").write_text(lines)
     if not probe(python)["pip"]:
         stop(f"{base['python']} has no pip; install it there (python3-pip), or set VLLM_PYTHON=own")
     query = ("import importlib.metadata as m, json, re\n"

@@ -32,7 +32,7 @@ def make_host(folder, packages=("vllm",)):
     """A bare interpreter with empty packages in it; its path."""
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
-    purelib = pathlib.Path(environment.probe(str(python))["paths"][0])
+    purelib = pathlib.Path(environment.probe(str(python))["purelib"])
     for package in packages:
         (purelib / package).mkdir()
         (purelib / package / "__init__.py").write_text("where = 'host'\n")
@@ -85,7 +85,7 @@ def test_existing_vllm_is_used_and_left_as_it_was(private, tmp_path, monkeypatch
     before = files(purelib)
     python = private.environment()
     assert pathlib.Path(python).is_relative_to(private.OVERLAY)
-    seen = subprocess.run([python, "-c", "import vllm; print(vllm.where, vllm.__file__)"], check=True, text=True,
+    seen = subprocess.run([python, "-B", "-c", "import vllm; print(vllm.where, vllm.__file__)"], check=True, text=True,
                           capture_output=True).stdout
     assert seen.split() == ["host", str(purelib / "vllm" / "__init__.py")]
     assert files(purelib) == before
