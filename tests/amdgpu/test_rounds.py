@@ -57,7 +57,9 @@ def planned(requests: list[tuple[int, int]], kv_heads: int) -> AttentionPlanner:
     tokens, longest = int(new.sum()), int(new.max())
     planner = AttentionPlanner(GROUP * kv_heads, kv_heads, HEAD_SIZE, DTYPE, "cpu", len(requests), tokens)
     seq_lens = guarded(torch.tensor([n for _, n in requests], dtype=torch.int32))
+    rocmforge_plugin.reset_launches()
     planner.plan(guarded(new.cumsum(0).int()), seq_lens, longest, tokens)
+    assert rocmforge_plugin.launches() == {"attention_plan": 1}
     return planner
 
 

@@ -217,7 +217,9 @@ def test_long_prompts_are_done_in_rounds_of_heads(core: str, dtype: torch.dtype,
     batch = Batch(dtype, head_size, kv_heads, 2, [(150, 400), (1, 40), (70, 70), (64, 900)], 16, seed=kv_heads,
                   sinks=kv_heads == 4, window=100 * (kv_heads == 6))
     planner = batch.planner(core)
+    rocmforge_plugin.reset_launches()
     batch.run(planner)
+    assert launched("attention_plan") == launched("attention_prefill") == 1
     batch.check()
     if core == "Mfma32x32x8" and batch.window == 0 and rocmforge_plugin.device.open_device("cpu").compute_units <= 4:
         share_heads = planner._words[8 + 6].item()  # schedule_words.h; this core has no decode, so there is one plan
