@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What rocmforge serves, as plain data: the one place that the build, the table of kernels, the operations and vLLM's
+selection read. Nothing is imported here, so it can be read where there is neither torch nor vLLM.
+"""
+
+HEAD_SIZES = (64, 80, 96, 128, 192, 256)
+MAX_GROUP = 64  # query heads per KV head
+BLOCK_MULTIPLE = 16  # of the keys of a cache block
+
+# torch's names of dtypes, and how kernels' names spell them; numbered as csrc/launch/element.h does.
+ELEMENTS = {"bfloat16": "bf16", "float16": "f16", "float32": "float"}
+DTYPES = {
+    "amd": ("bfloat16", "float16"),
+    "nvidia": ("bfloat16", "float16"),
+    "cpu": ("bfloat16", "float16", "float32"),
+}
+
+AMD_ARCHS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1200", "gfx1201")
+NVIDIA_ARCHS = ("sm_80", "sm_90")
