@@ -23,7 +23,7 @@ struct Mfma16x16x16 {
   RF_DEVICE static constexpr int k_group(int l) { return l / 16; }
   RF_DEVICE static constexpr int query_element(int i) { return i; }
 
-#if defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__)
+#if defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) || defined(__gfx9_4_generic__)
   using A = Vec<T, kA>;
   using C = Vec<float, kC>;
   RF_DEVICE static C mma(const A& a, const A& b, const C& c) {

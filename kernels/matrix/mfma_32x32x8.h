@@ -24,7 +24,7 @@ struct Mfma32x32x8 {
   RF_DEVICE static constexpr int k_group(int l) { return l / 32; }
   RF_DEVICE static constexpr int query_element(int i) { return i; }
 
-#if defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__)
+#if defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) || defined(__gfx9_4_generic__)
   using A = Vec<T, kA>;
   using C = Vec<float, kC>;
   RF_DEVICE static C mma(const A& a, const A& b, const C& c) {

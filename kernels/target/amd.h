@@ -27,7 +27,7 @@ inline constexpr int kNativeWave = 64;
 #else
 inline constexpr int kNativeWave = 32;
 #endif
-#if defined(__gfx942__) || defined(__gfx950__)
+#if defined(__gfx942__) || defined(__gfx950__) || defined(__gfx9_4_generic__)
 inline constexpr int kDies = 8;
 #else
 inline constexpr int kDies = 1;
