@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.static_amd_code import Figures, disassemble, figures, hot_loop, mca_cycles  # noqa: E402
-from rocmforge_build import code_object, driver, toolchain, variants  # noqa: E402
+from rocmforge_build import code_object, driver, toolchain, units  # noqa: E402
 from rocmforge_build.code_object import Resources  # noqa: E402
 
 KERNELS_DIR = ROOT / "rocmforge_plugin" / "_kernels"
@@ -65,7 +65,7 @@ which Triton uses buffer loads with 32-bit offsets; "large KV": any. rocmforge's
 def all_resources(folder: Path) -> dict[tuple[str, str], Resources]:
     """Every kernel of every target, by (target, kernel), in the instantiation table's order."""
     out = {}
-    order = [kernel for unit in variants.load_units(ROOT) if "amd" in unit.targets for kernel in unit.kernels]
+    order = [kernel for unit in units.load_units(ROOT) if "amd" in unit.targets for kernel in unit.kernels]
     for target in TARGETS:
         found = {r.kernel: r for path in (folder / target).glob("*.co") for r in code_object.read(path)}
         if missing := [kernel for kernel in order if kernel not in found]:

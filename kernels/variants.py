@@ -7,7 +7,7 @@ the names in it must agree with the RF_KERNEL lines of the source (tests check t
 
 from __future__ import annotations
 
-from rocmforge_build.variants import Unit
+from rocmforge_build.units import Unit
 
 TYPES = ("bf16", "f16", "float")
 HEAD_SIZES = (64, 80, 96, 128, 192, 256)

@@ -20,7 +20,7 @@ from . import toolchain
 from .includes import IncludeScanner
 from .jobs import BuildError, Job, Report, Runner, install
 from .toolchain import Compiler
-from .variants import Unit, load_units
+from .units import Unit, load_units
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU_LIBRARY = "librocmforge_cpu.so"
@@ -130,8 +130,7 @@ def _kernel_jobs(root: Path, scanner: IncludeScanner, plan: Plan,
         suffix = {"cpu": ".o", "amd": ".co", "nvidia": ".cubin"}[kind]
         for unit in units:
             if kind in unit.targets:
-                defines = tuple(f"-D{name}={value}" for name, value in unit.defines.items())
-                command = (*compiler.command(target), *defines, unit.source)
+                command = (*compiler.command(target), *toolchain.define_flags(target, unit.defines), unit.source)
                 label = f"{target} {unit.name}"
                 yield target, unit, _job(label, command, compiler, scanner, root / unit.source, suffix)
         if kind == "cpu":

@@ -12,26 +12,39 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rocmforge_plugin import served
+
 from .jobs import BuildError
 
-AMD_TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1200", "gfx1201")
-NVIDIA_TARGETS = ("sm_80", "sm_90")
+AMD_TARGETS = served.AMD_ARCHS
+NVIDIA_TARGETS = served.NVIDIA_ARCHS
 ALL_TARGETS = ("cpu", *AMD_TARGETS, *NVIDIA_TARGETS)
 
 _CLANG_MAJORS = range(26, 18, -1)
+# Those that kernels/matrix/select.h has a matrix core for. The compiler's own names for families do not tell:
+# gfx1250 is __GFX12__ as RDNA 4 is, and has none of its matrix instructions.
+_AMD_WITH_CORE = re.compile("gfx90a|gfx942|gfx950|gfx9-4-generic|gfx11[05][0-9a-f]|gfx11-generic|gfx120[0-9a-f]|"
+                            "gfx12-generic")
+_LEAST_SM = 80  # whose matrix instructions kernels/matrix/mma_sm80.h uses
 
 
 def family(target: str) -> str:
-    """``cpu``, ``amd`` or ``nvidia``, from a target's name; raises BuildError for anything else."""
+    """``cpu``, ``amd`` or ``nvidia``, from a target's name; raises BuildError for what there are no kernels for."""
     if target == "cpu":
         return "cpu"
     if re.fullmatch(r"gfx[0-9a-f]+|gfx[0-9]+(-[0-9]+)?-generic", target):
+        if not _AMD_WITH_CORE.fullmatch(target):
+            raise BuildError(f"{target} cannot be built: kernels/matrix has no matrix core for it. There is one for "
+                             f"{', '.join(AMD_TARGETS)}, their siblings gfx110x, gfx115x and gfx120x, and "
+                             "gfx9-4-generic, gfx11-generic and gfx12-generic")
         return "amd"
-    if re.fullmatch(r"sm_[0-9]+[af]?", target):
+    if number := re.fullmatch(r"sm_([0-9]+)[af]?", target):
+        if int(number[1]) < _LEAST_SM:
+            raise BuildError(f"{target} cannot be built: the kernels need the matrix instructions of sm_{_LEAST_SM}")
         return "nvidia"
     raise BuildError(f"unknown target {target!r}: use cpu, gfxNNN, sm_NN or all")
 
@@ -62,6 +75,12 @@ def kernel_flags(target: str) -> tuple[str, ...]:
     version = 6 if target.endswith("-generic") else 5
     return ("-x", "hip", f"--offload-arch={target}", "--cuda-device-only", "--no-gpu-bundle-output", "-nogpuinc",
             "-nogpulib", f"-mcode-object-version={version}", "-O3", "-std=c++20")
+
+
+def define_flags(target: str, defines: Mapping[str, str | int]) -> tuple[str, ...]:
+    """The defines of a unit as flags of `target`'s compiler. nvcc takes a bare comma for the start of another define."""
+    comma = r"\," if family(target) == "nvidia" else ","
+    return tuple(f"-D{name}={value}".replace(",", comma) for name, value in defines.items())
 
 
 def host_flags() -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rocmforge_build import driver, variants
+from rocmforge_build import driver, units
 from rocmforge_plugin import _C, ops, reference
 from tests.kernels.kernel_support import (SUFFIX, Buffer, assert_within, cos_sin_table, generator, launched, same_bits)
 
@@ -18,7 +18,7 @@ from .emulation import guarded
 
 Use = Callable[..., _C.Device]
 DTYPES = {name: dtype for dtype, name in SUFFIX.items()}
-KERNELS = [kernel for unit in variants.load_units(driver.ROOT) if "amd" in unit.targets for kernel in unit.kernels
+KERNELS = [kernel for unit in units.load_units(driver.ROOT) if "amd" in unit.targets for kernel in unit.kernels
            if not kernel.startswith("attention")]
 FAMILY = re.compile(r"(?P<kernel>\w+?)_v(?P<width>\d+)_(?P<kind>bf16|f16|float)")
 

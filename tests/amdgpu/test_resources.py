@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from rocmforge_build import code_object, driver, toolchain, variants
+from rocmforge_build import code_object, driver, toolchain, units
 from rocmforge_build.code_object import PROCESSORS, Resources
 from rocmforge_plugin.device import kernels_dir
 
 TARGETS = toolchain.AMD_TARGETS
 TABLE = Path(__file__).with_name("resources.csv")
-KERNELS = {kernel for unit in variants.load_units(driver.ROOT) if "amd" in unit.targets for kernel in unit.kernels}
+KERNELS = {kernel for unit in units.load_units(driver.ROOT) if "amd" in unit.targets for kernel in unit.kernels}
 
 
 def table() -> dict[tuple[str, str], dict[str, str]]:

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 
 VARIANTS = """
-from rocmforge_build.variants import Unit
+from rocmforge_build.units import Unit
 UNITS = [Unit(name="toy", source="kernels/toy/toy.hip", kernels=("toy_count", "toy_hang"), targets=("cpu",)),
          Unit(name="lone", source="kernels/toy/lone.hip", kernels=("lone",), targets=("cpu", "amd"))]
 """

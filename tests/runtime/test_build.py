@@ -9,7 +9,7 @@ import pytest
 
 from rocmforge_build import BuildError, build, driver, toolchain
 from rocmforge_build.includes import IncludeScanner
-from rocmforge_build.variants import load_units
+from rocmforge_build.units import load_units
 
 
 def run(tree: Path, **options) -> driver.Report:
@@ -147,7 +147,7 @@ def test_amd_code_object_loads_on_rocm_6(tree: Path) -> None:
 ])
 def test_table_mistakes(tree: Path, rows: str, message: str) -> None:
     table = tree / "kernels" / "variants.py"
-    table.write_text(f"from rocmforge_build.variants import Unit\nUNITS = {rows}\n")
+    table.write_text(f"from rocmforge_build.units import Unit\nUNITS = {rows}\n")
     with pytest.raises(BuildError, match=message):
         load_units(tree)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rocmforge_build import driver, toolchain, variants
+from rocmforge_build import driver, toolchain, units
 from rocmforge_plugin import _C
 from rocmforge_plugin.device import kernels_dir
 
@@ -40,8 +40,8 @@ def test_index_follows_the_table(target: str) -> None:
     """Each row of the table is there, and was built from these sources."""
     lines = (kernels_dir() / target / "kernels.txt").read_text().splitlines()
     assert lines[0] == f"interface {_C.interface}"
-    units = variants.load_units(driver.ROOT)
-    expected = {kernel for unit in units if toolchain.family(target) in unit.targets for kernel in unit.kernels}
+    table = units.load_units(driver.ROOT)
+    expected = {kernel for unit in table if toolchain.family(target) in unit.targets for kernel in unit.kernels}
     assert {line.split()[0] for line in lines[1:]} == expected
 
 
@@ -80,8 +80,8 @@ def test_ptxas_leaves_warpgroup_products_alone(head: int, tmp_path: Path) -> Non
     compiler, missing = toolchain.find_nvidia(("sm_90",))
     if missing:
         pytest.skip(missing["sm_90"])
-    unit = next(u for u in variants.load_units(driver.ROOT) if u.name == f"attention_bf16_d{head}")
-    defines = [f"-D{name}={value}" for name, value in unit.defines.items()]
+    unit = next(u for u in units.load_units(driver.ROOT) if u.name == f"attention_bf16_d{head}")
+    defines = toolchain.define_flags("sm_90", unit.defines)
     done = subprocess.run([*compiler.command("sm_90"), *defines, unit.source, "-o", str(tmp_path / "cubin")],
                           cwd=driver.ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "(C75" not in done.stdout + done.stderr

@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .jobs import BuildError
+
+# What a define's value may hold: C++ types and numbers, such as ``Problem<Joined<bf16, 128>, Plain>``. No compiler
+# driver that starts others by way of a shell changes these.
+_VALUE = re.compile(r"[\w<>,:.+* -]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class Unit:
         name: file name of the code object, without suffix.
         source: path from the repository root.
         kernels: the entry points it exports.
-        defines: preprocessor defines.
+        defines: preprocessor defines, NAME: value.
         targets: families it is built for, of ``amd``, ``nvidia``, ``cpu``.
     """
 
@@ -31,16 +38,30 @@ class Unit:
 
 
 def load_units(root: Path, table: str = "kernels/variants.py") -> list[Unit]:
-    """Reads the table under `root` and checks it: existing sources, each unit and each kernel named once."""
+    """Reads the table under `root` and checks it: existing sources, each unit and each kernel named once.
+
+    The table may import modules of `root`, which it finds before those of an installed rocmforge.
+    """
     path = root / table
     spec = importlib.util.spec_from_file_location("rocmforge_variants", path)
     if spec is None or spec.loader is None:
         raise BuildError(f"{path} cannot be loaded")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with _first_on_path(root):
+        spec.loader.exec_module(module)
     units: list[Unit] = list(module.UNITS)
     _check(root, units)
     return units
+
+
+@contextmanager
+def _first_on_path(root: Path) -> Iterator[None]:
+    before = sys.path.copy()
+    sys.path.insert(0, str(root))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _check(root: Path, units: Sequence[Unit]) -> None:
@@ -54,6 +75,9 @@ def _check(root: Path, units: Sequence[Unit]) -> None:
             raise BuildError(f"unit {unit.name}: no such source: {unit.source}")
         if not unit.kernels:
             raise BuildError(f"unit {unit.name} exports no kernel")
+        for define, value in unit.defines.items():
+            if not (define.isidentifier() and _VALUE.fullmatch(str(value))):
+                raise BuildError(f"unit {unit.name}: the define {define}={value!r} is not a name and a C++ type or number")
         for family in unit.targets:
             for kernel in unit.kernels:
                 other = owners.setdefault((family, kernel), unit.name)
