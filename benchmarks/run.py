@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Every benchmark that one GPU can run, one after another: results, a report of their tables, and a plot.
 
-    python benchmarks/run.py FOLDER [--parts attention,elementwise,counters,serving,bench]
+    python -m benchmarks.run FOLDER [--parts attention,elementwise,counters,serving,bench]
 
 FOLDER gets PART.json and PART.log of each part, report.md and attention.svg. A part whose tool is not there is left
 out, and so is the plot without matplotlib; both are said. The exit status is 1 if a part failed.
@@ -17,15 +16,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import table
+from .report import table
 
-SCRIPTS = Path(__file__).resolve().parent
-PARTS = {  # commands, and where their tables stand (table.py)
-    "attention": (("attention.py", "--sweeps"), "tables"),
-    "elementwise": (("elementwise.py", "--tokens", "8192"), "elementwise"),
-    "counters": (("counters.py",), "counters"),
-    "serving": (("serving.py", "--budget", "3600"), None),
-    "bench": (("serving.py", "--sections", "bench", "--budget", "3600"), "bench"),
+PARTS = {  # modules and arguments, and where their tables stand (report/table.py)
+    "attention": (("benchmarks.kernels.attention", "--sweeps"), "tables"),
+    "elementwise": (("benchmarks.kernels.elementwise", "--tokens", "8192"), "elementwise"),
+    "counters": (("benchmarks.kernels.counters",), "counters"),
+    "serving": (("benchmarks.serving", "--budget", "3600"), None),
+    "bench": (("benchmarks.serving", "--sections", "bench", "--budget", "3600"), "bench"),
 }
 
 
@@ -40,8 +38,8 @@ def missing(part: str) -> str | None:
 
 def run(part: str, folder: Path) -> bool:
     """Run a part, its output to a file and here; whether it ended well."""
-    (script, *arguments), _ = PARTS[part]
-    command = [sys.executable, str(SCRIPTS / script), *arguments, "--out", str(folder / f"{part}.json")]
+    (module, *arguments), _ = PARTS[part]
+    command = [sys.executable, "-m", module, *arguments, "--out", str(folder / f"{part}.json")]
     with (folder / f"{part}.log").open("w") as log, subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
@@ -64,7 +62,7 @@ def report(folder: Path, parts: list[str]) -> None:
         if importlib.util.find_spec("matplotlib") is None:
             print("no plot: matplotlib is not installed")
         else:
-            import plot
+            from .report import plot
 
             plot.main(str(folder / "attention.json"), str(folder / "attention.svg"))
 

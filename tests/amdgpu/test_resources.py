@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiler's own report of every AMD kernel: nothing spilled, and no worse than the committed table.
 
-resources.csv has a row for each kernel and target, written by ``python benchmarks/static_amd.py resources``. A row that
+resources.csv has a row for each kernel and target, written by ``python -m benchmarks.amd.resources``. A row that
 got better passes; write the table again to hold it.
 """
 
@@ -69,7 +69,7 @@ def test_no_worse_than_the_table(target: str) -> None:
         elif (kernel.vgprs > int(known["vgprs"]) or kernel.lds > int(known["lds"])
               or kernel.occupancy < float(known["occupancy"])):
             bad.append(f"{row(kernel)}; the table has {known['vgprs']}, {known['lds']} and {known['occupancy']}")
-    assert not bad, "\n".join(["", *bad, "If that is meant: python benchmarks/static_amd.py resources"])
+    assert not bad, "\n".join(["", *bad, "If that is meant: python -m benchmarks.amd.resources"])
 
 
 def clang(path: Path) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of benchmarks/static_amd.py: how instructions are counted, and the bounds that the hot loops keep."""
+"""The figures of benchmarks/amd/loops.py: how instructions are counted, and the bounds that the hot loops keep."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmarks import static_amd
-from benchmarks.static_amd_code import Instruction, disassemble, figures, hot_loop, llvm_tool, unit_of
+from benchmarks.amd import loops
+from benchmarks.amd.machine_code import Instruction, disassemble, figures, hot_loop, llvm_tool, unit_of
 from rocmforge_build import code_object
 from rocmforge_plugin import _C
 from rocmforge_plugin.device import kernels_dir
@@ -54,7 +54,7 @@ def test_hot_loop_is_the_innermost_with_most_matrix_instructions() -> None:
         hot_loop(body)
 
 
-@pytest.mark.parametrize("target", static_amd.BOUNDS)
+@pytest.mark.parametrize("target", loops.BOUNDS)
 @pytest.mark.parametrize("phase", [0, 1])
 def test_bounds(target: str, phase: int) -> None:
     """The busiest unit's clocks per score element and per KV token: what docs/amd_static.md shows."""
@@ -65,11 +65,11 @@ def test_bounds(target: str, phase: int) -> None:
         llvm_tool("llvm-objdump")
     except FileNotFoundError as missing:
         pytest.skip(str(missing))
-    reached = static_amd.clocks(path, target, phase)
-    assert reached <= static_amd.BOUNDS[target][phase]
+    reached = loops.clocks(path, target, phase)
+    assert reached <= loops.BOUNDS[target][phase]
 
 
-@pytest.mark.parametrize("target", static_amd.BOUNDS)
+@pytest.mark.parametrize("target", loops.BOUNDS)
 def test_executed_clocks_are_the_counted_ones(emulated: Callable[..., _C.Device], gpus: EmulatedGpus,
                                               target: str) -> None:
     """Over 4096 keys a whole decode kernel takes the vector clocks and products that its hot loop shows, or fewer."""
@@ -77,10 +77,10 @@ def test_executed_clocks_are_the_counted_ones(emulated: Callable[..., _C.Device]
     batch = Batch(torch.bfloat16, 128, 1, 4, [(1, 4096)], 16, seed=1)
     gpus.instructions.clear()
     batch.run(batch.planner())
-    path, name = kernels_dir() / target / "attention_bf16_d128.co", static_amd.OURS[1]
+    path, name = kernels_dir() / target / "attention_bf16_d128.co", loops.OURS[1]
     executed = gpus.instructions[target, name]
-    loop, _ = static_amd.loop_of(path, name, target, mca=False)
-    tokens = static_amd.per_wave(path, loop, 1)  # of one wave's iteration
+    loop, _ = loops.loop_of(path, name, target, mca=False)
+    tokens = loops.per_wave(path, loop, 1)  # of one wave's iteration
     vector = sum(count for mnemonic, count in executed.items()
                  if unit_of(Instruction(0, mnemonic, "", None)) == "valu") * (4 if target.startswith("gfx9") else 1)
     assert 0 < vector / 4096 <= 1.1 * loop.clocks["valu"] / tokens

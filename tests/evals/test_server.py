@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,8 +159,7 @@ def test_a_url_without_vllm_is_named_before_anything_runs(
     option: str, where: str, stranger: str, tmp_path: Path
 ) -> None:
     url = {"nobody": f"http://127.0.0.1:{serve.free_port(0)}", "stranger": stranger, "no address": "localhost"}[where]
-    started = time.monotonic()
     done = evaluate(*arguments(tmp_path, option, url))
     assert done.returncode == 2 and f"{option} {url}: {url}/v1/models: " in done.stderr, done.stderr
     assert "is `vllm serve` running there?" in done.stderr
-    assert time.monotonic() - started < 15 and not list((tmp_path / "runs").iterdir())
+    assert not list((tmp_path / "runs").iterdir())

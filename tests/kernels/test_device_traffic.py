@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmarks.serving_trace import MARK, digest
+from benchmarks.serving.trace import MARK, digest
 from rocmforge_plugin import ops
 from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
 

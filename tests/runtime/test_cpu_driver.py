@@ -101,14 +101,39 @@ def test_an_empty_grid_is_no_launch(device: _C.Device) -> None:
     assert _C.launches() == {}
 
 
+def tasks() -> set[str]:
+    return set(os.listdir("/proc/self/task"))
+
+
+def of_task(task: str, name: str) -> str:
+    """A line of what the system says of one of this process's threads."""
+    for line in Path(f"/proc/self/task/{task}/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return line.split()[1]
+    raise KeyError(name)
+
+
 @pytest.mark.parametrize("threads", ["5 own"], indirect=True)
 def test_idle_threads_sleep(device: _C.Device, threads: int) -> None:
-    out = np.zeros(64, np.int32)
-    device.launch("toy_count", (64, 1, 1), 0, args(out, (64, 1, 1)))
-    time.sleep(0.05)
-    before = time.process_time()
-    time.sleep(0.5)
-    assert time.process_time() - before < 0.1
+    """All go to sleep, and no clock wakes them: until the next launch they are never scheduled again."""
+    _C.set_cpu_threads(2)  # so that the next launch makes a pool of its own
+    device.launch("toy_count", (64, 1, 1), 0, args(np.zeros(64, np.int32), (64, 1, 1)))
+    before = tasks()
+    _C.set_cpu_threads(threads)
+    device.launch("toy_count", (64, 1, 1), 0, args(np.zeros(64, np.int32), (64, 1, 1)))
+    workers = tasks() - before
+    assert len(workers) == threads - 1
+    def scheduled() -> list[int]:
+        return [sum(int(of_task(worker, f"{kind}_ctxt_switches")) for kind in ("voluntary", "nonvoluntary"))
+                for worker in sorted(workers)]
+
+    late = time.monotonic() + 300
+    while True:
+        earlier = scheduled()
+        time.sleep(0.2)
+        if scheduled() == earlier and all(of_task(worker, "State") == "S" for worker in workers):
+            break
+        assert time.monotonic() < late, "a thread without work never sleeps, or wakes again and again"
 
 
 def test_fork_after_use(device: _C.Device, threads: int) -> None:
@@ -121,7 +146,7 @@ def test_fork_after_use(device: _C.Device, threads: int) -> None:
         for _ in range(10):
             device.launch("toy_count", grid, 0, args(mine, grid))
         os._exit(0 if (mine == 10).all() else 1)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while (done := os.waitpid(child, os.WNOHANG))[0] == 0:
         if time.monotonic() > deadline:
             os.kill(child, 9)

@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What bounds a kernel: its hardware counters on one NVIDIA GPU, read by Nsight Compute (ncu).
 
-    python benchmarks/counters.py [--out counters.json] [--cases PART ...]
+    python -m benchmarks.kernels.counters [--out counters.json] [--cases PART ...]
 
 Each case runs in a process of its own under ncu, on tensors that are rotated beyond the L2 cache as in the other
 benchmarks, caches and clocks left as they are. A row is the median of a kernel's launches. Beside the layers' rotary
@@ -46,11 +45,12 @@ Case = tuple[str, Callable[[], Sequence[Callable[[], object]]]]
 
 def cases() -> Iterator[Case]:
     """Names, and what makes the calls."""
-    import peers
-    from cases import CASES, input_sets
-    from elementwise_cases import BOTH, MODELS, ROTARY, WRITE, Batch, batches
-    from elementwise_peers import ours
     import torch
+
+    from . import attention_peers as peers
+    from .attention_cases import CASES, input_sets
+    from .elementwise_cases import BOTH, MODELS, ROTARY, WRITE, Batch, batches
+    from .elementwise_peers import ours
 
     tokens = 8192
     for model in MODELS:
@@ -131,7 +131,7 @@ def profile(ncu: str, name: str) -> list[dict[str, Any]]:
         log = Path(folder, "ncu.csv")
         command = [ncu, "--clock-control", "none", "--cache-control", "none", "--profile-from-start", "off",
                    "--metrics", ",".join(metrics), "--page", "raw", "--csv", "--log-file", str(log),
-                   sys.executable, __file__, "--launch", name]
+                   sys.executable, "-m", "benchmarks.kernels.counters", "--launch", name]
         done = subprocess.run(command, capture_output=True, text=True)
         report = log.read_text() if log.exists() else ""
     if done.returncode:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from cases import BLOCK, Case, Inputs
+from .attention_cases import BLOCK, Case, Inputs
 
 Calls = list[Callable[[], object]]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs tasks of `serving_tasks.py`, each in its own process group with a time limit and a log."""
+"""Runs tasks of `worker.py`, each in its own process group with a time limit and a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-WORKER = pathlib.Path(__file__).with_name("serving_tasks.py")
+WORKER = (sys.executable, "-m", "benchmarks.serving.worker")
 LOG_LINES = 14
 
 
@@ -22,7 +22,7 @@ class Task:
 
     Args:
         name: shown in reports.
-        spec: for `serving_tasks.py`; the file for the result is added.
+        spec: for `worker.py`; the file for the result is added.
         folder: for its files.
         env: environment variables beside this process's; None removes one.
         limit: seconds it may run.
@@ -44,7 +44,7 @@ class Task:
         spec.write_text(json.dumps(self.spec))
         env = {k: v for k, v in (dict(os.environ) | self.env).items() if v is not None}
         with self.log.open("w") as log:
-            self.process = subprocess.Popen([sys.executable, str(WORKER), str(spec)], stdout=log, stderr=log, env=env,
+            self.process = subprocess.Popen([*WORKER, str(spec)], stdout=log, stderr=log, env=env,
                                             start_new_session=True)
         self.started = time.monotonic()
 

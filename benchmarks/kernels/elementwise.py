@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Mask, rotary and KV-write kernels against their peers on one GPU, in one run on the same tensors.
 
-    python benchmarks/elementwise.py [--out results.json] [--tokens 1 64 8192] [--cases PART ...] [--only NAME ...]
+    python -m benchmarks.kernels.elementwise [--out results.json] [--tokens 1 64 8192] [--cases PART ...] [--only NAME ...]
 
 Each contestant's calls are captured in a CUDA graph that rotates over sets of tensors larger together than the L2
 cache (a single token's are not); the median of the replays is shown. GB/s counts what must be read and written at
@@ -26,9 +25,9 @@ from typing import Any
 
 import torch
 
-import elementwise_peers as peers
-from elementwise_cases import KINDS, MASKS, MODELS, Batch, Mask, Model, batches
-from timing import copy_bandwidth, device_and_host
+from . import elementwise_peers as peers
+from .elementwise_cases import KINDS, MASKS, MODELS, Batch, Mask, Model, batches
+from .timing import copy_bandwidth, device_and_host
 
 # Relative; bf16 rounds by 2^-9 at most, arithmetic in bf16 errs a few times more, and what is missing by about 1.
 WRONG = 0.02

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vllm serve` with `vllm bench serve` against it, then `vllm bench throughput`, for `serving.py`'s section `bench`.
+"""`vllm serve` with `vllm bench serve` against it, then `vllm bench throughput`, for the section `bench`.
 
 Each backend is a task: its server starts beside the others', waits for its turn, is asked by one client after another,
 ends, and the throughput benchmark's own engine follows. Both have the same settings, and so one compile cache.
@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import serving_compare
-from serving_pool import Task, run_gated
+from . import sameness
+from .pool import Task, run_gated
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "evals" / "checkpoints" / "glm4-tiny"  # of models that come without one
 VLLM = (sys.executable, "-m", "vllm.entrypoints.cli.main")  # there may be no `vllm` command
 # Requests in flight, requests in all, and those before the clock, for each client; then `vllm bench throughput`'s.
@@ -172,7 +172,7 @@ def engine_arguments(run: Any, model: str, tokenizer: str, backend: str, smoke: 
 
 
 def section(run: Any, model: str, backends: list[str], smoke: bool) -> None:
-    """serving.py's section: all backends' tasks, then the table."""
+    """The section: all backends' tasks, then the table."""
     tokenizer = model if (pathlib.Path(model) / "tokenizer.json").exists() else str(TOKENIZER)
     tasks = []
     for backend in backends:
@@ -205,6 +205,6 @@ def section(run: Any, model: str, backends: list[str], smoke: bool) -> None:
     sizes = SMOKE_SIZES if smoke else SIZES
     print(f"\nvllm bench serve and throughput, {pathlib.Path(model).name}, {sizes['input']} tokens in, "
           f"{sizes['output']} out (in brackets: rocmforge is faster by)")
-    for line in serving_compare.ratio_lines(rows):
+    for line in sameness.ratio_lines(rows):
         print("  " + line)
     run.save()

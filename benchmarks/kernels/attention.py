@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Paged attention against its peers on one GPU, in one run on the same tensors.
 
-    python benchmarks/attention.py [--out results.json] [--sweeps] [--cases PART ...] [--only NAME ...]
+    python -m benchmarks.kernels.attention [--out results.json] [--sweeps] [--cases PART ...] [--only NAME ...]
 
 Each contestant's calls are captured in a CUDA graph that rotates over sets of inputs larger together than the L2 cache;
 the median of the replays is shown, its share of the measured ceilings (copy bandwidth, bf16 matrix product), what a
@@ -19,9 +18,9 @@ from collections.abc import Sequence
 
 import torch
 
-import peers
-from cases import CASES, SWEEPS, Case, input_sets, sampled_error
-from timing import copy_bandwidth, device_and_host, milliseconds
+from . import attention_peers as peers
+from .attention_cases import CASES, SWEEPS, Case, input_sets, sampled_error
+from .timing import copy_bandwidth, device_and_host, milliseconds
 
 
 def ceilings() -> dict[str, float]:

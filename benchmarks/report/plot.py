@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Plots the attention benchmark's results (needs matplotlib).
 
-    python benchmarks/plot.py benchmarks/results/h200.json docs/benchmarks_h200.svg
+    python -m benchmarks.report.plot benchmarks/results/h200.json docs/benchmarks_h200.svg
 """
 
 from __future__ import annotations

@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from elementwise_cases import BOTH, BOTH_OUT, EPS, HEAD, NORM, ROTARY, WRITE, Batch, Mask
 from rocmforge_plugin import ops
+
+from .elementwise_cases import BOTH_OUT, EPS, HEAD, NORM, ROTARY, WRITE, Batch, Mask
 
 OURS = "rocmforge"
 PEERS = ("vLLM CUDA", "vLLM Triton", "vLLM one launch", "inductor", "torch")

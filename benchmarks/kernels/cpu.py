@@ -1,12 +1,11 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The kernels on the CPU target, on one thread and on more: do threads help?
 
-    python benchmarks/cpu.py [--threads 1 2 ...]
+    python -m benchmarks.kernels.cpu [--threads 1 2 ...]
 
 The CPU target runs the GPU kernels' source, to test it; it is measured so that testing stays bearable. Every time is
 the best of several calls, since whatever else runs on the machine can only add to it. What a vLLM engine makes of it:
-`python benchmarks/serving.py --sections throughput`.
+`python -m benchmarks.serving --sections throughput`.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from collections.abc import Callable
 
 import torch
 
-import elementwise_peers
-import peers
-from cases import Case, Inputs, sampled_error
-from elementwise_cases import BOTH, KINDS, MODELS, NORM, Batch, Mask
 from rocmforge_plugin import _C, ops
+
+from . import attention_peers, elementwise_peers
+from .attention_cases import Case, Inputs, sampled_error
+from .elementwise_cases import BOTH, KINDS, MODELS, NORM, Batch, Mask
 
 CASES = (Case("decode b8 ctx1k 32/2", (1024,) * 8, 1, 32, 2), Case("prefill 1x512 32/2", (512,), 512, 32, 2))
 TOKENS, MASK = 1024, (8, 512, 1024)
@@ -51,7 +50,7 @@ def attention(case: Case) -> Callable[[], float]:
     inputs = Inputs(case, 0, "cpu")
 
     def measure() -> float:
-        took = best_ms(peers.ours(case, [inputs])[0])
+        took = best_ms(attention_peers.ours(case, [inputs])[0])
         check(case.name, sampled_error(case, inputs))
         return took
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One engine in one process, for `serving.py`: python serving_tasks.py SPEC.json
+"""One engine in one process, for this folder's command: python -m benchmarks.serving.worker SPEC.json
 
 SPEC names the task, its settings and the file for the result, which is rewritten as soon as there is more to say. A
-task that measures time waits, once its engine runs, until `serving.py` says that no other engine is busy.
+task that measures time waits, once its engine runs, until the command says that no other engine is busy.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import serving_bench
-import serving_trace
+from . import trace
+from .bench import bench as served_bench
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 BYTES = 256  # tokens of the seeded checkpoints that are text
 # On both sides of the edges of pages of 16 and 32, of tiles of 64 and 128, and one chunked or spread over many pages.
 LENGTHS = (1, 15, 16, 17, 31, 32, 33, 63, 65, 128, 129, 200, 300, 511)
@@ -51,7 +50,6 @@ def tokens(count: int, seed: int, vocab: int = BYTES) -> list[int]:
 
 def prepare(spec: dict[str, Any], save: Save) -> None:
     """Make the checkpoints in `folder`: one seeded for each of `kinds`, and the configuration of GLM-4-9B."""
-    sys.path.insert(0, str(ROOT))
     import transformers
     from tools.checkpoints import make
 
@@ -168,13 +166,13 @@ def text(spec: dict[str, Any], save: Save) -> None:
 
 
 def wait_for_turn(spec: dict[str, Any]) -> None:
-    """Say that the engine runs, and wait to be told that the GPU is free; ends when `serving.py` has ended."""
+    """Say that the engine runs, and wait to be told that the GPU is free; ends when the command has ended."""
     at = pathlib.Path(spec["result"])
     parent = os.getppid()
     at.with_suffix(".ready").touch()
     while not at.with_suffix(".go").exists():
         if os.getppid() != parent:
-            sys.exit("serving.py has ended")
+            sys.exit("the command has ended")
         time.sleep(0.02)
 
 
@@ -232,7 +230,7 @@ def mark_attention() -> None:
 
         @functools.wraps(inner)
         def call(*arguments: Any, **named: Any) -> Any:
-            with torch.profiler.record_function(serving_trace.MARK + name):
+            with torch.profiler.record_function(trace.MARK + name):
                 return inner(*arguments, **named)
 
         setattr(holder, name, call)
@@ -278,10 +276,10 @@ def profile(spec: dict[str, Any], save: Save) -> None:
         wait()
     after = rocmforge_plugin.launches()
     with tempfile.TemporaryDirectory() as folder:
-        trace = pathlib.Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    result = serving_trace.digest(events, sizes["steps"], set(after))
+        path = pathlib.Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    result = trace.digest(events, sizes["steps"], set(after))
     result["launched_per_step"] = {name: (count - before.get(name, 0)) / sizes["steps"] for name, count in after.items()
                                    if count > before.get(name, 0)}
     result["step_us"] = statistics.median(times)
@@ -291,7 +289,7 @@ def profile(spec: dict[str, Any], save: Save) -> None:
 
 def bench(spec: dict[str, Any], save: Save) -> None:
     """vLLM's own server and benchmarks, which are processes of their own."""
-    serving_bench.bench(spec, save, wait_for_turn)
+    served_bench(spec, save, wait_for_turn)
 
 
 TASKS = {"prepare": prepare, "text": text, "throughput": throughput, "profile": profile, "bench": bench}

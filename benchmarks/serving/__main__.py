@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """vLLM end to end through rocmforge and through vLLM's own attention backends, side by side.
 
-    python benchmarks/serving.py [--sections parity,features,throughput,profile,bench] [--out serving.json]
+    python -m benchmarks.serving [--sections parity,features,throughput,profile,bench] [--out serving.json]
 
 parity      greedy texts and log probabilities of seeded GLM-4, GLM-4-MoE and Llama checkpoints (bf16, torch.compile,
             FULL_AND_PIECEWISE graphs): each backend's error from the fp32 model, which must be of one size
@@ -28,10 +27,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import serving_bench
-import serving_compare
-from serving_pool import Task, run_gated, run_pool
-from serving_tasks import KINDS, write
+from . import bench, sameness
+from .pool import Task, run_gated, run_pool
+from .worker import KINDS, write
 
 SECTIONS = ("parity", "features", "throughput", "profile")
 NAMED_SECTIONS = ("bench",)  # that take too long to be run unasked
@@ -45,7 +43,7 @@ FEATURES = {  # settings, and the counter that shows that it happened
     "preemption": ({"num_gpu_blocks_override": 60}, "num_preemptions"),
 }
 SIZES = {"batches": [64, 256], "input": 512, "output": 128, "long": 4096, "tpot_batches": [1, 32]}
-SMALL_MODEL = str(pathlib.Path(__file__).resolve().parents[1] / "evals" / "checkpoints" / "glm4-tiny")
+SMALL_MODEL = str(pathlib.Path(__file__).resolve().parents[2] / "evals" / "checkpoints" / "glm4-tiny")
 CPU_SIZES = {"batches": [1, 8], "input": 64, "output": 128, "long": 1000, "tpot_batches": [1]}
 CPU_LEAST, CPU_MOST_MS = 20.0, 10e3
 PROFILE_SIZES = {"batch": 32, "input": 512, "timed_steps": 20, "steps": 5}
@@ -172,7 +170,7 @@ def text_sections(run: Run, sections: Sequence[str]) -> None:
 def compare(run: Run, group: str, backends: dict[str, dict[str, Any]]) -> None:
     """Print and judge one checkpoint's or feature's runs."""
     print(f"\n{group}")
-    errors = {name: serving_compare.errors_of(one) for name, one in backends.items()}
+    errors = {name: sameness.errors_of(one) for name, one in backends.items()}
     report: dict[str, Any] = {"errors": errors, "agreement": {}}
     run.results.setdefault("comparisons", {})[group] = report
     for name, found in errors.items():
@@ -180,7 +178,7 @@ def compare(run: Run, group: str, backends: dict[str, dict[str, Any]]) -> None:
                           for kind, v in found.items() if v["tokens"])
         print(f"  {name:12} error from fp32  {parts}")
     first = next(name for name in (*run.references, "rocmforge") if name in backends)
-    report["agreement"] = {f"{name} and {first}": serving_compare.agreement(one, backends[first])
+    report["agreement"] = {f"{name} and {first}": sameness.agreement(one, backends[first])
                            for name, one in backends.items() if name != first}
     for pair, a in report["agreement"].items():
         print(f"  {pair}: {a['equal_texts']} of {a['texts']} texts equal, {a['equal_tokens']} of {a['tokens']} tokens "
@@ -203,7 +201,7 @@ def compare(run: Run, group: str, backends: dict[str, dict[str, Any]]) -> None:
     for part in ("attention_plan", "attention_prefill", "attention_decode", "kv_write", "rotary"):
         if not any(part in name for name in counts):
             run.fail(f"{group}: no {part} kernel ran")
-    report["wrong"] = serving_compare.verdict(errors["rocmforge"], [e for n, e in errors.items() if n != "rocmforge"])
+    report["wrong"] = sameness.verdict(errors["rocmforge"], [e for n, e in errors.items() if n != "rocmforge"])
     for text in report["wrong"]:
         run.fail(f"{group}: {text}")
     if not report["wrong"]:
@@ -248,7 +246,7 @@ def throughput(run: Run) -> None:
     run_gated(run.chosen(tasks), 180, run.deadline, done)
     print(f"\nthroughput, {'GLM-4-9B, dummy weights' if run.gpu else model}, {sizes['input']} tokens in, "
           f"{sizes['output']} out, long prompt {sizes['long']} (in brackets: rocmforge is faster by)")
-    for line in serving_compare.ratio_lines(rows):
+    for line in sameness.ratio_lines(rows):
         print("  " + line)
     ours = rows.get("rocmforge", {})
     if not run.gpu and {"tokens_s_batch1", "ttft_long_prompt_ms"} <= ours.keys():  # else its failure is known already
@@ -306,7 +304,8 @@ def profile(run: Run) -> None:
 
 def main() -> int:
     """Run the sections that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", default=",".join(SECTIONS))
     parser.add_argument("--out", help="JSON file, written after every engine")
     parser.add_argument("--budget", type=float, default=470.0, help="seconds after which what still runs is ended")
@@ -331,7 +330,7 @@ def main() -> int:
         run = Run(arguments, pathlib.Path(folder), gpu)
         start = time.monotonic()
         texts = set(sections) & {"parity", "features"}
-        if prepare(run, KINDS if texts else (), serving_bench.SMOKE_SHAPE if arguments.smoke else {}):
+        if prepare(run, KINDS if texts else (), bench.SMOKE_SHAPE if arguments.smoke else {}):
             if text := [s for s in sections if s in ("parity", "features")]:
                 text_sections(run, text)
             if "throughput" in sections:
@@ -339,7 +338,7 @@ def main() -> int:
             if gpu and "profile" in sections:
                 profile(run)
             if "bench" in sections:
-                serving_bench.section(run, arguments.model or run.models["glm4_9b"],
+                bench.section(run, arguments.model or run.models["glm4_9b"],
                                       arguments.backends or ["rocmforge", *run.references], arguments.smoke)
         run.save()
         print(f"\n{time.monotonic() - start:.0f} s; " + (f"{len(run.wrong)} failures:" if run.wrong else "all passed"))

@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Markdown tables of a benchmark's results, put between a document's markers for that benchmark.
 
-    python benchmarks/table.py benchmarks/results/h200.json docs/benchmarks_h200.md
+    python -m benchmarks.report.table benchmarks/results/h200.json docs/benchmarks_h200.md
 
-What attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of counters.py
-to <!-- counters -->, those of serving.py's section `bench` to <!-- bench -->; of these several files may be named, one
+What kernels/attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of counters.py
+to <!-- counters -->, those of serving's section `bench` to <!-- bench -->; of these several files may be named, one
 for each run of some of the backends.
 """
 
@@ -96,7 +95,7 @@ MEASURES = {"ttft": "median time to first token, ms", "tpot": "median time per t
 
 
 def measure_name(measure: str) -> str:
-    """serving_bench.py's name of a measure in words."""
+    """serving/bench.py's name of a measure in words."""
     what, _, concurrency = measure.removesuffix("_ms").partition("_concurrency")
     return f"concurrency {concurrency}: {MEASURES[what]}" if concurrency else MEASURES[what]
 

@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Compiles vLLM's Triton unified attention for AMD GPUs, as vLLM would launch it. No GPU is needed.
 
-    python benchmarks/static_amd_triton.py OUT
+    python -m benchmarks.amd.triton_peer OUT
 
 writes OUT/<target>_<prefill|decode>_<small|large>.co for bfloat16, head size 128, 32 query and 8 KV heads, pages of 16
-tokens: what `static_amd.py loops --triton OUT` compares with. The launch is taken from vLLM's own function, whose
+tokens: what `loops --triton OUT` compares with. The launch is taken from vLLM's own function, whose
 kernel is replaced by one that notes its arguments. "small": the KV cache is below 2 GiB, for which Triton uses buffer
 loads; "large": it is not.
 

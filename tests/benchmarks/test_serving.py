@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""benchmarks/serving.py without engines: its rule for sameness, its reading of traces, its processes."""
+"""benchmarks/serving without engines: its rule for sameness, its reading of traces, its processes, its server."""
 
 from __future__ import annotations
 
+import pathlib
 import random
+import sys
 import time
 
 import pytest
 
-from benchmarks import serving_pool
-from benchmarks.serving_compare import agreement, errors_of, ratio_lines, spread, verdict
-from benchmarks.serving_trace import MARK, digest
+from benchmarks.serving import bench, pool
+from benchmarks.serving.sameness import agreement, errors_of, ratio_lines, spread, verdict
+from benchmarks.serving.trace import MARK, digest
 
 
 def run(seed, size=0.01, shift=0.0, outlier=0.0, regret=0.0, texts=8, length=32):
@@ -93,6 +95,13 @@ def test_trace_digest():
     assert found["traffic_per_step"] == {"cudaMemcpyAsync": 1.0, "cudaStreamSynchronize": 0.5}
 
 
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 WORKER = """
 import json, os, pathlib, subprocess, sys, time
 spec = json.loads(pathlib.Path(sys.argv[1]).read_text())
@@ -118,51 +127,101 @@ else:
 def task(tmp_path, monkeypatch):
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    monkeypatch.setattr(serving_pool, "WORKER", worker)
+    monkeypatch.setattr(pool, "WORKER", (sys.executable, str(worker)))
 
-    def make(name, act, limit=30.0):
-        return serving_pool.Task(name, {"task": "text", "act": act, "measure_limit": 30}, tmp_path, {"RF_GIVEN": "7"},
-                                 limit)
+    def make(name, act):
+        return pool.Task(name, {"task": "text", "act": act, "measure_limit": 300}, tmp_path, {"RF_GIVEN": "7"}, 300.0)
 
     return make
 
 
-def test_pool_reports_results_crashes_and_hangs(task):
+class Clock:
+    """The pool's time, which passes a day once a task has written to its log."""
+
+    def __init__(self, task):
+        self.task, self.passed = task, 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.passed
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
+        if self.task.log.exists() and self.task.log.read_text().endswith("\n"):
+            self.passed = 86400.0
+
+
+def test_pool_reports_results_and_crashes(task):
     found = {}
-    tasks = [task("good", "work"), task("bad", "crash"), task("slow one", "hang", 2.0)]
-    serving_pool.run_pool(tasks, 2, time.monotonic() + 60, lambda t: found.__setitem__(t.name, t.result()))
+    tasks = [task("good", "work"), task("bad", "crash")]
+    pool.run_pool(tasks, 2, time.monotonic() + 600, lambda t: found.__setitem__(t.name, t.result()))
     assert found["good"] == {"done": True, "env": "7"}
     assert "exit status 1" in found["bad"]["failed"] and "as planned" in found["bad"]["failed"]
-    assert found["slow one"]["half"] and "stopped after 2 s" in found["slow one"]["failed"]
-    child = int(tasks[2].log.read_text())
-    for _ in range(100):  # killed with its group; whoever adopted it may take a moment to bury it
-        try:
-            state = open(f"/proc/{child}/stat").read().split()[2]
-        except FileNotFoundError:
-            break
-        if state == "Z":
-            break
+
+
+def test_pool_ends_what_takes_too_long(task, monkeypatch):
+    """It keeps what the task saved before, and leaves none of its children."""
+    found, slow = {}, task("slow one", "hang")
+    monkeypatch.setattr(pool, "time", Clock(slow))
+    pool.run_pool([slow], 2, time.monotonic() + 1e6, lambda t: found.__setitem__(t.name, t.result()))
+    assert found["slow one"]["half"] and "stopped after 86" in found["slow one"]["failed"]
+    child = int(slow.log.read_text())
+    late = time.monotonic() + 300
+    while alive(child):  # killed with its group; whoever adopted it may take a moment to bury it
+        assert time.monotonic() < late, "a child outlived its task"
         time.sleep(0.05)
-    else:
-        pytest.fail("a child outlived its task")
 
 
-def test_pool_stops_at_the_deadline(task, capsys):
+def test_pool_stops_at_the_deadline(task, monkeypatch, capsys):
     found = []
     tasks = [task("a", "hang"), task("b", "work")]
-    serving_pool.run_pool(tasks, 1, time.monotonic() + 1, lambda t: found.append(t.name))
+    tasks[0].limit = 1e6
+    monkeypatch.setattr(pool, "time", Clock(tasks[0]))
+    pool.run_pool(tasks, 1, time.monotonic() + 600, lambda t: found.append(t.name))
     assert found == ["a"] and "b not run" in capsys.readouterr().out
 
 
 def test_gated_tasks_measure_one_after_another(task):
     found = {}
     tasks = [task("one", "gate"), task("broken", "crash"), task("two", "gate")]
-    serving_pool.run_gated(tasks, 30, time.monotonic() + 60, lambda t: found.__setitem__(t.name, t.result()))
+    pool.run_gated(tasks, 300, time.monotonic() + 600, lambda t: found.__setitem__(t.name, t.result()))
     assert "failed" in found["broken"]
     assert found["one"]["to"] <= found["two"]["from"]
 
 
 def test_log_end_shows_the_error_first():
     log = "\n".join(["start", "KeyError: 'x'", *(f"line {i}" for i in range(40))])
-    shown = serving_pool.log_end(log).splitlines()
-    assert "KeyError" in shown[0] and "line 39" in shown[-1] and len(shown) == serving_pool.LOG_LINES + 2
+    shown = pool.log_end(log).splitlines()
+    assert "KeyError" in shown[0] and "line 39" in shown[-1] and len(shown) == pool.LOG_LINES + 2
+
+
+SERVER = """
+import http.server, pathlib, subprocess, sys
+folder = pathlib.Path(sys.argv[0]).parent
+if (folder / "broken").exists():
+    sys.exit(3)
+(folder / "child").write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+def test_bench_server_is_waited_for_and_ended(tmp_path, monkeypatch):
+    stub = tmp_path / "serve.py"
+    stub.write_text(SERVER)
+    monkeypatch.setattr(bench, "VLLM", (sys.executable, str(stub)))
+    monkeypatch.setattr(bench, "CHILDREN_SECONDS", 0.2)
+    spec = {"model": "m", "backend": "TRITON_ATTN", "engine": []}
+    with pytest.raises(KeyError, match="as planned"), bench.server(spec) as url:
+        child = int((tmp_path / "child").read_text())
+        assert alive(child) and url.startswith("http://127.0.0.1:")
+        raise KeyError("as planned")
+    late = time.monotonic() + 300
+    while alive(child):
+        assert time.monotonic() < late, "a child outlived its server"
+        time.sleep(0.05)
+    (tmp_path / "broken").touch()
+    with pytest.raises(RuntimeError, match="ended with 3 before it was ready"), bench.server(spec):
+        pytest.fail("it is not ready")
