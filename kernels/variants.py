@@ -8,9 +8,9 @@ the names in it must agree with the RF_KERNEL lines of the source (tests check t
 from __future__ import annotations
 
 from rocmforge_build.units import Unit
+from rocmforge_plugin.served import ELEMENTS, HEAD_SIZES
 
-TYPES = ("bf16", "f16", "float")
-HEAD_SIZES = (64, 80, 96, 128, 192, 256)
+TYPES = tuple(ELEMENTS.values())
 
 
 def per_type(concept: str, kernels: tuple[str, ...], types: tuple[str, ...] = TYPES) -> list[Unit]:

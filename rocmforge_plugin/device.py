@@ -81,6 +81,13 @@ def open_device(device: torch.device | str) -> Device:
     return found
 
 
+def target_of(device: torch.device) -> str:
+    """The kind of kernels for a torch device, as served.py names it: "amd", "nvidia" or "cpu"."""
+    if device.type == "cpu":
+        return "cpu"
+    return "amd" if torch.version.hip else "nvidia"
+
+
 def summary(device: torch.device | str) -> str:
     """One line: the target, the device, and the kernels that are there with their element types and head sizes.
 

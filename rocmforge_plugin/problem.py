@@ -7,8 +7,20 @@ csrc/launch/problem.h is the host module's side of it, kernels/attention/problem
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rocmforge_plugin import served
+
+
+class Refusal(NamedTuple):
+    """A field that has no kernel for what came; as text, in the form that all messages have."""
+
+    field: str
+    came: object
+    works: str
+
+    def __str__(self) -> str:
+        return f"{self.field} is {self.came}; it must be {self.works}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +61,28 @@ class Problem:
     def suffix(self) -> str:
         """How the names of this problem's kernels end, such as ``bf16_d128``; csrc/launch/problem.h spells the same."""
         return "_".join([served.ELEMENTS[self.dtype], f"d{self.key_dims}", *([self.core] if self.core else [])])
+
+    def refusals(self, target: str) -> list[Refusal]:
+        """Why there are no kernels for this on a target ("amd", "nvidia" or "cpu"); empty if there are."""
+        found = []
+
+        def demand(holds: bool, field: str, came: object, works: str) -> None:
+            if not holds:
+                found.append(Refusal(field, came, works))
+
+        dtypes = served.DTYPES[target]
+        demand(self.dtype in dtypes, "dtype", self.dtype, f"{' or '.join(dtypes)} on the {target} target")
+        sizes = ", ".join(map(str, served.HEAD_SIZES))
+        if self.key_dims == self.value_dims:
+            demand(self.key_dims in served.HEAD_SIZES, "head_size", self.key_dims, f"one of {sizes}")
+        else:
+            demand(False, "value_dims", f"{self.value_dims} beside key_dims {self.key_dims}",
+                   f"equal to key_dims, one of {sizes}")
+        demand(self.num_kv_heads >= 1 and self.num_heads % max(self.num_kv_heads, 1) == 0
+               and 1 <= self.num_heads // max(self.num_kv_heads, 1) <= served.MAX_GROUP, "num_heads",
+               f"{self.num_heads} beside num_kv_heads {self.num_kv_heads}", f"1 to {served.MAX_GROUP} times num_kv_heads")
+        demand(self.window >= 0, "window", self.window, "at least 0")
+        demand(self.format in served.FORMATS, "format", repr(self.format), f"one of {', '.join(served.FORMATS)}")
+        demand(self.score in served.SCORES, "score", repr(self.score), f"one of {', '.join(served.SCORES)}")
+        demand(not self.core or target == "cpu", "core", self.core, f"left empty on the {target} target")
+        return found

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 
 import rocmforge_plugin
-from rocmforge_plugin import ops, reference
+from rocmforge_plugin import ops, reference, served
 from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.problem import Problem
 
-BLOCK = 16
+BLOCK = served.BLOCK_MULTIPLE
 
 
 @dataclass
@@ -65,9 +66,8 @@ def prepare(batch: Batch, *, window: int = 0, sinks: torch.Tensor | None = None)
     """Plan the batch once; the function returned runs attention into an output that held NaN before."""
     tokens, heads, head_size = batch.query.shape
     longest = int((batch.query_start_loc[1:] - batch.query_start_loc[:-1]).max())
-    planner = AttentionPlanner(num_heads=heads, num_kv_heads=batch.cache.shape[1], head_size=head_size,
-                               dtype=batch.query.dtype, device=batch.query.device, max_num_reqs=len(batch.seq_lens),
-                               max_num_tokens=tokens, window=window)
+    problem = Problem(batch.query.dtype, heads, batch.cache.shape[1], head_size, head_size, window)
+    planner = AttentionPlanner(problem, batch.query.device, len(batch.seq_lens), tokens)
     plan = planner.plan(batch.query_start_loc, batch.seq_lens, longest, tokens)
     out = torch.full_like(batch.query, float("nan"))
 

@@ -5,6 +5,8 @@ selection read. Nothing is imported here, so it can be read where there is neith
 
 HEAD_SIZES = (64, 80, 96, 128, 192, 256)
 MAX_GROUP = 64  # query heads per KV head
+FORMATS = ("joined",)  # of keys and values in the cache
+SCORES = ("plain",)  # functions of the product of query and key
 BLOCK_MULTIPLE = 16  # of the keys of a cache block
 
 # torch's names of dtypes, and how kernels' names spell them; numbered as csrc/launch/element.h does.

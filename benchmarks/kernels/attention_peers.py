@@ -5,23 +5,34 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
 from .attention_cases import BLOCK, Case, Inputs
 
+if TYPE_CHECKING:
+    from rocmforge_plugin.ops.attention import AttentionPlanner
+
 Calls = list[Callable[[], object]]
+
+
+def planner_of(case: Case, device: torch.device | str) -> AttentionPlanner:
+    """What a model whose steps are like the case would make."""
+    from rocmforge_plugin.ops.attention import AttentionPlanner
+    from rocmforge_plugin.problem import Problem
+
+    return AttentionPlanner(Problem(case.dtype, case.heads, case.kv_heads, case.head, case.head), device,
+                            len(case.lens), case.tokens, 1 if case.is_prefill else case.query_len)
 
 
 def ours(case: Case, sets: list[Inputs]) -> Calls:
     """rocmforge through its public op, with the plan that a step makes once for all layers."""
-    from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+    from rocmforge_plugin.ops.attention import paged_attention
 
     calls: Calls = []
     for x in sets:
-        planner = AttentionPlanner(case.heads, case.kv_heads, case.head, case.dtype, x.query.device, len(case.lens),
-                                   case.tokens, 0, case.query_len if not case.is_prefill else 1)
-        plan = planner.plan(x.query_start, x.seq_lens, case.query_len, case.tokens)
+        plan = planner_of(case, x.query.device).plan(x.query_start, x.seq_lens, case.query_len, case.tokens)
         calls.append(lambda x=x, plan=plan: paged_attention(
             x.query, x.kv_cache, x.block_table, x.seq_lens, x.query_start, max_query_len=case.query_len,
             scale=case.head**-0.5, out=x.out, plan=plan))
@@ -30,10 +41,7 @@ def ours(case: Case, sets: list[Inputs]) -> Calls:
 
 def plan_only(case: Case, sets: list[Inputs]) -> Calls:
     """The plan of a step by itself."""
-    from rocmforge_plugin.ops.attention import AttentionPlanner
-
-    planner = AttentionPlanner(case.heads, case.kv_heads, case.head, case.dtype, "cuda", len(case.lens), case.tokens, 0,
-                               case.query_len if not case.is_prefill else 1)
+    planner = planner_of(case, "cuda")
     return [lambda x=x: planner.plan(x.query_start, x.seq_lens, case.query_len, case.tokens) for x in sets]
 
 

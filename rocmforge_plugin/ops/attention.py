@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
-from .. import _C, device
+from .. import _C, device, served
+from ..problem import Problem
 from . import checks
 
 _OP = "paged_attention"
-HEAD_SIZES = (64, 80, 96, 128, 192, 256)
-MAX_GROUP = 64
-BLOCK_MULTIPLE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,54 +34,38 @@ class AttentionPlan:
 
 
 class AttentionPlanner:
-    """Plans for layers of one geometry, in buffers allocated once.
+    """Plans for layers that compute the same, in buffers allocated once.
 
     The buffers stay where they are and launch sizes depend on nothing but the bounds given here, so attention may be
     captured in a graph and replayed after `plan` has been called for another batch.
 
     Args:
-        num_heads: query heads.
-        num_kv_heads: KV heads; num_heads / num_kv_heads is 1 to 64.
-        head_size: 64, 80, 96, 128, 192 or 256, for keys and values alike.
-        dtype: of queries, cache and output: bfloat16 or float16, on the CPU also float32.
+        problem: what the layers compute.
         device: torch device.
         max_num_reqs: most requests of a batch.
         max_num_tokens: most query tokens of a batch.
-        window: keys a query sees, its own included; 0 for all.
         decode_query_len: query tokens of a request in a decode step (1, or more with speculative decoding).
-        core: name of another matrix core than the device's own, on the CPU only: for tests.
     Raises:
-        TypeError, ValueError: an argument is none of these.
+        TypeError, ValueError: an argument is none of these, or there are no kernels for the problem.
     """
 
-    def __init__(self, num_heads: int, num_kv_heads: int, head_size: int, dtype: torch.dtype,
-                 device: torch.device | str, max_num_reqs: int, max_num_tokens: int, window: int = 0,
-                 decode_query_len: int = 1, core: str = "") -> None:
+    def __init__(self, problem: Problem, device: torch.device | str, max_num_reqs: int, max_num_tokens: int,
+                 decode_query_len: int = 1) -> None:
         op = "AttentionPlanner"
-        if dtype not in checks.ELEMENTS:
-            raise TypeError(f"{op}: dtype is {dtype}; it must be bfloat16 or float16, or float32 on the CPU")
         target = torch.device(device)
-        if dtype == torch.float32 and target.type != "cpu":
-            raise TypeError(f"{op}: dtype is {dtype} on {target}; attention on a GPU takes bfloat16 or float16")
-        if head_size not in HEAD_SIZES:
-            checks.fail(op, "head_size", head_size, f"one of {', '.join(map(str, HEAD_SIZES))}")
-        if num_kv_heads < 1 or num_heads % num_kv_heads or not 1 <= num_heads // num_kv_heads <= MAX_GROUP:
-            checks.fail(op, "num_heads", f"{num_heads} beside num_kv_heads {num_kv_heads}",
-                        f"1 to {MAX_GROUP} times num_kv_heads")
-        for name, value, least in (("max_num_reqs", max_num_reqs, 1), ("max_num_tokens", max_num_tokens, 1),
-                                   ("window", window, 0), ("decode_query_len", decode_query_len, 1)):
-            if value < least:
-                checks.fail(op, name, value, f"at least {least}")
-        self.num_heads = num_heads
-        self.num_kv_heads = num_kv_heads
-        self.head_size = head_size
-        self.dtype = dtype
-        self.window = window
+        for refusal in problem.refusals(_device.target_of(target)):
+            raise (TypeError if refusal.field == "dtype" else ValueError)(f"{op}: {refusal}")
+        for name, value in (("max_num_reqs", max_num_reqs), ("max_num_tokens", max_num_tokens),
+                            ("decode_query_len", decode_query_len)):
+            if value < 1:
+                checks.fail(op, name, value, "at least 1")
+        self.problem = problem
         self.max_num_reqs = max_num_reqs
         self.max_num_tokens = max_num_tokens
         self._native = _C.AttentionPlanner(
-            _device.open_device(target), checks.ELEMENTS[dtype], head_size, num_kv_heads, num_heads // num_kv_heads,
-            window, core, max_num_reqs, max_num_tokens, decode_query_len)
+            _device.open_device(target), list(served.ELEMENTS).index(problem.dtype), problem.key_dims,
+            problem.num_kv_heads, problem.group, problem.window, problem.core, max_num_reqs, max_num_tokens,
+            decode_query_len)
         # The workspace holds the parts of items that several workgroups share; a batch writes what it reads.
         self._words = torch.zeros(self._native.plan_words, dtype=torch.int32, device=target)
         self._workspace = torch.empty(self._native.workspace_floats, dtype=torch.float32, device=target)
@@ -146,9 +128,8 @@ def _check_indices(op: str, name: str, tensor: torch.Tensor, where: torch.device
 
 
 @lru_cache(maxsize=64)
-def _planner(num_heads: int, num_kv_heads: int, head_size: int, dtype: torch.dtype, where: torch.device, reqs: int,
-             tokens: int, window: int, decode_query_len: int) -> AttentionPlanner:
-    return AttentionPlanner(num_heads, num_kv_heads, head_size, dtype, where, reqs, tokens, window, decode_query_len)
+def _planner(problem: Problem, where: torch.device, reqs: int, tokens: int, decode_query_len: int) -> AttentionPlanner:
+    return AttentionPlanner(problem, where, reqs, tokens, decode_query_len)
 
 
 def _power_of_two(n: int) -> int:
@@ -178,9 +159,9 @@ def _check(query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tenso
             checks.fail(_OP, name, f"{checks.shape_of(tensor)} at address {tensor.data_ptr():#x}",
                         f"contiguous in its last dimension, with address and other strides multiples of 16 bytes "
                         f"({per_16_bytes} elements)")
-    if kv_cache.shape[2] % BLOCK_MULTIPLE or not kv_cache.shape[2]:
+    if kv_cache.shape[2] % served.BLOCK_MULTIPLE or not kv_cache.shape[2]:
         checks.fail(_OP, "kv_cache", f"of block size {kv_cache.shape[2]}",
-                    f"of a block size that {BLOCK_MULTIPLE} divides")
+                    f"of a block size that {served.BLOCK_MULTIPLE} divides")
     num_reqs = seq_lens.shape[0]
     _check_indices(_OP, "block_table", block_table, query.device)
     if block_table.dim() != 2 or block_table.shape[0] < num_reqs or block_table.stride(1) != 1:
@@ -193,16 +174,17 @@ def _check(query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tenso
                     f"float32 [{num_heads}], contiguous, on {query.device}")
 
 
+def _problem(query: torch.Tensor, kv_cache: torch.Tensor, window: int) -> Problem:
+    _, num_heads, head_size = query.shape
+    return Problem(query.dtype, num_heads, kv_cache.shape[1], head_size, head_size, window)
+
+
 def _check_plan(plan: AttentionPlan, query: torch.Tensor, kv_cache: torch.Tensor, seq_lens: torch.Tensor,
                 max_query_len: int, window: int) -> None:
     """Raises if the plan was made for something else."""
-    planner = plan.planner
-    made_for = (planner.num_heads, planner.num_kv_heads, planner.head_size, planner.dtype, planner.window,
-                planner.device)
-    asked = (query.shape[1], kv_cache.shape[1], query.shape[2], query.dtype, window, query.device)
-    if made_for != asked:
-        checks.fail(_OP, "plan", "of a planner for (num_heads, num_kv_heads, head_size, dtype, window, device) = "
-                    f"{made_for}", f"of one for {asked}")
+    made_for, asked = plan.planner.problem, replace(_problem(query, kv_cache, window), core=plan.planner.problem.core)
+    if made_for != asked or plan.planner.device != query.device:
+        checks.fail(_OP, "plan", f"for {made_for} on {plan.planner.device}", f"for {asked} on {query.device}")
     if plan.num_reqs != seq_lens.shape[0] or max_query_len > plan.max_query_len:
         checks.fail(_OP, "plan", f"for {plan.num_reqs} requests and queries of up to {plan.max_query_len} tokens",
                     f"for {seq_lens.shape[0]} requests and queries of up to {max_query_len}")
@@ -243,15 +225,14 @@ def paged_attention(query: torch.Tensor, kv_cache: torch.Tensor, block_table: to
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
     if plan is None:
         _check(query, kv_cache, block_table, seq_lens, out, scale, sinks)
-        tokens, num_heads, head_size = query.shape
-        num_reqs = seq_lens.shape[0]
+        num_reqs, tokens = seq_lens.shape[0], query.shape[0]
         if tokens == 0 or num_reqs == 0:
             return out
-        num_kv_heads = kv_cache.shape[1]
+        problem = _problem(query, kv_cache, window)
         # Queries that are too long for a decode step's kernels want no planner of their own, which has buffers.
-        short = max_query_len * num_heads <= MAX_GROUP * num_kv_heads
-        planner = _planner(num_heads, num_kv_heads, head_size, query.dtype, query.device, _power_of_two(num_reqs),
-                           _power_of_two(tokens), window, max_query_len if short else 1)
+        short = max_query_len * problem.num_heads <= served.MAX_GROUP * problem.num_kv_heads
+        planner = _planner(problem, query.device, _power_of_two(num_reqs), _power_of_two(tokens),
+                           max_query_len if short else 1)
         plan = planner.plan(query_start_loc, seq_lens, max_query_len, tokens)
     if not plan.planner.run(plan, query, kv_cache, block_table, seq_lens, out, max_query_len, scale, window, sinks):
         _check(query, kv_cache, block_table, seq_lens, out, scale, sinks)

@@ -18,6 +18,7 @@ from vllm.v1.attention.backend import (
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from rocmforge_plugin.ops.attention import AttentionPlan, AttentionPlanner
+from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.report import log_summary
 
 
@@ -83,10 +84,9 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
         scheduler = vllm_config.scheduler_config
         self.planners = {
             key: AttentionPlanner(
-                num_heads=key.num_heads, num_kv_heads=kv_cache_spec.num_kv_heads, head_size=kv_cache_spec.head_size,
-                dtype=vllm_config.model_config.dtype, device=device, max_num_reqs=scheduler.max_num_seqs,
-                max_num_tokens=scheduler.max_num_batched_tokens, window=key.window,
-                decode_query_len=_decode_query_len(vllm_config))
+                Problem(vllm_config.model_config.dtype, key.num_heads, kv_cache_spec.num_kv_heads,
+                        kv_cache_spec.head_size, kv_cache_spec.head_size, key.window),
+                device, scheduler.max_num_seqs, scheduler.max_num_batched_tokens, _decode_query_len(vllm_config))
             for key in self._plan_keys()
         }
         log_summary(device)

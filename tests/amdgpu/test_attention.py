@@ -13,7 +13,9 @@ import torch
 
 import rocmforge_plugin
 from rocmforge_plugin import _C
-from rocmforge_plugin.ops.attention import HEAD_SIZES, AttentionPlanner
+from rocmforge_plugin.ops.attention import AttentionPlanner
+from rocmforge_plugin.problem import Problem
+from rocmforge_plugin.served import HEAD_SIZES
 from tests.kernels.kernel_support import SUFFIX
 from tests.kernels.test_attention import Batch
 
@@ -156,7 +158,7 @@ def test_no_share_is_larger_than_need_be(emulated: Use, target: str, requests: l
     """On as many compute units as an MI300X has: all workgroups wait for the largest share."""
     units, heads, gap, least = 304, 2, 5, 2  # kItemGap, kLeastShare
     config = emulated(target, compute_units=units).kernel_config("attention_decode1_bf16_d128")
-    planner = AttentionPlanner(4 * heads, heads, 128, torch.bfloat16, "cpu", len(requests), len(requests))
+    planner = AttentionPlanner(Problem(torch.bfloat16, 4 * heads, heads, 128, 128), "cpu", len(requests), len(requests))
     seq_lens = guarded(torch.tensor(requests, dtype=torch.int32))
     rocmforge_plugin.reset_launches()
     planner.plan(guarded(torch.arange(len(requests) + 1, dtype=torch.int32)), seq_lens, 1, len(requests))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from rocmforge_plugin import _C
-from rocmforge_plugin.ops.attention import HEAD_SIZES
+from rocmforge_plugin.served import HEAD_SIZES
 from tests.kernels import test_attention as attention
 from tests.kernels import test_causal_mask as mask
 from tests.kernels import test_kv_write as kv_write

@@ -17,6 +17,7 @@ import torch
 import rocmforge_plugin
 from rocmforge_plugin import _C
 from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.problem import Problem
 from tests.kernels.test_attention import Batch
 
 from .conftest import TARGETS
@@ -55,7 +56,8 @@ def planned(requests: list[tuple[int, int]], kv_heads: int) -> AttentionPlanner:
     """A planner that has made a plan for requests of (new tokens, all tokens)."""
     new = torch.tensor([0, *(n for n, _ in requests)], dtype=torch.int32)
     tokens, longest = int(new.sum()), int(new.max())
-    planner = AttentionPlanner(GROUP * kv_heads, kv_heads, HEAD_SIZE, DTYPE, "cpu", len(requests), tokens)
+    problem = Problem(DTYPE, GROUP * kv_heads, kv_heads, HEAD_SIZE, HEAD_SIZE)
+    planner = AttentionPlanner(problem, "cpu", len(requests), tokens)
     seq_lens = guarded(torch.tensor([n for _, n in requests], dtype=torch.int32))
     rocmforge_plugin.reset_launches()
     planner.plan(guarded(new.cumsum(0).int()), seq_lens, longest, tokens)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import rocmforge_plugin
 from rocmforge_plugin import reference
-from rocmforge_plugin.ops.attention import HEAD_SIZES, AttentionPlanner, paged_attention
+from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.problem import Problem
+from rocmforge_plugin.served import HEAD_SIZES
 
 from .kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, generator, poison, same_bits, seeds
 
@@ -87,8 +89,9 @@ class Batch:
         return self.cache_buffer.view
 
     def planner(self, core: str = "", decode_query_len: int = 1) -> AttentionPlanner:
-        return AttentionPlanner(self.kv_heads * self.group, self.kv_heads, self.head_size, self.dtype, DEVICE,
-                                len(self.requests), max(self.tokens, 1), self.window, decode_query_len, core)
+        problem = Problem(self.dtype, self.kv_heads * self.group, self.kv_heads, self.head_size, self.head_size,
+                          self.window, core=core)
+        return AttentionPlanner(problem, DEVICE, len(self.requests), max(self.tokens, 1), decode_query_len)
 
     def run(self, planner: AttentionPlanner | None) -> None:
         plan = planner and planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens)
@@ -231,7 +234,7 @@ def test_one_plan_serves_many_calls_and_is_remade_in_place(dtype: torch.dtype) -
     """Layers share a plan; the next step's plan overwrites it in the same buffers."""
     first = Batch(dtype, 64, 2, 4, [(1, 70), (20, 20), (3, 90)], 16, seed=1)
     second = Batch(dtype, 64, 2, 4, [(1, 5), (1, 200)], 16, seed=2)
-    planner = AttentionPlanner(8, 2, 64, dtype, DEVICE, 3, 24)
+    planner = AttentionPlanner(Problem(dtype, 8, 2, 64, 64), DEVICE, 3, 24)
     where = planner._words.data_ptr(), planner._workspace.data_ptr()
     for batch in (first, second, first):
         for _ in range(2):
@@ -249,7 +252,7 @@ def test_where_all_queries_are_long_nothing_is_launched_for_short_ones(
     same."""
     batch = Batch(TYPES[0], 64, 2, 4, requests, 16, seed=4)
     longest = max(batch.max_query_len, claimed // len(requests))
-    planner = AttentionPlanner(8, 2, 64, TYPES[0], DEVICE, len(requests), claimed)
+    planner = AttentionPlanner(Problem(TYPES[0], 8, 2, 64, 64), DEVICE, len(requests), claimed)
     plan = planner.plan(batch.starts, batch.seq_lens, longest, claimed)
     rocmforge_plugin.reset_launches()
     paged_attention(batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.starts,
@@ -262,7 +265,7 @@ def test_where_all_queries_are_long_nothing_is_launched_for_short_ones(
 def test_a_graph_captured_with_long_queries_serves_short_ones() -> None:
     """A capture holds the launches for both, whatever its own batch has."""
     batch = Batch(TYPES[0], 64, 2, 4, [(1, 70), (20, 20)], 16, seed=5)
-    planner = AttentionPlanner(8, 2, 64, TYPES[0], DEVICE, 2, 40)
+    planner = AttentionPlanner(Problem(TYPES[0], 8, 2, 64, 64), DEVICE, 2, 40)
     plan = planner.plan(batch.starts, batch.seq_lens, 20, 40)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -380,7 +383,7 @@ REFUSALS = [
     ("sinks", lambda b: torch.zeros(8, device="meta"), ValueError, "on meta"),
     ("window", lambda b: -1, ValueError, "at least 0"),
     ("plan", lambda b: Batch(b.dtype, 64, 2, 2, [(1, 1), (1, 1)], 16, 1).planner().plan(
-        b.starts, b.seq_lens, b.max_query_len, b.max_query_len), ValueError, "num_heads"),
+        b.starts, b.seq_lens, b.max_query_len, b.max_query_len), ValueError, "num_heads=4"),
 ]
 
 if not ON_CPU:
@@ -408,12 +411,17 @@ def test_refusals(argument: str, value: object, error: type[Exception], says: st
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    ({"head_size": 72}, "head_size is 72"), ({"num_heads": 65, "num_kv_heads": 1}, "num_heads is 65"),
-    ({"num_heads": 6, "num_kv_heads": 4}, "num_heads is 6"), ({"max_num_reqs": 0}, "max_num_reqs is 0"),
-    ({"decode_query_len": 0}, "decode_query_len is 0"), ({"dtype": torch.int8}, "dtype is torch.int8")])
+    ({"key_dims": 72, "value_dims": 72}, "head_size is 72"), ({"value_dims": 128}, "value_dims is 128 beside key_dims"),
+    ({"num_heads": 65, "num_kv_heads": 1}, "num_heads is 65"), ({"num_heads": 6, "num_kv_heads": 4}, "num_heads is 6"),
+    ({"num_kv_heads": 0}, "num_heads is 8 beside num_kv_heads 0"), ({"window": -1}, "window is -1"),
+    ({"format": "woven"}, "format is 'woven'"), ({"score": "sung"}, "score is 'sung'"),
+    ({"max_num_reqs": 0}, "max_num_reqs is 0"), ({"max_num_tokens": 0}, "max_num_tokens is 0"),
+    ({"decode_query_len": 0}, "decode_query_len is 0"), ({"dtype": torch.int8}, "dtype is int8")])
 def test_planner_refusals(change: dict, says: str) -> None:
-    """Geometries there is no kernel for are named when the planner is made."""
-    arguments = {"num_heads": 8, "num_kv_heads": 2, "head_size": 64, "dtype": torch.bfloat16, "device": DEVICE,
-                 "max_num_reqs": 2, "max_num_tokens": 8} | change
+    """Problems there is no kernel for are named when the planner is made."""
+    problem = {"dtype": torch.bfloat16, "num_heads": 8, "num_kv_heads": 2, "key_dims": 64, "value_dims": 64}
+    bounds = {"max_num_reqs": 2, "max_num_tokens": 8, "decode_query_len": 1}
+    for name, value in change.items():
+        (bounds if name in bounds else problem)[name] = value
     with pytest.raises((ValueError, TypeError), match=says):
-        AttentionPlanner(**arguments)
+        AttentionPlanner(Problem(**problem), DEVICE, **bounds)

@@ -12,6 +12,7 @@ import torch
 from benchmarks.serving.trace import MARK, digest
 from rocmforge_plugin import ops
 from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.problem import Problem
 
 from .kernel_support import DEVICE, cos_sin_table, launched
 
@@ -41,7 +42,7 @@ def decode_step(norm: bool = False) -> Callable[[], torch.Tensor]:
     positions = seq_lens.long() - 1
     angles = cos_sin_table(max(LENS), HEAD // 2, torch.bfloat16)
     weight = torch.ones(HEAD, dtype=torch.bfloat16, device=DEVICE) if norm else None
-    planner = AttentionPlanner(HEADS, KV_HEADS, HEAD, torch.bfloat16, DEVICE, count, count)
+    planner = AttentionPlanner(Problem(torch.bfloat16, HEADS, KV_HEADS, HEAD, HEAD), DEVICE, count, count)
     out = torch.empty(count, HEADS, HEAD, dtype=torch.bfloat16, device=DEVICE)
 
     def step() -> torch.Tensor:
