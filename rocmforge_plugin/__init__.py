@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "launches", "platform", "register", "reset_launches", "summary"]
 
 

@@ -21,7 +21,8 @@ def main() -> int:
     built = subprocess.run([sys.executable, "-m", "rocmforge_build"], cwd=ROOT, check=False, stdout=sys.stderr)
     if built.returncode:
         return built.returncode
-    described = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "setup.py", "MANIFEST.in"))
+    files = ("pyproject.toml", "setup.py", "MANIFEST.in", "rocmforge_plugin/__init__.py")  # the last has the version
+    described = b"".join((ROOT / name).read_bytes() for name in files)
     wanted = hashlib.sha256(described + str(ROOT).encode()).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return 0
