@@ -60,7 +60,7 @@ def test_results_stand_in_the_document(tmp_path, results):
     assert copy.read_text() == document.read_text()
 
 
-def test_all_parts_are_run_and_reported(tmp_path, monkeypatch, capsys):
+def test_all_benchmarks_are_run_and_reported(tmp_path, monkeypatch, capsys):
     """One that fails keeps none of the others from it; one whose tool is missing is named."""
     stand_ins = tmp_path / "benchmarks" / "kernels"
     stand_ins.mkdir(parents=True)
@@ -87,10 +87,10 @@ def test_all_parts_are_run_and_reported(tmp_path, monkeypatch, capsys):
     for marker in ("tables", "counters"):
         begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
         assert document.partition(begin)[2].partition(end)[0] == report.partition(begin)[2].partition(end)[0] != ""
-    monkeypatch.setattr(sys, "argv", ["run.py", str(folder), "--parts", "attention,speed"])
+    monkeypatch.setattr(sys, "argv", ["run.py", str(folder), "--benchmarks", "attention,speed"])
     with pytest.raises(SystemExit):
         run.main()
-    assert "--parts has speed; there are attention," in capsys.readouterr().err
+    assert "--benchmarks has speed; there are attention," in capsys.readouterr().err
 
 
 def test_bench_results_become_a_table(tmp_path):

@@ -17,6 +17,7 @@ from vllm.platforms import current_platform  # noqa: E402
 
 from rocmforge_plugin.evaluate import items, rule  # noqa: E402
 from rocmforge_plugin.evaluate.records import Run  # noqa: E402
+from tests import HANG  # noqa: E402
 
 #: rocmforge has float32 on CPUs alone, and the planted faults take the place of vLLM's CPU attention.
 on_cpus = pytest.mark.skipif(not current_platform.is_cpu(), reason="asks vLLM's CPU platform in float32")
@@ -31,7 +32,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=HANG,
     )
 
 
@@ -74,7 +75,7 @@ def test_planted_faults_are_caught_and_clean_variants_are_not(tmp_path: Path) ->
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=HANG,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -22,6 +22,7 @@ from vllm.platforms import current_platform  # noqa: E402
 from rocmforge_plugin.evaluate import command, report, rule  # noqa: E402
 from rocmforge_plugin.evaluate.records import Run  # noqa: E402
 from rocmforge_plugin.evaluate.server import ServerSession, ask  # noqa: E402
+from tests import HANG  # noqa: E402
 from tests.evals.planted import Planted  # noqa: E402
 from tools import serve  # noqa: E402
 
@@ -45,7 +46,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
 def evaluate(*given: str) -> subprocess.CompletedProcess[str]:
     """`rocmforge eval` in a process of its own."""
     line = [sys.executable, "-m", "rocmforge_plugin.evaluate.command", *given]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rocmforge_build.toolchain import find_cxx, host_flags
+from tests import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 CORES = ("Mfma16x16x16", "Mfma32x32x8", "Mfma16x16x32", "Mfma32x32x16", "WmmaGfx11", "WmmaGfx12", "MmaSm80")
@@ -21,12 +22,12 @@ def test_layout(tmp_path: Path, core: str, kind: str) -> None:
     program = tmp_path / "layouts"
     _compile(program, [ROOT / "tests/layout/layouts.cpp", ROOT / "kernels/target/host_block.cpp"],
              f"-DCORE={core}", f"-DTYPE={kind}")
-    result = subprocess.run([program], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([program], capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0, result.stdout[:4000]
 
 
 def _compile(program: Path, sources: list[Path], *flags: str) -> None:
     command = [find_cxx().path, *host_flags(), "-O0", "-DRF_TARGET_CPU", f"-I{ROOT}", *flags,
                *map(str, sources), "-o", str(program)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0, result.stderr[:4000]

@@ -7,11 +7,12 @@ import sys
 import textwrap
 
 import rocmforge_plugin
+from tests import HANG
 
 
 def run(code: str, **environment: str) -> str:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=os.environ | environment, text=True,
-                          capture_output=True, timeout=300)
+                          capture_output=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -18,6 +18,7 @@ from vllm.v1.attention.selector import AttentionSelectorConfig
 import rocmforge_plugin
 from rocmforge_plugin.vllm import register
 from rocmforge_plugin.vllm.log import logger
+from tests import HANG
 
 pytestmark = pytest.mark.skipif(not vllm.platforms.current_platform.is_cpu(), reason="the CPU platform's behaviour")
 GLM = AttentionSelectorConfig(head_size=128, dtype=torch.bfloat16, kv_cache_dtype="auto", block_size=None)
@@ -25,7 +26,7 @@ GLM = AttentionSelectorConfig(head_size=128, dtype=torch.bfloat16, kv_cache_dtyp
 
 def fresh(code: str, **environment: str) -> subprocess.CompletedProcess:
     """Run `code` in a process that has loaded nothing yet."""
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], text=True, capture_output=True, timeout=300,
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], text=True, capture_output=True, timeout=HANG,
                           env=os.environ | {"VLLM_LOGGING_LEVEL": "WARNING"} | environment)
 
 

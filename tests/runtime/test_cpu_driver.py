@@ -18,6 +18,7 @@ import torch  # noqa: F401  its threads are there to be shared
 
 from rocmforge_build.toolchain import find_cxx
 from rocmforge_plugin import _C
+from tests import HANG
 
 
 @pytest.fixture(params=["1", "2 own", "5 own", "2 torch", "5 torch"])
@@ -127,7 +128,7 @@ def test_idle_threads_sleep(device: _C.Device, threads: int) -> None:
         return [sum(int(of_task(worker, f"{kind}_ctxt_switches")) for kind in ("voluntary", "nonvoluntary"))
                 for worker in sorted(workers)]
 
-    late = time.monotonic() + 300
+    late = time.monotonic() + HANG
     while True:
         earlier = scheduled()
         time.sleep(0.2)
@@ -146,7 +147,7 @@ def test_fork_after_use(device: _C.Device, threads: int) -> None:
         for _ in range(10):
             device.launch("toy_count", grid, 0, args(mine, grid))
         os._exit(0 if (mine == 10).all() else 1)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + HANG
     while (done := os.waitpid(child, os.WNOHANG))[0] == 0:
         if time.monotonic() > deadline:
             os.kill(child, 9)
@@ -241,5 +242,5 @@ def test_no_data_races(tmp_path: Path) -> None:
     command = [str(program)]
     if subprocess.run(["setarch", "-R", "true"], capture_output=True).returncode == 0:
         command = ["setarch", "-R", *command]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")

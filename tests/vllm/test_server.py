@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests import HANG
 from tests.vllm.engines import ROOT, checkpoint
 from tools import serve
 
@@ -121,6 +122,6 @@ def test_serve_once_fails_when_another_backend_did_the_work():
     """The driver of `make serve ONCE=1`, from start to end."""
     command = [sys.executable, str(ROOT / "tools" / "serve.py"), "--model", checkpoint("glm4"), "--once", "--",
                "--max-model-len", "512", "--attention-backend", "CPU_ATTN"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "did NOT run: prompt attention, decode attention, KV cache write" in done.stdout
