@@ -15,7 +15,7 @@ ONCE ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help serve test eval env build doctor selftest clean
+.PHONY: help serve test eval env build costs doctor selftest clean
 
 help:
 	@echo "make serve     environment, build, vllm serve, one completion and one chat request, kernel launch counts"
@@ -23,7 +23,8 @@ help:
 	echo "make eval      accuracy parity with vLLM's own attention; ARGS='--help' lists what can be chosen"
 	echo "make doctor    what is installed, which kernels are built, what vLLM would say"
 	echo "make selftest  every kernel against its reference on this machine's device"
-	echo "make clean     remove what the build made; the environment stays"
+	echo "make costs     what the build costs, by target and by kind of kernel; fails if it has grown too expensive"
+	echo "make clean     remove what the build made here; the environment and the shared cache of compiled objects stay"
 
 env:
 	@$(PYTHON) tools/environment.py > /dev/null
@@ -33,6 +34,10 @@ SET_UP = python="$$($(PYTHON) tools/environment.py)"; "$$python" tools/install.p
 
 build:
 	@$(SET_UP)
+
+costs:
+	@$(SET_UP)
+	exec "$$python" -m rocmforge_build --costs
 
 serve:
 	@$(SET_UP)

@@ -5,6 +5,6 @@
 """
 
 from .driver import build
-from .jobs import BuildError
+from .errors import BuildError
 
 __all__ = ["BuildError", "build"]

@@ -13,7 +13,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from .jobs import BuildError
+from .errors import BuildError
 
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*(?:"([^"\n]+)"|(<)|(\S+))', re.MULTILINE)
 

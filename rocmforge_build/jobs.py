@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiler calls: a content-addressed cache of their results, and a pool that runs them."""
+"""Compiler calls, and the pool that runs those whose results the cache lacks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-_UNUSED_AFTER_DAYS = 30
+from .cache import Cache, Cost
+from .errors import BuildError
 
-
-class BuildError(RuntimeError):
-    """The build cannot go on; the message says why in the user's terms."""
+_POLL_SECONDS = 0.2  # how often it is asked whether another build has finished an object
 
 
 @dataclass(frozen=True)
@@ -27,99 +26,136 @@ class Job:
     """One compiler call.
 
     Attributes:
-        label: what the progress line shows.
+        target: that it is for: ``cpu``, a GPU architecture, or ``host``.
+        name: of what it makes.
+        family: of the units that are made from the same source.
         command: the call without the output file; `-o FILE` is appended.
         inputs: what besides the command decides the result (contents of sources, version of the compiler).
         suffix: of the output file.
+        places: words of the command that are paths of this machine, each with what decides the result in its place, so
+            that another user, a temporary environment or another source tree finds the same result.
     """
 
-    label: str
+    target: str
+    name: str
+    family: str
     command: tuple[str, ...]
     inputs: tuple[str, ...]
     suffix: str
+    places: tuple[tuple[str, str], ...] = ()
 
     @property
-    def key(self) -> str:
+    def label(self) -> str:
+        """What the progress line shows."""
+        return f"{self.target} {self.name}"
+
+    @cached_property
+    def result(self) -> str:
         """Name of the result in the cache."""
-        return hashlib.sha256("\0".join((*self.command, "", *self.inputs)).encode()).hexdigest()
+        stands_for = dict(self.places)
+        words = (stands_for.get(word, word) for word in self.command)
+        return hashlib.sha256("\0".join((*words, "", *self.inputs)).encode()).hexdigest() + self.suffix
 
 
 @dataclass
 class Report:
-    """What a build did."""
+    """What a build did, and what everything in it costs to compile, whenever it was compiled."""
 
     compiled: int = 0
     cached: int = 0
     seconds: float = 0.0
+    costs: dict[Job, Cost] = field(default_factory=dict)
 
 
 class Runner:
     """Runs jobs from the repository root, at most `workers` at a time, and keeps their results in `cache`."""
 
-    def __init__(self, root: Path, cache: Path, workers: int, say: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, cache: Cache, workers: int, say: Callable[[str], None]) -> None:
         self._root = root
         self._cache = cache
         self._workers = workers
         self._say = say
         self.report = Report()
-        cache.mkdir(parents=True, exist_ok=True)
 
     def run(self, jobs: Sequence[Job]) -> dict[Job, Path]:
         """Returns where each job's result lies. Raises BuildError with the compiler's words if one fails."""
         start = time.monotonic()
-        results: dict[Job, Path] = {}
-        missing: list[Job] = []
+        missing: dict[str, Job] = {}
         for job in jobs:
-            path = self._path(job)
-            results[job] = path
-            if path.exists():
-                os.utime(path)
-                self.report.cached += 1
+            cost = self._cache.find(job.result)
+            if cost is None:
+                missing[job.result] = job
             else:
-                missing.append(job)
-        missing = list(dict.fromkeys(missing))
-        width = len(str(len(missing)))
+                self._account(job, cost, fresh=False)
+        waiting, told = list(missing.values()), False
+        while waiting:
+            left = self._compile_all(waiting)
+            if len(left) == len(waiting):
+                if not told:
+                    self._say(f"waiting for another build, which compiles {', '.join(job.label for job in left)}")
+                    told = True
+                time.sleep(_POLL_SECONDS)
+            waiting = left
+        for job in jobs:  # those that are equal to another one
+            self.report.costs.setdefault(job, self.report.costs[missing.get(job.result, job)])
+        self.report.seconds += time.monotonic() - start
+        return {job: self._cache.path(job.result) for job in jobs}
+
+    def _account(self, job: Job, cost: Cost, fresh: bool) -> None:
+        self.report.compiled += fresh
+        self.report.cached += not fresh
+        self.report.costs[job] = cost
+
+    def _compile_all(self, jobs: list[Job]) -> list[Job]:
+        """Compiles `jobs`, but those that another build is compiling, which it returns."""
+        left = []
+        width = len(str(len(jobs)))
         with ThreadPoolExecutor(self._workers) as pool:
-            running = {pool.submit(self._compile, job): job for job in missing}
+            running = {pool.submit(self._compile, job): job for job in jobs}
             try:
                 for number, done in enumerate(as_completed(running), 1):
-                    seconds = done.result()
-                    self.report.compiled += 1
-                    self._say(f"[{number:{width}}/{len(missing)}] {running[done].label} ({seconds:.1f} s)")
+                    job, (cost, fresh) = running[done], done.result()
+                    if cost is None:
+                        left.append(job)
+                        continue
+                    self._account(job, cost, fresh)
+                    how = f"{cost.seconds:.1f} s" if fresh else "by another build"
+                    self._say(f"[{number:{width}}/{len(jobs)}] {job.label} ({how})")
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        self.report.seconds += time.monotonic() - start
-        return results
+        return left
 
-    def drop_unused(self) -> None:
-        """Removes results that no build has asked for in a month."""
-        oldest = time.time() - _UNUSED_AFTER_DAYS * 86400
-        for path in self._cache.iterdir():
-            if path.stat().st_mtime < oldest:
-                path.unlink()
+    def _compile(self, job: Job) -> tuple[Cost | None, bool]:
+        """(its cost, whether it was compiled just now); no cost if another build has it in hand."""
+        with self._cache.claim(job.result) as mine:
+            if not mine:
+                return None, False
+            cost = self._cache.find(job.result)
+            if cost is not None:  # another build was faster
+                return cost, False
+            beside = self._cache.temporary(job.suffix)
+            try:
+                command = [*job.command, "-o", str(beside)]
+                status, words, seconds = _call(command, self._root)
+                if status != 0:
+                    raise BuildError(f"{job.label} does not compile:\n{shlex.join(command)}\n{words}")
+                if words:
+                    self._say(f"{job.label}:\n{words}")
+                return self._cache.keep(job.result, beside, seconds), True
+            finally:
+                beside.unlink(missing_ok=True)
 
-    def _path(self, job: Job) -> Path:
-        return self._cache / (job.key + job.suffix)
 
-    def _compile(self, job: Job) -> float:
-        start = time.monotonic()
-        # Written beside and renamed: a build that is cut off leaves no half of a result.
-        handle, name = tempfile.mkstemp(suffix=job.suffix, dir=self._cache, prefix="tmp-")
-        os.close(handle)
-        try:
-            command = [*job.command, "-o", name]
-            done = subprocess.run(command, cwd=self._root, capture_output=True, text=True, errors="replace")
-            words = (done.stderr + done.stdout).strip()
-            if done.returncode != 0:
-                raise BuildError(f"{job.label} does not compile:\n{shlex.join(command)}\n{words}")
-            if words:
-                self._say(f"{job.label}:\n{words}")
-            os.replace(name, self._path(job))
-        finally:
-            if os.path.exists(name):
-                os.unlink(name)
-        return time.monotonic() - start
+def _call(command: list[str], folder: Path) -> tuple[int, str, float]:
+    """(exit status, what was said, seconds of a core) of a command; the seconds include those of what it starts."""
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        assert process.stdout is not None
+        words = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, words.strip(), used.ru_utime + used.ru_stime
 
 
 def install(source: Path, target: Path) -> None:

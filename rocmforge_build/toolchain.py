@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rocmforge_plugin import served
 
-from .jobs import BuildError
+from .errors import BuildError
 
 AMD_TARGETS = served.AMD_ARCHS
 NVIDIA_TARGETS = served.NVIDIA_ARCHS
@@ -29,6 +29,9 @@ _CLANG_MAJORS = range(26, 18, -1)
 # gfx1250 is __GFX12__ as RDNA 4 is, and has none of its matrix instructions.
 _AMD_WITH_CORE = re.compile("gfx90a|gfx942|gfx950|gfx9-4-generic|gfx11[05][0-9a-f]|gfx11-generic|gfx120[0-9a-f]|"
                             "gfx12-generic")
+# Variables by which a user changes what a compiler makes.
+_STEERING = ("CPATH", "CPLUS_INCLUDE_PATH", "CCC_OVERRIDE_OPTIONS", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS",
+             "HIPCC_COMPILE_FLAGS_APPEND")
 _LEAST_SM = 80  # whose matrix instructions kernels/matrix/mma_sm80.h uses
 
 
@@ -172,8 +175,12 @@ def _amd_names() -> Iterator[str]:
 
 
 def _version(path: str) -> str:
-    done = subprocess.run([path, "--version"], capture_output=True, text=True)
-    return f"{Path(path).resolve()} {done.stdout.strip()}"
+    """Tells compilers apart by what they are, not by where they are installed or how they were called."""
+    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
+    lines = [line.removeprefix(Path(path).name) for line in said.splitlines()
+             if not line.startswith(("InstalledDir:", "Configuration file:"))]
+    set_here = [f"{name}={os.environ[name]}" for name in _STEERING if os.environ.get(name)]
+    return "\n".join([f"{Path(path).stat().st_size} bytes", *lines, *set_here])
 
 
 def _probe(command: tuple[str, ...], source: str, suffix: str) -> str | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .jobs import BuildError
+from .errors import BuildError
 
 # What a define's value may hold: C++ types and numbers, such as ``Problem<Joined<bf16, 128>, Plain>``. No compiler
 # driver that starts others by way of a shell changes these.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rocmforge_build import BuildError, build, driver, toolchain
+from rocmforge_build import BuildError, build, driver, toolchain, work
 from rocmforge_build.includes import IncludeScanner
 from rocmforge_build.units import load_units
 
@@ -61,7 +61,7 @@ def test_defines_are_part_of_the_key(tree: Path) -> None:
 def test_index_names_every_kernel(tree: Path) -> None:
     run(tree)
     lines = (tree / "package" / "_kernels" / "cpu" / "kernels.txt").read_text().splitlines()
-    assert lines[0] == f"interface {driver.interface_digest(tree)}"
+    assert lines[0] == f"interface {work.interface_digest(tree)}"
     assert set(lines[1:]) == {f"{k} librocmforge_cpu.so" for k in ("toy_count", "toy_hang", "lone")}
 
 
@@ -77,7 +77,7 @@ def test_compile_error_shows_the_compilers_words(tree: Path) -> None:
     (tree / "kernels" / "toy" / "toy_scale.h").write_text("#error scale is missing\n")
     with pytest.raises(BuildError, match=r"cpu toy does not compile(.|\n)*scale is missing"):
         run(tree)
-    assert not list((driver.Path(tree.parent) / "cache").glob("tmp-*"))
+    assert not list((Path(tree.parent) / "cache").glob("tmp-*"))
 
 
 def test_missing_include_is_named(tree: Path) -> None:

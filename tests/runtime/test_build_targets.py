@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rocmforge_build import BuildError, build, code_object, driver, toolchain
+from rocmforge_build import BuildError, build, code_object, driver, toolchain, work
 from rocmforge_build.units import load_units
 from rocmforge_plugin import served
 
@@ -60,7 +60,7 @@ def test_a_gpu_without_a_matrix_core_is_refused_by_name(monkeypatch: pytest.Monk
     with pytest.raises(BuildError, match=f"^{target} cannot be built: .*no matrix core.* gfx1201, their siblings"):
         build(tree / "package", root=tree, extension=False)
     with pytest.raises(BuildError, match=f"^{target} cannot be built"):
-        driver.make_plan((target,))
+        work.make_plan((target,))
 
 
 def test_an_nvidia_gpu_without_the_products_is_refused() -> None:
