@@ -2,7 +2,7 @@
 // Arguments of the attention kernels, shared by host and device. Strides count elements.
 #pragma once
 
-#include "../index/fast_div.h"
+#include "../division/fast_div.h"
 #include "../target/types.h"
 
 namespace rocmforge {

@@ -6,16 +6,16 @@
 // another: parts are requested together and weighted by their common maximum.
 #pragma once
 
-#include "schedule.h"
+#include "schedule/schedule.h"
 #include "softmax.h"
 
 namespace rocmforge {
 
-template <class T, int HeadSize>
+template <class T, int ValueDims>
 struct Combine {
   using Args = AttentionArgs;
   static constexpr int kRun = 4;  // dims a lane owns
-  static constexpr int kRowLanes = HeadSize / kRun;
+  static constexpr int kRowLanes = ValueDims / kRun;
   // About 256 lanes, in whole waves of 64: as many groups as that takes, rounded to what fills the last wave. Few
   // enough to wait for attention's end beside it where launches overlap.
   static constexpr int kGroups = [] {
@@ -43,7 +43,7 @@ struct Combine {
     const int jobs = header.beyond_few ? args.block_rows * slices : few_jobs;  // a join
     int job = block_index(0), number = job / jobs;
     Join join = plan.join(min(number, max(header.joins - 1, 0)));
-    asked_for(join);
+    issue_loads(join);
     wait_for_previous();
     while (number < header.joins) {
       const int row_job = job - number * jobs;
@@ -127,7 +127,7 @@ struct Combine {
         const int64_t at = slot(join.share, min(part + i * step, join.parts - 1)) * args.block_rows + row;
         const auto stats = load_vec<float, 2>(args.partial_stats + 2 * at);
         rows[i] = {stats[0], stats[1]};
-        pieces[i] = load_vec<float, kRun>(args.partial_out + at * HeadSize + dim);
+        pieces[i] = load_vec<float, kRun>(args.partial_out + at * ValueDims + dim);
       }
       add(sum, rows, pieces, ceil_div(join.parts - part, step));
     }

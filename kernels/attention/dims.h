@@ -34,30 +34,4 @@ struct Dims {
   RF_DEVICE static constexpr int run_start(int band, int i) { return first_tile(band) * TileDims + i * width(band); }
 };
 
-template <bool Condition, class Yes, class No>
-struct Select {
-  using Type = Yes;
-};
-template <class Yes, class No>
-struct Select<false, Yes, No> {
-  using Type = No;
-};
-template <bool Condition, class Yes, class No>
-using SelectType = typename Select<Condition, Yes, No>::Type;
-
-// Calls f(integral_constant-like I) for I in [0, N): indices stay compile-time constants in the body.
-template <int I>
-struct Index {
-  static constexpr int value = I;
-  RF_DEVICE constexpr operator int() const { return I; }
-};
-
-template <int N, int I = 0, class F>
-RF_DEVICE void unrolled(F&& f) {
-  if constexpr (I < N) {
-    f(Index<I>{});
-    unrolled<N, I + 1>(f);
-  }
-}
-
 }  // namespace rocmforge

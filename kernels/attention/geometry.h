@@ -8,31 +8,44 @@
 
 namespace rocmforge {
 
-template <class MatrixCore, int HeadSize, class ShapeChosen>
+template <class MatrixCore, class ProblemServed, auto kChosen>
 struct Geometry {
   using Mma = MatrixCore;
-  using Shape = ShapeChosen;
+  using Problem = ProblemServed;
+  using Format = typename Problem::Format;
+  using Score = typename Problem::Score;
   using R = Roles<Mma>;
-  using T = typename R::T;
-  using D = Dims<HeadSize, R::kDims, Shape::kRun>;
+  using T = typename Problem::Element;
+  static constexpr auto kChoice = kChosen;
+  static constexpr auto kLoop = kChosen.loop;
+  static constexpr auto kFeed = kChosen.loop.feed;
+  using D = Dims<Problem::kValueDims, R::kDims, kLoop.value_run>;
   using Tile = typename R::Tile;
 
-  static constexpr int kHeadSize = HeadSize;
-  static constexpr int kQueryTiles = Shape::kQueryTiles;
-  static constexpr int kWaves = Shape::kRowWaves * Shape::kKeyWaves;
-  static constexpr int kBlockRows = Shape::kRowWaves * kQueryTiles * R::kRows;
-  static constexpr int kWaveKeys = Shape::kPvGroups * R::kPvKeys;
-  static constexpr int kTileKeys = Shape::kKeyWaves * kWaveKeys;
+  static constexpr int kQueryTiles = kChoice.block.query_tiles, kPvGroups = kChoice.block.pv_groups;
+  static constexpr int kRowWaves = kFeed.row_waves, kKeyWaves = kFeed.key_waves;
+  static constexpr int kWaves = kRowWaves * kKeyWaves;
+  static constexpr int kThreads = kWaves * R::kWave;
+  static constexpr int kWaveRows = kQueryTiles * R::kRows;
+  static constexpr int kBlockRows = kRowWaves * kWaveRows;
+  static constexpr int kWaveKeys = kPvGroups * R::kPvKeys;
+  static constexpr int kTileKeys = kKeyWaves * kWaveKeys;
   static constexpr int kScoreTiles = kWaveKeys / R::kKeys;
-  static constexpr int kPieces = ceil_div(HeadSize, R::kPieceDims);
-  static constexpr int kProducts = Shape::kWarpgroup ? HeadSize / Mma::kK : kPieces * R::kSteps;  // along the dims
+  static constexpr int kPieces = ceil_div(Problem::kKeyDims, R::kPieceDims);  // of a key, for each lane
+  static_assert(kRowWaves == 1 || kKeyWaves == 1);
 
-  RF_DEVICE static int row_wave() { return wave_index<R::kWave>() / Shape::kKeyWaves; }
-  RF_DEVICE static int key_wave() { return wave_index<R::kWave>() % Shape::kKeyWaves; }
+  RF_DEVICE static int row_wave() { return wave_index<R::kWave>() / kKeyWaves; }
+  RF_DEVICE static int key_wave() { return wave_index<R::kWave>() % kKeyWaves; }
 
   // Row of the row block that a lane's statistic of a query tile describes.
   RF_DEVICE static int lane_row(int query_tile, int stat) {
     return (row_wave() * kQueryTiles + query_tile) * R::kRows + R::stat_query(lane<R::kWave>(), stat);
+  }
+
+  // Dim of a key that piece `piece` of a lane begins with, and whether there is one.
+  RF_DEVICE static int piece_dim(int piece) { return (piece * R::kGroups + R::group(lane<R::kWave>())) * R::kPiece; }
+  RF_DEVICE static bool is_key_dim(int dim) {
+    return Problem::kKeyDims % R::kPieceDims == 0 || dim < Problem::kKeyDims;
   }
 
   // What a wave carries from tile to tile, the queries apart.
@@ -40,6 +53,7 @@ struct Geometry {
     Tile out[kQueryTiles][D::kTiles];
     SoftmaxState row[kQueryTiles][R::kStats];
     int last_key[kQueryTiles][R::kStats];  // position of the last key the row sees; -1: no such row
+    typename Score::Row score[kQueryTiles][R::kStats];
   };
 };
 

@@ -1,4 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "plan.h"
+#include "schedule/plan.h"
 
 RF_KERNEL(attention_plan, rocmforge::MakePlan)

@@ -23,12 +23,10 @@ struct SoftmaxState {
 
 inline constexpr SoftmaxState kNoKeys{kNoScore, 0.0f};
 
-// Two runs over different keys, as one. The outputs that belong to a and b take the factors scale_a and scale_b.
-RF_DEVICE SoftmaxState merge(SoftmaxState a, SoftmaxState b, float& scale_a, float& scale_b) {
+// Two runs over different keys, as one.
+RF_DEVICE SoftmaxState merge(SoftmaxState a, SoftmaxState b) {
   const float maximum = max(a.maximum, b.maximum);
-  scale_a = exp2(a.maximum - maximum);
-  scale_b = exp2(b.maximum - maximum);
-  return {maximum, a.sum * scale_a + b.sum * scale_b};
+  return {maximum, a.sum * exp2(a.maximum - maximum) + b.sum * exp2(b.maximum - maximum)};
 }
 
 // Factor that turns a row's accumulated output into the result. `sink`, a logit in log2 units, takes part in the sum

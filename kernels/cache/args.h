@@ -2,7 +2,7 @@
 // The paged KV cache as the write kernels see it, shared by host and device. Strides count elements.
 #pragma once
 
-#include "../index/fast_div.h"
+#include "../division/fast_div.h"
 
 namespace rocmforge {
 

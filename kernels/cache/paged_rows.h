@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../index/divide.h"
+#include "../division/divide.h"
 #include "args.h"
 
 namespace rocmforge {

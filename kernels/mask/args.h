@@ -2,7 +2,7 @@
 // Arguments of the causal mask, shared by host and device. Strides count elements.
 #pragma once
 
-#include "../index/fast_div.h"
+#include "../division/fast_div.h"
 
 namespace rocmforge {
 

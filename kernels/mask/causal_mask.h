@@ -2,7 +2,7 @@
 // The causal mask on scores, in place. Only masked elements are written; kept ones are not even read.
 #pragma once
 
-#include "../index/divide.h"
+#include "../division/divide.h"
 #include "../target/device.h"
 #include "args.h"
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "../index/instantiate.h"
+#include "../target/entry.h"
 #include "causal_mask.h"
 
 namespace rocmforge {
 
-RF_INSTANTIATE(causal_mask_v16, CausalMask<RF_TYPE, 16 / sizeof(RF_TYPE)>)
-RF_INSTANTIATE(causal_mask_v1, CausalMask<RF_TYPE, 1>)
+RF_ENTRY(causal_mask_v16, RF_TYPE, CausalMask<RF_TYPE, 16 / sizeof(RF_TYPE)>)
+RF_ENTRY(causal_mask_v1, RF_TYPE, CausalMask<RF_TYPE, 1>)
 
 }  // namespace rocmforge

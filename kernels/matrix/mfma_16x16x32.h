@@ -3,30 +3,18 @@
 // make one operand of the second product. Layout: as the 16x16x16 form, eight elements a lane.
 #pragma once
 
-#include "mma.h"
+#include "contiguous.h"
 
 namespace rocmforge {
 
 template <class T>
-struct Mfma16x16x32 {
-  using Element = T;
-  static constexpr int kWave = 64, kM = 16, kN = 16, kK = 32, kA = 8, kB = 8, kC = 4;
-  static constexpr bool kKeysOnRows = true, kHalfExchange = false;
-  static constexpr int kStats = 1;
-
-  RF_DEVICE static constexpr int a_row(int l, int) { return l % 16; }
-  RF_DEVICE static constexpr int a_k(int l, int e) { return 8 * (l / 16) + e; }
-  RF_DEVICE static constexpr int b_k(int l, int e) { return 8 * (l / 16) + e; }
-  RF_DEVICE static constexpr int b_col(int l, int) { return l % 16; }
+struct Mfma16x16x32 : ContiguousK<T, 64, 16, 16, 32, 8> {
+  using Base = ContiguousK<T, 64, 16, 16, 32, 8>;
+  using typename Base::A;
+  using typename Base::C;
   RF_DEVICE static constexpr int c_row(int l, int r) { return 4 * (l / 16) + r; }
-  RF_DEVICE static constexpr int c_col(int l, int) { return l % 16; }
-  RF_DEVICE static constexpr int stat(int) { return 0; }
-  RF_DEVICE static constexpr int k_group(int l) { return l / 16; }
-  RF_DEVICE static constexpr int query_element(int i) { return i; }
 
 #if defined(__gfx950__)
-  using A = Vec<T, kA>;
-  using C = Vec<float, kC>;
   RF_DEVICE static C mma(const A& a, const A& b, const C& c) {
     using F4 = float __attribute__((ext_vector_type(4)));
     using B8 = __bf16 __attribute__((ext_vector_type(8)));

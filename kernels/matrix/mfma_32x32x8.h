@@ -3,30 +3,18 @@
 // Layout: AMD matrix instruction calculator.
 #pragma once
 
-#include "mma.h"
+#include "contiguous.h"
 
 namespace rocmforge {
 
 template <class T>
-struct Mfma32x32x8 {
-  using Element = T;
-  static constexpr int kWave = 64, kM = 32, kN = 32, kK = 8, kA = 4, kB = 4, kC = 16;
-  static constexpr bool kKeysOnRows = true, kHalfExchange = false;
-  static constexpr int kStats = 1;
-
-  RF_DEVICE static constexpr int a_row(int l, int) { return l % 32; }
-  RF_DEVICE static constexpr int a_k(int l, int e) { return 4 * (l / 32) + e; }
-  RF_DEVICE static constexpr int b_k(int l, int e) { return 4 * (l / 32) + e; }
-  RF_DEVICE static constexpr int b_col(int l, int) { return l % 32; }
+struct Mfma32x32x8 : ContiguousK<T, 64, 32, 32, 8, 4> {
+  using Base = ContiguousK<T, 64, 32, 32, 8, 4>;
+  using typename Base::A;
+  using typename Base::C;
   RF_DEVICE static constexpr int c_row(int l, int r) { return 8 * (r / 4) + 4 * (l / 32) + r % 4; }
-  RF_DEVICE static constexpr int c_col(int l, int) { return l % 32; }
-  RF_DEVICE static constexpr int stat(int) { return 0; }
-  RF_DEVICE static constexpr int k_group(int l) { return l / 32; }
-  RF_DEVICE static constexpr int query_element(int i) { return i; }
 
 #if defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) || defined(__gfx9_4_generic__)
-  using A = Vec<T, kA>;
-  using C = Vec<float, kC>;
   RF_DEVICE static C mma(const A& a, const A& b, const C& c) {
     using F16 = float __attribute__((ext_vector_type(16)));
     using S4 = short __attribute__((ext_vector_type(4)));

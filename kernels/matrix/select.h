@@ -19,7 +19,7 @@
 #define RF_CORE Mfma16x16x16
 #elif defined(__GFX11__)
 #define RF_CORE WmmaGfx11
-#elif defined(__GFX12__)
+#elif defined(__GFX12__) && !defined(__gfx1250__)  // gfx1250 shares the family's macro but not its matrix core
 #define RF_CORE WmmaGfx12
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define RF_CORE MmaSm90
@@ -29,10 +29,3 @@
 #error "no matrix core is described for this architecture"
 #endif
 #endif
-
-namespace rocmforge {
-
-template <class T>
-using NativeMma = RF_CORE<T>;
-
-}  // namespace rocmforge

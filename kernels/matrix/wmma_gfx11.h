@@ -3,30 +3,19 @@
 // lanes 0-15, and the rows of C interleave between the halves. Layout: AMD matrix instruction calculator.
 #pragma once
 
-#include "mma.h"
+#include "contiguous.h"
 
 namespace rocmforge {
 
 template <class T>
-struct WmmaGfx11 {
-  using Element = T;
-  static constexpr int kWave = 32, kM = 16, kN = 16, kK = 16, kA = 16, kB = 16, kC = 8;
-  static constexpr bool kKeysOnRows = true, kHalfExchange = true;
-  static constexpr int kStats = 1;
-
-  RF_DEVICE static constexpr int a_row(int l, int) { return l % 16; }
-  RF_DEVICE static constexpr int a_k(int, int e) { return e; }
-  RF_DEVICE static constexpr int b_k(int, int e) { return e; }
-  RF_DEVICE static constexpr int b_col(int l, int) { return l % 16; }
+struct WmmaGfx11 : ContiguousK<T, 32, 16, 16, 16, 16> {
+  using Base = ContiguousK<T, 32, 16, 16, 16, 16>;
+  using typename Base::A;
+  using typename Base::C;
+  static constexpr bool kHalfExchange = true;
   RF_DEVICE static constexpr int c_row(int l, int r) { return 2 * r + l / 16; }
-  RF_DEVICE static constexpr int c_col(int l, int) { return l % 16; }
-  RF_DEVICE static constexpr int stat(int) { return 0; }
-  RF_DEVICE static constexpr int k_group(int) { return 0; }
-  RF_DEVICE static constexpr int query_element(int i) { return i; }
 
 #if defined(__GFX11__)
-  using A = Vec<T, kA>;
-  using C = Vec<float, kC>;
   RF_DEVICE static C mma(const A& a, const A& b, const C& c) {
     using F8 = float __attribute__((ext_vector_type(8)));
     using S16 = short __attribute__((ext_vector_type(16)));

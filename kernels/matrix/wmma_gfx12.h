@@ -3,30 +3,18 @@
 // makes a lane's elements contiguous.
 #pragma once
 
-#include "mma.h"
+#include "contiguous.h"
 
 namespace rocmforge {
 
 template <class T>
-struct WmmaGfx12 {
-  using Element = T;
-  static constexpr int kWave = 32, kM = 16, kN = 16, kK = 16, kA = 8, kB = 8, kC = 8;
-  static constexpr bool kKeysOnRows = true, kHalfExchange = false;
-  static constexpr int kStats = 1;
-
-  RF_DEVICE static constexpr int a_row(int l, int) { return l % 16; }
-  RF_DEVICE static constexpr int a_k(int l, int e) { return 8 * (l / 16) + e; }
-  RF_DEVICE static constexpr int b_k(int l, int e) { return 8 * (l / 16) + e; }
-  RF_DEVICE static constexpr int b_col(int l, int) { return l % 16; }
+struct WmmaGfx12 : ContiguousK<T, 32, 16, 16, 16, 8> {
+  using Base = ContiguousK<T, 32, 16, 16, 16, 8>;
+  using typename Base::A;
+  using typename Base::C;
   RF_DEVICE static constexpr int c_row(int l, int r) { return 8 * (l / 16) + r; }
-  RF_DEVICE static constexpr int c_col(int l, int) { return l % 16; }
-  RF_DEVICE static constexpr int stat(int) { return 0; }
-  RF_DEVICE static constexpr int k_group(int l) { return l / 16; }
-  RF_DEVICE static constexpr int query_element(int i) { return i; }
 
 #if defined(__GFX12__)
-  using A = Vec<T, kA>;
-  using C = Vec<float, kC>;
   RF_DEVICE static C mma(const A& a, const A& b, const C& c) {
     using F8 = float __attribute__((ext_vector_type(8)));
     using S8 = short __attribute__((ext_vector_type(8)));

@@ -2,7 +2,7 @@
 // cos and sin of the pairs that a lane rotates.
 #pragma once
 
-#include "../index/divide.h"
+#include "../division/divide.h"
 #include "../target/words.h"
 #include "args.h"
 

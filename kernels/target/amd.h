@@ -143,7 +143,7 @@ RF_DEVICE const Args& reload_args(const Args&) {
 
 // The value is computed by here: the compiler may not sink its computation past a branch that follows.
 template <class V>
-RF_DEVICE void settle(V& value) {
+RF_DEVICE void materialize(V& value) {
   using Registers = float __attribute__((ext_vector_type(sizeof(V) / 4)));
   Registers registers = __builtin_bit_cast(Registers, value);
   asm volatile("" : "+v"(registers));
@@ -195,6 +195,6 @@ RF_DEVICE float rcp(float x) { return __builtin_amdgcn_rcpf(x); }
 RF_DEVICE float rsqrt(float x) { return __builtin_amdgcn_rsqf(x); }
 
 template <class V>
-RF_DEVICE void asked_for(const V&) {}
+RF_DEVICE void issue_loads(const V&) {}
 
 }  // namespace rocmforge

@@ -14,8 +14,8 @@
 //   (both multiples of 16), and a word that may yet change: loads after the wait see it anew
 //   publish_writes(): at the end of a launch that neither is early nor lets the next start, makes what this lane wrote
 //   good to read for all later launches, before their waits too
-//   settle(v): a hint, v is computed by here and not after a branch that follows
-//   asked_for(v): a hint, v's loads are issued by here and not after a branch that follows
+//   materialize(v): a hint, v is computed by here and not after a branch that follows
+//   issue_loads(v): a hint, v's loads are issued by here and not after a branch that follows
 //   schedule_fence(): a hint, no instruction is moved across it
 //   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
 //   kDies: parts of the GPU with an L2 each, to which workgroups go in turn
@@ -51,6 +51,17 @@ template <int Wave>
 RF_DEVICE int wave_index() {
   return uniform<Wave>(thread_index() / Wave);
 }
+
+namespace detail {
+template <class A, class B>
+inline constexpr bool kSame = false;
+template <class A>
+inline constexpr bool kSame<A, A> = true;
+}  // namespace detail
+
+// std::same_as, for there is no standard library here.
+template <class A, class B>
+concept SameAs = detail::kSame<A, B>;
 
 template <class T>
 RF_DEVICE constexpr T min(T a, T b) {

@@ -121,7 +121,7 @@ RF_DEVICE float rcp(float x) { return 1.0f / x; }
 RF_DEVICE float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 template <class V>
-RF_DEVICE void asked_for(const V&) {}
+RF_DEVICE void issue_loads(const V&) {}
 
 }  // namespace rocmforge
 

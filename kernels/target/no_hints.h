@@ -21,7 +21,7 @@ RF_DEVICE T broadcast(T value, int source) {
 }
 
 template <class V>
-RF_DEVICE void settle(V&) {}
+RF_DEVICE void materialize(V&) {}
 
 RF_DEVICE void schedule_fence() {}
 

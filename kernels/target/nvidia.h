@@ -74,7 +74,7 @@ RF_DEVICE int uniform_now(int value) {
 
 // Loads of the value are issued by here: the compiler may not sink them past a branch that follows.
 template <class V>
-RF_DEVICE void asked_for(const V& value) {
+RF_DEVICE void issue_loads(const V& value) {
   struct Words {
     uint32_t word[sizeof(V) / 4];
   };

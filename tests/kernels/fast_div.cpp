@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <initializer_list>
 
-#include "kernels/index/divide.h"
+#include "kernels/division/divide.h"
 
 namespace {
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The running softmax on a wave's tiles: the mask, probabilities, and the maximum that moves now and then.
+// The running softmax on a wave's tiles: scores, the mask, probabilities, and the maximum that moves now and then.
 #pragma once
 
-#include "args.h"
-#include "geometry.h"
+#include "../args.h"
+#include "../geometry.h"
 
 namespace rocmforge {
 
@@ -12,9 +12,23 @@ struct RunningSoftmax {
   using R = typename G::R;
   using D = typename G::D;
   using Tile = typename G::Tile;
-  using Shape = typename G::Shape;
+  using Score = typename G::Score;
   using Args = AttentionArgs;
   static constexpr int kScoreTiles = G::kScoreTiles;
+
+  // Products to scores.
+  RF_DEVICE static void shape(const Args& args, int head, const typename Score::Row (&row)[R::kStats], int first_key,
+                              Tile (&scores)[kScoreTiles]) {
+    if constexpr (Score::kReshapes) {
+      const float key_scale = G::Format::key_scale(args, head);
+      RF_UNROLL
+      for (int j = 0; j < kScoreTiles; ++j) {
+        RF_UNROLL
+        for (int r = 0; r < R::kScores; ++r)
+          scores[j][r] = Score::shape(args, row[R::stat(r)], tile_key(first_key, j, r), scores[j][r] * key_scale);
+      }
+    }
+  }
 
   // Scores of keys that a row does not see become -inf.
   RF_DEVICE static void mask(const Args& args, int first_key, const int (&last_key)[R::kStats],
@@ -23,7 +37,7 @@ struct RunningSoftmax {
     for (int j = 0; j < kScoreTiles; ++j) {
       RF_UNROLL
       for (int r = 0; r < R::kScores; ++r) {
-        const int key = first_key + j * R::kKeys + R::key(lane<R::kWave>(), r);
+        const int key = tile_key(first_key, j, r);
         const int last = last_key[R::stat(r)];
         const bool seen = key <= last && (args.window <= 0 || key > last - args.window);
         scores[j][r] = seen ? scores[j][r] : -__builtin_inff();
@@ -33,43 +47,54 @@ struct RunningSoftmax {
 
   // Scores to probabilities, with the running maximum and sum. The sum stays per lane until the end; the maximum must
   // be common to the lanes of a row, so it moves only when some lane's scores have outgrown it.
-  RF_DEVICE static void soften(const Args& args, Tile (&scores)[kScoreTiles], SoftmaxState (&row)[R::kStats],
+  RF_DEVICE static void update(const Args& args, int head, Tile (&scores)[kScoreTiles], SoftmaxState (&row)[R::kStats],
                                Tile (&out)[D::kTiles]) {
     bool outgrown = false;
-    if constexpr (Shape::kGuess) {
+    if constexpr (G::kLoop.lazy_maximum) {
       // A score that has outgrown the maximum shows in its lane's sum, so the tile's own maximum need not be known.
-      Tile raised[kScoreTiles];
+      Tile powers[kScoreTiles];
       float sum[R::kStats] = {};
-      raise(args, scores, row, raised, sum);
+      exponentiate(args, head, scores, row, powers, sum);
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) outgrown |= sum[s] > kMaxGrowth;
       if (any<R::kWave>(outgrown)) [[unlikely]] {
         float top[R::kStats];
         find_top(scores, top);
-        rescale(args, top, row, out);
+        rescale(args, head, top, row, out);
         RF_UNROLL
         for (int s = 0; s < R::kStats; ++s) sum[s] = 0.0f;
-        raise(args, scores, row, raised, sum);
+        exponentiate(args, head, scores, row, powers, sum);
       }
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) row[s].sum += sum[s];
       RF_UNROLL
-      for (int j = 0; j < kScoreTiles; ++j) scores[j] = raised[j];
+      for (int j = 0; j < kScoreTiles; ++j) scores[j] = powers[j];
     } else {
       float top[R::kStats], sum[R::kStats];
       find_top(scores, top);
       RF_UNROLL
-      for (int s = 0; s < R::kStats; ++s) outgrown |= top[s] * args.scale_log2 > row[s].maximum + kMaxLag;
-      if (any<R::kWave>(outgrown)) rescale(args, top, row, out);
+      for (int s = 0; s < R::kStats; ++s) outgrown |= top[s] * factor(args, head) > row[s].maximum + kMaxLag;
+      if (any<R::kWave>(outgrown)) rescale(args, head, top, row, out);
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) sum[s] = row[s].sum;
-      raise(args, scores, row, scores, sum);
+      exponentiate(args, head, scores, row, scores, sum);
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) row[s].sum = sum[s];
     }
   }
 
  private:
+  // What turns a KV head's scores into log2 units.
+  RF_DEVICE static float factor(const Args& args, int head) {
+    if constexpr (Score::kReshapes) return Score::factor(args);
+    else return Score::factor(args) * G::Format::key_scale(args, head);
+  }
+
+  // Position of the key that score register r of key tile j is of, in a wave's keys from first_key on.
+  RF_DEVICE static int tile_key(int first_key, int j, int r) {
+    return first_key + j * R::kKeys + R::key(lane<R::kWave>(), r);
+  }
+
   // The largest of a lane's scores, by row.
   RF_DEVICE static void find_top(const Tile (&scores)[kScoreTiles], float (&top)[R::kStats]) {
     RF_UNROLL
@@ -82,27 +107,27 @@ struct RunningSoftmax {
   }
 
   // Moves the maximum, and sums and outputs with it.
-  RF_DEVICE static void rescale(const Args& args, const float (&top)[R::kStats], SoftmaxState (&row)[R::kStats],
+  RF_DEVICE static void rescale(const Args& args, int head, const float (&top)[R::kStats], SoftmaxState (&row)[R::kStats],
                                 Tile (&out)[D::kTiles]) {
-    float factor[R::kStats];
+    float shrink[R::kStats];
     RF_UNROLL
     for (int s = 0; s < R::kStats; ++s) {
       const float maximum =
-          max(row[s].maximum, R::reduce(top[s], [](float a, float b) { return max(a, b); }) * args.scale_log2);
-      factor[s] = exp2(row[s].maximum - maximum);
+          max(row[s].maximum, R::reduce(top[s], [](float a, float b) { return max(a, b); }) * factor(args, head));
+      shrink[s] = exp2(row[s].maximum - maximum);
       row[s].maximum = maximum;
-      row[s].sum *= factor[s];
+      row[s].sum *= shrink[s];
     }
     RF_UNROLL
     for (int n = 0; n < D::kTiles; ++n) {
       RF_UNROLL
-      for (int r = 0; r < R::kScores; ++r) out[n][r] *= factor[R::stat(r)];
+      for (int r = 0; r < R::kScores; ++r) out[n][r] *= shrink[R::stat(r)];
     }
   }
 
   // Probabilities relative to the maximum, and what they add to the sums.
-  RF_DEVICE static void raise(const Args& args, const Tile (&scores)[kScoreTiles], const SoftmaxState (&row)[R::kStats],
-                              Tile (&raised)[kScoreTiles], float (&sum)[R::kStats]) {
+  RF_DEVICE static void exponentiate(const Args& args, int head, const Tile (&scores)[kScoreTiles], const SoftmaxState (&row)[R::kStats],
+                              Tile (&powers)[kScoreTiles], float (&sum)[R::kStats]) {
     constexpr int kRun = R::kScores / R::kStats;  // registers of one row
     constexpr int kPack = min(kPackedFloats, kRun);
     RF_UNROLL
@@ -116,9 +141,9 @@ struct RunningSoftmax {
           Vec<float, kPack> run;
           RF_UNROLL
           for (int i = 0; i < kPack; ++i) run[i] = scores[j][r + i];
-          run = fma(run, args.scale_log2, -row[s].maximum);
+          run = fma(run, factor(args, head), -row[s].maximum);
           RF_UNROLL
-          for (int i = 0; i < kPack; ++i) run[i] = raised[j][r + i] = exp2(run[i]);
+          for (int i = 0; i < kPack; ++i) run[i] = powers[j][r + i] = exp2(run[i]);
           sums = add(sums, run);
         }
       }

@@ -2,6 +2,7 @@
 // Makes the plans of schedule.h on the device, once per step: lengths never travel to the host. One block per class.
 #pragma once
 
+#include "../problem/mask.h"
 #include "schedule.h"
 
 namespace rocmforge {

@@ -1,21 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Staged tiles read by the matrix core itself: groups of four waves multiply their 64 rows with a whole tile of keys in
-// shared memory (mma_sm90.h), so neither K nor V passes registers.
+// A ring of tiles that the matrix core itself reads: groups of four waves multiply their 64 rows with a whole tile of
+// keys in shared memory (mma_sm90.h), so neither K nor V passes registers.
 #pragma once
 
-#include "../matrix/mma_sm90.h"
-#include "keys_ring.h"
+#include "../../matrix/mma_sm90.h"
+#include "ring.h"
 
 namespace rocmforge {
 
-template <class R, int HeadSize, int Keys>
+template <class G>
 struct alignas(kHostTarget ? 64 : 1024) SwizzledStage {
-  using T = typename R::T;
+  using R = typename G::R;
+  using T = typename G::T;
   using Rows = SwizzledRows<T>;
-  static constexpr int kKeys = Keys;
-  static constexpr int kBlocks = ceil_div(HeadSize, Rows::kColumns);  // the last may be filled in part
-  T keys[kBlocks][kKeys * Rows::kColumns];
-  T values[kBlocks][kKeys * Rows::kColumns];
+  static constexpr int kKeys = G::kTileKeys;
+  // Of columns; the last may be filled in part.
+  static constexpr int kKeyBlocks = ceil_div(G::Problem::kKeyDims, Rows::kColumns);
+  static constexpr int kValueBlocks = ceil_div(G::Problem::kValueDims, Rows::kColumns);
+  T keys[kKeyBlocks][kKeys * Rows::kColumns];
+  T values[kValueBlocks][kKeys * Rows::kColumns];
 
   RF_DEVICE T* key_chunk(int row, int column) {
     return keys[column / Rows::kColumns] + Rows::chunk_at(row, column % Rows::kColumns);
@@ -26,20 +29,23 @@ struct alignas(kHostTarget ? 64 : 1024) SwizzledStage {
   RF_DEVICE static void arrived() { R::Core::publish(); }
 };
 
-template <class R, int HeadSize, class Shape>
-class WarpgroupKeys : public RingCopies<R, HeadSize, Shape, SwizzledStage<R, HeadSize, Shape::kPvGroups * R::kPvKeys>,
-                                        (Shape::kRowWaves > 4)> {
+template <class G>
+class SwizzledKeys : public RingCopies<G, SwizzledStage<G>, (G::kRowWaves > 4)> {
  public:
-  using Stage = SwizzledStage<R, HeadSize, Shape::kPvGroups * R::kPvKeys>;
-  using Base = RingCopies<R, HeadSize, Shape, Stage, (Shape::kRowWaves > 4)>;
-  using Mma = typename R::Core;
+  using Stage = SwizzledStage<G>;
+  using Base = RingCopies<G, Stage, (G::kRowWaves > 4)>;
+  using R = typename G::R;
+  using Mma = typename G::Mma;
   using Tile = typename R::Tile;
   using Operand = typename Mma::A;
   using Base::Base;
+  // The core reads elements as they lie.
+  static_assert(__is_same(typename G::Format::Stored, typename G::T));
+  static_assert(G::kKeyWaves == 1 && G::kRowWaves % 4 == 0);
 
-  static constexpr int kGroups = Shape::kRowWaves / 4;
+  static constexpr int kGroups = G::kRowWaves / 4;
   static constexpr int kGroupLanes = 4 * R::kWave;
-  static constexpr int kProducts = HeadSize / Mma::kK;
+  static constexpr int kProducts = G::Problem::kKeyDims / Mma::kK;
   static constexpr int kColumns = Stage::Rows::kColumns;  // of a product, at most
 
   // Groups do not meet at every tile: each tells the others that its part of the next tile has arrived, and so that it
@@ -82,10 +88,10 @@ class WarpgroupKeys : public RingCopies<R, HeadSize, Shape, SwizzledStage<R, Hea
     Mma::commit();
   }
 
-  RF_DEVICE void accumulate(const Operand (&p)[Shape::kPvGroups], Tile (&out)[HeadSize / Mma::kN]) const {
+  RF_DEVICE void accumulate(const Operand (&p)[G::kPvGroups], Tile (&out)[G::Problem::kValueDims / Mma::kN]) const {
     Mma::begin();
-    unrolled<Shape::kPvGroups>([&](auto g) {
-      unrolled<Stage::kBlocks>([&](auto block) {
+    unrolled<G::kPvGroups>([&](auto g) {
+      unrolled<Stage::kValueBlocks>([&](auto block) {
         Mma::template product<true, false>(tiles<block>(out), p[g], this->stage().values[0],
                                            block * Stage::kKeys * kColumns, g * Mma::kK);
       });

@@ -2,7 +2,8 @@
 // What a workgroup's share of the plan is made of.
 #pragma once
 
-#include "args.h"
+#include "../args.h"
+#include "../problem/mask.h"
 #include "schedule.h"
 
 namespace rocmforge {
@@ -26,13 +27,6 @@ struct Segment {
     tiles = block.tiles;
   }
   RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
-};
-
-// Which of a segment's tiles, counted from its item's first, concern a wave: those that all of its rows see whole need
-// no mask, and from `end` on no row sees any.
-struct WaveTiles {
-  int full_begin, full_end, end;
-  RF_DEVICE bool masked(int tile) const { return tile < full_begin || tile >= full_end; }
 };
 
 // A packed row's token, and its query head within the group.

@@ -1,47 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decode's way to the cache: every wave reads its own keys, and what a lane loads (16 bytes at a time) is what its
-// matrix operands need, so K and V pass through neither shared memory nor shuffles. The next tile's K is requested as
-// soon as this one's has been multiplied, and V likewise, so a tile is always under way. Where registers are short
-// (Shape::kAlternate), V is requested when K has been multiplied and the next K when V has: one set serves both.
+// Every wave reads its own keys, and what a lane loads (16 bytes at a time) is what its matrix operands need, so K and V
+// pass through neither shared memory nor shuffles. The next tile's K is requested as soon as this one's has been
+// multiplied, and V likewise, so a tile is always under way. Where registers are short (Direct::alternate), V is
+// requested when K has been multiplied and the next K when V has: one set serves both.
 #pragma once
 
-#include "../matrix/roles.h"
-#include "../target/words.h"
-#include "dims.h"
-#include "schedule.h"
+#include "../../target/unrolled.h"
+#include "../../target/words.h"
+#include "source.h"
 
 namespace rocmforge {
 
-template <class R, int HeadSize, class Shape>
+template <class G>
 class DirectKeys {
  public:
-  using T = typename R::T;
-  using D = Dims<HeadSize, R::kDims, Shape::kRun>;
+  using R = typename G::R;
+  using D = typename G::D;
+  using Format = typename G::Format;
+  using T = typename Format::Element;
+  using Stored = typename Format::Stored;
+  using Operand = typename R::KeyOperand;
+  using FirstRuns = Words<T, D::width(0)>[R::kKeyElements];
   struct Shared {};
+  static constexpr bool kTransposed = false;
 
-  static constexpr int kWaveKeys = Shape::kPvGroups * R::kPvKeys;
-  static constexpr int kTileKeys = Shape::kKeyWaves * kWaveKeys;
-  static constexpr int kScoreTiles = kWaveKeys / R::kKeys;
-  static constexpr int kPieces = ceil_div(HeadSize, R::kPieceDims);
-  static constexpr int kSpan = 16;  // cache blocks are multiples of 16 keys, so 16 aligned keys lie together
-  static constexpr int kSpans = kWaveKeys / kSpan;
+  static constexpr int kScoreTiles = G::kScoreTiles, kPieces = G::kPieces, kPvGroups = G::kPvGroups;
+  static constexpr bool kAlternate = G::kFeed.alternate;
+  static constexpr int kSpans = G::kWaveKeys / kSpan;
   static constexpr int kSpansOfTile = max(1, R::kKeys / kSpan);  // two: one for either half of the lanes
   static_assert(kSpansOfTile <= 2);
 
-  // `seen`: keys that may be read; others, even if the block table names a page for them, may hold NaN.
   RF_DEVICE DirectKeys(const AttentionArgs& args, Shared&, int request, int head, KeySpan seen, int key_wave)
-      : args_(args),
-        cache_(static_cast<const T*>(args.cache) + head * args.cache_head_stride),
-        table_(args.block_table + request * args.block_table_stride),
-        row_bytes_(static_cast<uint32_t>(args.cache_token_stride * sizeof(T))),
-        seen_(seen),
-        wave_key_(key_wave * kWaveKeys) {}
+      : source_(args, request, head, seen),
+        row_bytes_(static_cast<uint32_t>(args.cache_token_stride * sizeof(Stored))),
+        wave_key_(key_wave * G::kWaveKeys) {}
 
   RF_DEVICE void start(int tile, int end) {
     end_ = end;
     find_pages(tile);
     load_keys(tile);
-    if constexpr (!Shape::kAlternate) {
+    if constexpr (!kAlternate) {
       load_values(tile);
       find_pages(tile + 1);
     }
@@ -51,7 +49,7 @@ class DirectKeys {
   RF_DEVICE void finish() {}
 
   RF_DEVICE void next_keys(int tile) {
-    if constexpr (Shape::kAlternate) {
+    if constexpr (kAlternate) {
       schedule_fence();
       load_values(tile - 1);
       find_pages(tile);
@@ -61,7 +59,7 @@ class DirectKeys {
   }
 
   RF_DEVICE void next(int tile) {
-    if constexpr (Shape::kAlternate) {
+    if constexpr (kAlternate) {
       schedule_fence();
       if (tile < end_) load_keys(tile);
       else forget_keys();
@@ -72,17 +70,19 @@ class DirectKeys {
   }
 
   template <int J, int P>
-  RF_DEVICE void key_piece(typename R::KeyOperand* out) const {
-    R::split(keys_[J][P], out);
+  RF_DEVICE void key_piece(Operand* out) const {
+    R::split(Format::unpack(keys_[J][P]), out);
   }
 
-  template <int G, int Op, int Band>
+  template <int Group, int Op, int Band>
   RF_DEVICE void value_runs(Words<T, D::width(Band)> (&out)[R::kKeyElements]) const {
     RF_UNROLL
     for (int e = 0; e < R::kKeyElements; ++e) {
+      Words<Stored, D::width(Band)> run;
       RF_UNROLL
-      for (int i = 0; i < out[e].kCount; ++i)
-        out[e].word[i] = values_[G][Op][e].word[D::first_tile(Band) / out[e].kPerWord + i];
+      for (int i = 0; i < run.kCount; ++i)
+        run.word[i] = values_[Group][Op][e].word[D::first_tile(Band) / run.kPerWord + i];
+      out[e] = Format::unpack(run);
     }
   }
 
@@ -96,37 +96,36 @@ class DirectKeys {
     }
   }
 
-  RF_DEVICE int first_key(int tile) const { return tile * kTileKeys + wave_key_; }
-
-  // Start of span i, moved into the range that may be read.
+  // Start of span i of the wave's keys in a tile, moved into the range that may be read.
   RF_DEVICE int span_key(int tile, int i) const {
-    return max(seen_.first & -kSpan, min(first_key(tile) + i * kSpan, seen_.last & -kSpan));
+    return source_.nearest_span(tile * G::kTileKeys + wave_key_ + i * kSpan);
   }
 
   // Without a branch, past the last tile too: a branch would let the compiler move the scores' products behind it.
   RF_DEVICE void find_pages(int tile) {
     RF_UNROLL
-    for (int i = 0; i < kSpans; ++i) page_[i] = table_[divide(span_key(tile, i), args_.block_size).quotient];
+    for (int i = 0; i < kSpans; ++i) page_[i] = source_.page(span_key(tile, i));
   }
 
   // Not done by find_pages: the page numbers, just requested, would be waited for there.
   RF_DEVICE void find_spans(int tile) {
     RF_UNROLL
     for (int i = 0; i < kSpans; ++i)
-      span_[i] = cache_ + uniform<R::kWave>(page_[i]) * args_.cache_block_stride +
-                 divide(span_key(tile, i), args_.block_size).remainder * args_.cache_token_stride;
+      span_[i] = source_.rows() + source_.page_at(uniform<R::kWave>(page_[i])) + source_.in_page(span_key(tile, i));
   }
 
   // Byte offset of a key's row from its span's start; past the ends of the range, that of the nearest key within it.
   RF_DEVICE uint32_t row_offset(int tile, int span, int row) const {
     const int key = span_key(tile, span);
-    row = min(max(row, max(seen_.first - key, 0)), min(seen_.last - key, kSpan - 1));
+    const KeySpan seen = source_.seen();
+    row = min(max(row, max(seen.first - key, 0)), min(seen.last - key, kSpan - 1));
     return static_cast<uint32_t>(row) * row_bytes_;
   }
 
   template <int N>
-  RF_DEVICE static Words<T, N> load(const T* span, uint32_t offset) {
-    return load_words<T, N>(reinterpret_cast<const T*>(reinterpret_cast<const char*>(span) + offset));
+  RF_DEVICE static Words<Stored, N> load(const Stored* span, uint32_t offset) {
+    return load_words<Stored, N>(
+        reinterpret_cast<const Stored*>(reinterpret_cast<const char*>(span) + offset));
   }
 
   RF_DEVICE void load_keys(int tile) {
@@ -135,7 +134,7 @@ class DirectKeys {
     unrolled<kScoreTiles>([&](auto j) {
       constexpr int kSpanOfTile = j * R::kKeys / kSpan;
       const int row = j * R::kKeys % kSpan + R::operand_row(l);
-      const T* span = span_[kSpanOfTile];
+      const Stored* span = span_[kSpanOfTile];
       uint32_t offset = row_offset(tile, kSpanOfTile, row);
       if constexpr (kSpansOfTile == 2) {
         const bool upper = row >= kSpan;
@@ -144,9 +143,9 @@ class DirectKeys {
         offset = upper ? other : offset;
       }
       unrolled<kPieces>([&](auto p) {
-        const int dim = (p * R::kGroups + R::group(l)) * R::kPiece;
-        if (HeadSize % R::kPieceDims == 0 || dim < HeadSize)
-          keys_[j][p] = load<R::kPiece>(span, offset + dim * static_cast<uint32_t>(sizeof(T)));
+        const int dim = G::piece_dim(p);
+        if (G::is_key_dim(dim))
+          keys_[j][p] = load<R::kPiece>(span, offset + dim * static_cast<uint32_t>(sizeof(Stored)));
         else
           keys_[j][p] = {};
       });
@@ -155,7 +154,7 @@ class DirectKeys {
 
   RF_DEVICE void load_values(int tile) {
     const int l = lane<R::kWave>();
-    unrolled<Shape::kPvGroups>([&](auto g) {
+    unrolled<kPvGroups>([&](auto g) {
       unrolled<R::kPvOperands>([&](auto op) {
         unrolled<R::kKeyElements>([&](auto e) {
           constexpr int kSpanOfKey = (g * R::kPvKeys + R::template value_key<op, e>(0)) / kSpan;
@@ -163,9 +162,9 @@ class DirectKeys {
           const uint32_t offset = row_offset(tile, kSpanOfKey, row);
           unrolled<D::kBands>([&](auto band) {
             constexpr int kWidth = D::width(band);
-            const uint32_t dim = HeadSize + D::run_start(band, R::operand_row(l));
-            const uint32_t at = offset + dim * static_cast<uint32_t>(sizeof(T));
-            const Words<T, kWidth> run = load<kWidth>(span_[kSpanOfKey], at);
+            const uint32_t element = Format::value_at() + D::run_start(band, R::operand_row(l));
+            const uint32_t at = offset + element * static_cast<uint32_t>(sizeof(Stored));
+            const Words<Stored, kWidth> run = load<kWidth>(span_[kSpanOfKey], at);
             RF_UNROLL
             for (int i = 0; i < run.kCount; ++i)
               values_[g][op][e].word[D::first_tile(band) / run.kPerWord + i] = run.word[i];
@@ -175,17 +174,14 @@ class DirectKeys {
     });
   }
 
-  const AttentionArgs& args_;
-  const T* cache_;
-  const int32_t* table_;
+  Source<Format> source_;
   uint32_t row_bytes_;
-  KeySpan seen_;
   int wave_key_;
   int end_ = 0;
   int page_[kSpans];
-  const T* span_[kSpans];
-  Words<T, R::kPiece> keys_[kScoreTiles][kPieces];
-  Words<T, D::kTiles> values_[Shape::kPvGroups][R::kPvOperands][R::kKeyElements];
+  const Stored* span_[kSpans];
+  Words<Stored, R::kPiece> keys_[kScoreTiles][kPieces];
+  Words<Stored, D::kTiles> values_[kPvGroups][R::kPvOperands][R::kKeyElements];
 };
 
 }  // namespace rocmforge

@@ -9,10 +9,10 @@
 // the line at any time, would read the keys of all heads at once, which caches cannot hold.
 #pragma once
 
-#include "../index/divide.h"
-#include "../target/device.h"
-#include "args.h"
-#include "schedule_words.h"
+#include "../../division/divide.h"
+#include "../../target/device.h"
+#include "../args.h"
+#include "words.h"
 
 namespace rocmforge {
 
@@ -89,17 +89,6 @@ RF_DEVICE constexpr int64_t cut(int64_t tiles, int workgroups, int workgroup) { 
 RF_DEVICE constexpr int share_of(int block, int used) {
   const int die = block % kDies;
   return die * (used / kDies) + min(die, used % kDies) + block / kDies;
-}
-
-// Positions of the keys that a run of a request's tokens sees, both ends included.
-struct KeySpan {
-  int first, last;
-};
-
-RF_DEVICE constexpr KeySpan key_span(int first_token, int last_token, int query_len, int seq_len, int window) {
-  const int before = seq_len - query_len;  // keys that precede the first query token
-  const int first = window > 0 ? max(0, before + first_token - window + 1) : 0;
-  return {first, before + last_token};
 }
 
 }  // namespace rocmforge

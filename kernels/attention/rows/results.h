@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What becomes of a segment's rows: the result if the segment is a whole item, else a partial that combine.h joins.
+// What becomes of a segment's rows: the result if the segment is a whole item, else a partial that ../combine.h joins.
 #pragma once
 
-#include "geometry.h"
-#include "segments.h"
+#include "../../target/unrolled.h"
+#include "../geometry.h"
+#include "../schedule/segments.h"
 
 namespace rocmforge {
 
@@ -12,7 +13,6 @@ struct Results {
   using R = typename G::R;
   using T = typename G::T;
   using D = typename G::D;
-  using Shape = typename G::Shape;
   using State = typename G::State;
   using Args = AttentionArgs;
   static constexpr int kQueryTiles = G::kQueryTiles;
@@ -21,8 +21,8 @@ struct Results {
   // in the order of the lanes that need them.
   static constexpr int kMergeRegisters = 128 / R::kWave;
   struct Merge {
-    float out[Shape::kKeyWaves][8 * kMergeRegisters][R::kWave];
-    SoftmaxState stats[Shape::kKeyWaves][kQueryTiles][R::kStats][R::kWave];
+    float out[G::kKeyWaves][8 * kMergeRegisters][R::kWave];
+    SoftmaxState stats[G::kKeyWaves][kQueryTiles][R::kStats][R::kWave];
   };
 
   // Writes the rows of a segment: `merge` is shared memory that nothing else uses meanwhile.
@@ -34,7 +34,7 @@ struct Results {
       for (int s = 0; s < R::kStats; ++s)
         state.row[t][s].sum = R::reduce(state.row[t][s].sum, [](float a, float b) { return a + b; });
     }
-    if constexpr (Shape::kKeyWaves > 1) {
+    if constexpr (G::kKeyWaves > 1) {
       barrier();  // the last reads of shared memory are done
       merge_waves(args, seg, merge, state);
       barrier();
@@ -65,7 +65,7 @@ struct Results {
   // Key waves hold the same rows over different keys: each takes its share of the output registers, sums all waves'
   // copies of them, and writes.
   RF_DEVICE static void merge_waves(const Args& args, const Segment& seg, Merge& merged, State& state) {
-    static_assert(Shape::kRowWaves == 1);
+    static_assert(G::kRowWaves == 1);
     const int l = lane<R::kWave>();
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
@@ -80,10 +80,7 @@ struct Results {
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) {
         SoftmaxState total = kNoKeys;
-        for (int w = 0; w < Shape::kKeyWaves; ++w) {
-          float unused[2];
-          total = merge(total, merged.stats[w][t][s][l], unused[0], unused[1]);
-        }
+        for (int w = 0; w < G::kKeyWaves; ++w) total = merge(total, merged.stats[w][t][s][l]);
         mine[s] = exp2(state.row[t][s].maximum - total.maximum);
         row[s] = row_result(args, seg, G::lane_row(t, s), total);
       }
@@ -104,7 +101,7 @@ struct Results {
             if (i != G::key_wave()) continue;
             const int r = pass * kMergeRegisters + i;
             Vec<float, kWidth> run = fill<float, kWidth>(0.0f);
-            for (int w = 0; w < Shape::kKeyWaves; ++w) {
+            for (int w = 0; w < G::kKeyWaves; ++w) {
               RF_UNROLL
               for (int j = 0; j < kWidth; ++j) run[j] += merged.out[w][i * kWidth + j][l];
             }
@@ -129,7 +126,7 @@ struct Results {
     if (!seg.whole()) {
       const int64_t slot = 2 * seg.share + (seg.begin > 0 ? 0 : 1);
       const int64_t at = slot * G::kBlockRows + block_row;
-      result.partial = args.partial_out + at * G::kHeadSize;
+      result.partial = args.partial_out + at * G::Problem::kValueDims;
       if (R::key(lane<R::kWave>(), 0) == 0 && G::key_wave() == 0)
         store_vec(args.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
       return result;

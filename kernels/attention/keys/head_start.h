@@ -4,24 +4,25 @@
 // the table may be the launch ahead's work and hold anything as yet.
 #pragma once
 
-#include "../index/divide.h"
-#include "args.h"
-#include "schedule.h"
+#include "../../division/divide.h"
+#include "../args.h"
+#include "../schedule/schedule.h"
 
 namespace rocmforge {
 
 // A lane fetches a key of the first tile, and its value. Two tiles gained less, but for one short request (H200).
-template <class T, int HeadSize>
+template <class Format>
 RF_DEVICE void fetch_first_keys(const AttentionArgs& args, const Share& share, const RowBlock& block, int tile_keys) {
+  using Stored = typename Format::Stored;
   const int tile = block.first_tile + max(share.at - block.begin, 0);
   const int key = tile * tile_keys + thread_index();
   if (share.tiles == 0 || thread_index() >= tile_keys || key >= block.seq_len) return;
   const Quotient page = divide(key, args.block_size);
   const int number = load_unsettled(args.block_table + block.request * args.block_table_stride + page.quotient);
   if (number < 0 || number >= args.cache_blocks) return;
-  fetch_to_l2(static_cast<const T*>(args.cache) + number * args.cache_block_stride +
+  fetch_to_l2(static_cast<const Stored*>(args.cache) + number * args.cache_block_stride +
                   share.head * args.cache_head_stride + page.remainder * args.cache_token_stride,
-              2 * HeadSize * sizeof(T));
+              Format::kRowElements * sizeof(Stored));
 }
 
 }  // namespace rocmforge

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where keys lie: from a request, a KV head and a key's position to its row in the cache, through the block table.
+#pragma once
+
+#include "../../division/divide.h"
+#include "../args.h"
+#include "../problem/mask.h"
+
+namespace rocmforge {
+
+inline constexpr int kSpan = 16;  // cache blocks are multiples of 16 keys, so 16 aligned keys lie together
+
+template <class Format>
+class Source {
+ public:
+  using Stored = typename Format::Stored;
+
+  // `seen`: keys that may be read; others, even if the block table names a page for them, may hold NaN. Those are
+  // replaced by the nearest one that is seen: they are masked.
+  RF_DEVICE Source(const AttentionArgs& args, int request, int head, KeySpan seen) : args_(args) {
+    move(request, head, seen);
+  }
+  RF_DEVICE void move(int request, int head, KeySpan seen) {
+    head_ = static_cast<const Stored*>(args_.cache) + head * args_.cache_head_stride;
+    table_ = args_.block_table + request * args_.block_table_stride;
+    seen_ = seen;
+  }
+
+  RF_DEVICE KeySpan seen() const { return seen_; }
+  RF_DEVICE int nearest(int key) const { return max(seen_.first, min(key, seen_.last)); }
+  // Of the starts of spans.
+  RF_DEVICE int nearest_span(int key) const { return max(seen_.first & -kSpan, min(key, seen_.last & -kSpan)); }
+
+  // A row lies at rows() + page_at(page(key)) + in_page(key), in elements.
+  RF_DEVICE const Stored* rows() const { return head_; }
+  RF_DEVICE int page(int key) const { return table_[divide(key, args_.block_size).quotient]; }
+  RF_DEVICE int64_t page_at(int page) const { return page * args_.cache_block_stride; }
+  RF_DEVICE int64_t in_page(int key) const {
+    return divide(key, args_.block_size).remainder * args_.cache_token_stride;
+  }
+  RF_DEVICE int64_t stride() const { return args_.cache_token_stride; }  // of the rows of a page
+
+ private:
+  const AttentionArgs& args_;
+  const Stored* head_;
+  const int32_t* table_;
+  KeySpan seen_;
+};
+
+}  // namespace rocmforge

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// The workgroup's waves share each tile through shared memory. Tiles stay in rows of dims, as in the cache; a lane reads
+// from them the same 16-byte pieces it would read from memory (direct.h). Two buffers and one barrier a tile: whoever
+// passes tile t's barrier knows that everybody has left tile t - 1. Where registers and shared memory are short
+// (Staged::one_buffer), one buffer, filled between tiles.
+#pragma once
+
+#include "../../target/unrolled.h"
+#include "../../target/words.h"
+#include "source.h"
+
+namespace rocmforge {
+
+template <class G>
+class StagedKeys {
+ public:
+  using R = typename G::R;
+  using D = typename G::D;
+  using Problem = typename G::Problem;
+  using Format = typename G::Format;
+  using Element = typename Format::Element;
+  using Stored = typename Format::Stored;
+  using Operand = typename R::KeyOperand;
+  using FirstRuns = Words<Element, D::width(0)>[R::kKeyElements];
+
+  static constexpr bool kOneBuffer = G::kFeed.one_buffer, kTransposed = G::kFeed.transposed;
+  static constexpr int kTileKeys = G::kTileKeys, kThreads = G::kThreads;
+  static constexpr int kChunk = 16 / sizeof(Stored);  // elements a thread moves at once
+  static constexpr int kRowChunks = Problem::kMostDims / kChunk;
+  static constexpr int kChunks = kTileKeys * kRowChunks;
+  static constexpr int kPasses = ceil_div(kChunks, kThreads);
+  static constexpr int kBuffers = kOneBuffer ? 1 : 2;
+
+  // Rows are padded so that lanes that read different rows at once hit different banks.
+  struct alignas(16) Shared {
+    Stored keys[kBuffers][kTileKeys][Problem::kKeyDims + G::kFeed.key_pad];
+    Stored values[kBuffers][kTileKeys][Problem::kValueDims + G::kFeed.value_pad];
+  };
+
+  RF_DEVICE StagedKeys(const AttentionArgs& args, Shared& shared, int request, int head, KeySpan seen, int)
+      : source_(args, request, head, seen), shared_(shared) {}
+
+  RF_DEVICE void start(int tile, int end) {
+    end_ = end;
+    buffer_ = 0;
+    if constexpr (kOneBuffer) {
+      fill_between(tile);
+    } else {
+      find_rows(tile);
+      if constexpr (kAsyncCopy) copy(0);
+      else fetch();
+      find_rows(tile + 1);
+      store(0);
+    }
+  }
+
+  RF_DEVICE void wait() {
+    if constexpr (kAsyncCopy) copy_wait<0>();
+    barrier();
+    if (!kOneBuffer && more_) {
+      if constexpr (kAsyncCopy) copy(buffer_ ^ 1);
+      else fetch();
+    }
+  }
+  RF_DEVICE void next_keys(int) {}
+
+  RF_DEVICE void next(int tile) {
+    if constexpr (kOneBuffer) {
+      barrier();  // everybody has left the tile
+      fill_between(tile);
+    } else {
+      if (more_) {
+        store(buffer_ ^ 1);
+        find_rows(tile + 1);
+      }
+      buffer_ ^= 1;
+    }
+  }
+
+  RF_DEVICE void finish() { barrier(); }
+
+  template <int J, int P>
+  RF_DEVICE void key_piece(Operand* out) const {
+    const Stored* const row = shared_.keys[buffer_][J * R::kKeys + R::operand_row(lane<R::kWave>())];
+    const int dim = G::piece_dim(P);
+    Words<Stored, R::kPiece> piece{};
+    if (G::is_key_dim(dim)) piece = load_words<Stored, R::kPiece>(row + dim);
+    R::split(Format::unpack(piece), out);
+  }
+
+  template <int Group, int Op, int Band>
+  RF_DEVICE void value_runs(Words<Element, D::width(Band)> (&out)[R::kKeyElements]) const {
+    const int l = lane<R::kWave>();
+    unrolled<R::kKeyElements>([&](auto e) {
+      const Stored* const row = shared_.values[buffer_][Group * R::kPvKeys + R::template value_key<Op, e>(l)];
+      out[e] = Format::unpack(load_words<Stored, D::width(Band)>(row + D::run_start(Band, R::operand_row(l))));
+    });
+  }
+
+  // Of output tile N, by reads that transpose: 16 lanes share four keys' 16 dims.
+  template <int Group, int Op, int N>
+  RF_DEVICE Operand value_operand() const {
+    static_assert(sizeof(Stored) == 2 && R::kDims == 16);
+    const int l = lane<R::kWave>();
+    Words<Stored, R::kKeyElements> out;
+    unrolled<R::kKeyElements / 4>([&](auto part) {
+      const int key = Group * R::kPvKeys + R::template value_key<Op, 4 * part>(l) + l % 16 / 4;
+      const auto four = load_transposed<R::kWave>(&shared_.values[buffer_][key][N * R::kDims + l % 4 * 4]);
+      out.word[2 * part] = four.word[0];
+      out.word[2 * part + 1] = four.word[1];
+    });
+    return vector_at<Operand>(Format::unpack(out));
+  }
+
+ private:
+  // Nothing of it stays in registers past here.
+  RF_DEVICE void fill_between(int tile) {
+    find_rows(tile);
+    if (!more_) return;
+    if constexpr (kAsyncCopy) copy(0);
+    else fetch();
+    store(0);
+  }
+
+  // Where this thread's chunks of a tile lie in the cache.
+  RF_DEVICE void find_rows(int tile) {
+    more_ = tile < end_;
+    if (!more_) return;
+    RF_UNROLL
+    for (int i = 0; i < kPasses; ++i) {
+      const int chunk = min(thread_index() + i * kThreads, kChunks - 1);
+      const int key = source_.nearest(tile * kTileKeys + chunk / kRowChunks);
+      chunk_[i] = source_.rows() + source_.page_at(source_.page(key)) + source_.in_page(key) +
+                  chunk % kRowChunks * kChunk;
+    }
+  }
+
+  // A tile's chunks that this thread moves: f(i, row, column).
+  template <class F>
+  RF_DEVICE static void each_chunk(F&& f) {
+    unrolled<kPasses>([&](auto i) {
+      const int chunk = thread_index() + i * kThreads;
+      if (kChunks % kThreads == 0 || chunk < kChunks) f(i, chunk / kRowChunks, chunk % kRowChunks * kChunk);
+    });
+  }
+
+  RF_DEVICE void copy(int buffer) {
+    each_chunk([&](auto i, int row, int column) {
+      if (Problem::has_key(column)) copy_async16(&shared_.keys[buffer][row][column], chunk_[i]);
+      if (Problem::has_value(column)) copy_async16(&shared_.values[buffer][row][column], chunk_[i] + Format::value_at());
+    });
+    copy_commit();
+  }
+
+  // Where there is no asynchronous copy, a tile waits in registers until its buffer is free.
+  RF_DEVICE void fetch() {
+    each_chunk([&](auto i, int, int column) {
+      if (Problem::has_key(column)) held_keys_[i] = load_words<Stored, kChunk>(chunk_[i]);
+      if (Problem::has_value(column)) held_values_[i] = load_words<Stored, kChunk>(chunk_[i] + Format::value_at());
+    });
+  }
+
+  RF_DEVICE void store(int buffer) {
+    if constexpr (!kAsyncCopy) {
+      each_chunk([&](auto i, int row, int column) {
+        if (Problem::has_key(column)) store_words(&shared_.keys[buffer][row][column], held_keys_[i]);
+        if (Problem::has_value(column)) store_words(&shared_.values[buffer][row][column], held_values_[i]);
+      });
+    }
+  }
+
+  Source<Format> source_;
+  Shared& shared_;
+  int end_ = 0, buffer_ = 0;
+  bool more_ = false;  // chunk_ names a tile still to be moved
+  const Stored* chunk_[kPasses];
+  Words<Stored, kChunk> held_keys_[kPasses], held_values_[kPasses];
+};
+
+}  // namespace rocmforge

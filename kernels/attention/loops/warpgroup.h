@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loop over a segment's tiles for warpgroups: four waves multiply together, and their products run on their own
+// until they are waited for. Those must not stand behind a branch of the loop: the compiler would run them one by one.
+#pragma once
+
+#include "../keys/feed.h"
+#include "../keys/swizzled.h"
+#include "../rows/queries.h"
+#include "../rows/running_softmax.h"
+#include "wave_tiles.h"
+
+namespace rocmforge {
+
+// Operands with the contraction's slots in the order of the dims, as the keys lie in shared memory.
+template <class G>
+struct OrderedQueries {
+  using R = typename G::R;
+  using T = typename G::T;
+  static constexpr int kProducts = G::Problem::kKeyDims / G::Mma::kK;
+
+  struct Shared {};
+  struct Held {
+    Words<T, R::kQueryElements> operand[kProducts];
+  };
+
+  RF_DEVICE static void load(const AttentionArgs& args, const Segment& seg, Shared& shared, Held& held,
+                             typename G::State& state) {
+    load_queries<G, OrderedQueries>(args, seg, shared, held, state);
+  }
+
+  RF_DEVICE static void bring(const T* const (&row)[R::kStats], Shared&, Held& held, int) {
+    constexpr int kPair = 4 / sizeof(T);
+    unrolled<kProducts>([&](auto i) {
+      unrolled<R::kQueryElements / kPair>([&](auto word) {
+        constexpr int kElement = word * kPair;
+        held.operand[i].word[word] =
+            load_words<T, kPair>(row[query_stat<R>(kElement)] + i * G::Mma::kK +
+                                 G::Mma::a_k(lane<R::kWave>(), kElement))
+                .word[0];
+      });
+    });
+  }
+};
+
+template <class G>
+struct WarpgroupLoop {
+  using Args = AttentionArgs;
+  using R = typename G::R;
+  using Core = typename G::Mma;
+  using Tile = typename G::Tile;
+  using Keys = SwizzledKeys<G>;
+  using Queries = OrderedQueries<G>;
+  using Softmax = RunningSoftmax<G>;
+  struct State : G::State {
+    typename Queries::Held query;
+  };
+  static constexpr int kScoreTiles = G::kScoreTiles, kProducts = Queries::kProducts;
+  static_assert(KeyFeed<Keys> && G::kQueryTiles == 1);
+
+  // Takes the segment's tiles, the first of which has been requested.
+  RF_DEVICE static void attend(const Args& args, const Segment& seg, typename Queries::Shared& shared, Keys& keys,
+                               State& state) {
+    Queries::load(args, seg, shared, state.query, state);
+    const WaveTiles wave = wave_tiles<G, 4>(args, seg);
+    typename Core::A query[kProducts], p[G::kPvGroups];
+    RF_UNROLL
+    for (int i = 0; i < kProducts; ++i) query[i] = state.query.operand[i];
+    Core::ready(query);
+    const int end = min(seg.end, wave.end);
+    keys.announce();
+    for (int tile = seg.begin; tile < end; ++tile) {
+      const int first_key = (seg.first_tile + tile) * G::kTileKeys;
+      Tile scores[kScoreTiles];
+      keys.wait();
+      start_scores(query, tile, keys, scores);
+      keys.request();
+      if (tile + 1 < seg.end) keys.announce();
+      Core::wait(scores);
+      Softmax::shape(args, seg.head, state.score[0], first_key, scores);
+      if (wave.masked(tile)) Softmax::mask(args, first_key, state.last_key[0], scores);
+      Softmax::update(args, seg.head, scores, state.row[0], state.out[0]);
+      RF_UNROLL
+      for (int g = 0; g < G::kPvGroups; ++g) p[g] = words_of(R::probabilities(&scores[g * R::kPvTiles], 0));
+      Core::ready(p);
+      keys.accumulate(p, state.out[0]);
+      Core::wait(state.out[0]);
+      keys.next(seg.first_tile + tile + 1);
+    }
+    // Tiles that only other groups need.
+    for (int tile = max(seg.begin, end); tile < seg.end; ++tile) {
+      keys.wait();
+      keys.request();
+      if (tile + 1 < seg.end) keys.announce();
+      keys.next(seg.first_tile + tile + 1);
+    }
+    keys.finish();
+  }
+
+ private:
+  template <class Operand>
+  RF_DEVICE static void start_scores(const Operand (&query)[kProducts], int tile, const Keys& keys,
+                                     Tile (&scores)[kScoreTiles]) {
+    if constexpr (kProducts != G::kPvGroups) {
+      keys.score(query, scores);
+    } else {
+      // ptxas 13.0 gives two arrays of operands of one size the same registers, though the queries live on. So they are
+      // computed here, from a zero that it does not know to be one.
+      Operand renewed[kProducts];
+      RF_UNROLL
+      for (int i = 0; i < kProducts; ++i) renewed[i] = Core::flipped(query[i], tile >> 30);
+      keys.score(renewed, scores);
+    }
+  }
+};
+
+}  // namespace rocmforge

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// How keys and values lie in the cache and how they become what the matrix core multiplies. A format is a struct with
+//   Stored, Element        as an element lies in the cache; as it is multiplied, and as queries and results are
+//   kKeyDims, kValueDims   elements of a key, and of a value
+//   kRowElements           of Stored in a key's row of the cache, its value's included
+//   value_at()             elements from a key's start to its value's
+//   unpack(words)          words of Stored as words of Element
+//   key_scale(args, head), value_scale(args, head)
+//                          what a KV head's keys, and its values, are multiplied with; 1 costs nothing
+#pragma once
+
+#include "../../target/words.h"
+#include "../args.h"
+
+namespace rocmforge {
+
+template <class F>
+concept KeyFormat = requires(const AttentionArgs& args, Words<typename F::Stored, 8> stored) {
+  typename F::Element;
+  F::kKeyDims;
+  F::kValueDims;
+  F::kRowElements;
+  { F::value_at() } -> SameAs<int>;
+  { F::unpack(stored) } -> SameAs<Words<typename F::Element, 8>>;
+  { F::key_scale(args, 0) } -> SameAs<float>;
+  { F::value_scale(args, 0) } -> SameAs<float>;
+};
+
+// A key, then its value, in the dtype of the queries.
+template <class T, int Dims>
+struct Joined {
+  using Stored = T;
+  using Element = T;
+  static constexpr int kKeyDims = Dims, kValueDims = Dims, kRowElements = 2 * Dims;
+
+  RF_DEVICE static constexpr int value_at() { return kKeyDims; }
+  template <int N>
+  RF_DEVICE static Words<Element, N> unpack(const Words<Stored, N>& words) {
+    return words;
+  }
+  RF_DEVICE static constexpr float key_scale(const AttentionArgs&, int) { return 1.0f; }
+  RF_DEVICE static constexpr float value_scale(const AttentionArgs&, int) { return 1.0f; }
+};
+
+}  // namespace rocmforge

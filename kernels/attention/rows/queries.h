@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// A wave's queries as matrix operands: in the registers of its lanes, or in shared memory where registers are short.
+#pragma once
+
+#include "../../target/unrolled.h"
+#include "../../target/words.h"
+#include "../geometry.h"
+#include "../schedule/segments.h"
+
+namespace rocmforge {
+
+// Reads the rows' queries, and empties the state for them. Operands says where a query tile goes: it has Held, of one
+// lane, Shared, of all, and bring(source of each statistic's row, shared, held, query tile).
+template <class G, class Operands>
+RF_DEVICE void load_queries(const AttentionArgs& args, const Segment& seg, typename Operands::Shared& shared,
+                            typename Operands::Held& held, typename G::State& state) {
+  using R = typename G::R;
+  using T = typename G::T;
+  const T* const queries = static_cast<const T*>(args.query);
+  RF_UNROLL
+  for (int t = 0; t < G::kQueryTiles; ++t) {
+    const T* source[R::kStats];
+    RF_UNROLL
+    for (int s = 0; s < R::kStats; ++s) {
+      const int row = seg.first_row + G::lane_row(t, s);
+      const bool valid = row < seg.rows;
+      // A row past the end reads another's query: its result is never written.
+      const Quotient at = split_row(args, valid ? row : seg.first_row);
+      state.last_key[t][s] = valid ? seg.tokens_before + at.quotient : -1;
+      source[s] = queries + (seg.token_start + at.quotient) * args.query_token_stride +
+                  query_head(args, seg, at) * args.query_head_stride;
+      state.score[t][s] = G::Score::row(args, static_cast<int>(query_head(args, seg, at)), state.last_key[t][s]);
+    }
+    Operands::bring(source, shared, held, t);
+    RF_UNROLL
+    for (int n = 0; n < G::D::kTiles; ++n) state.out[t][n] = fill<float, R::kScores>(0.0f);
+    RF_UNROLL
+    for (int s = 0; s < R::kStats; ++s) state.row[t][s] = kNoKeys;
+  }
+}
+
+// Which of a lane's rows element i of its query operand belongs to.
+template <class R>
+RF_DEVICE constexpr int query_stat(int i) {
+  int s = 0;
+  while (R::stat_query(0, s) != R::operand_query(0, i)) ++s;
+  return s;
+}
+
+// Operands for the loop of single waves, with the contraction's slots named as in roles.h.
+template <class G>
+struct PieceQueries {
+  using R = typename G::R;
+  using T = typename G::T;
+  using Operand = typename R::QueryOperand;
+  static constexpr int kPieces = G::kPieces, kProducts = kPieces * R::kSteps;  // along the dims
+  static constexpr bool kInSharedMemory = G::kLoop.shared_query;
+
+  struct Empty {};
+  struct InRegisters {
+    Words<T, R::kQueryElements> operand[G::kQueryTiles][kProducts];
+  };
+  struct InSharedMemory {
+    Words<T, R::kQueryElements> operand[G::kRowWaves][G::kQueryTiles][kProducts][R::kQueryLanes];
+  };
+  using Held = SelectType<kInSharedMemory, Empty, InRegisters>;
+  using Shared = SelectType<kInSharedMemory, InSharedMemory, Empty>;
+
+  RF_DEVICE static void load(const AttentionArgs& args, const Segment& seg, Shared& shared, Held& held,
+                             typename G::State& state) {
+    load_queries<G, PieceQueries>(args, seg, shared, held, state);
+    if constexpr (kInSharedMemory && G::kKeyWaves > 1) barrier();
+  }
+
+  RF_DEVICE static void bring(const T* const (&source)[R::kStats], Shared& shared, Held& held, int t) {
+    if constexpr (R::kQueryLanes == 1) {
+      if (G::key_wave() == 0) share_pieces(source, shared, t);
+    } else {
+      Operand operand[kProducts];
+      unrolled<R::kStats>([&](auto s) { load_pieces<s>(source[s], operand); });
+      RF_UNROLL
+      for (int i = 0; i < kProducts; ++i) {
+        if constexpr (!kInSharedMemory) held.operand[t][i] = words_of(operand[i]);
+        else if (G::key_wave() == 0) shared_words(shared, t, i) = words_of(operand[i]);
+      }
+    }
+  }
+
+  // The operand of query tile t for product i along the dims.
+  RF_DEVICE static Operand operand(Shared& shared, const Held& held, int t, int i) {
+    if constexpr (kInSharedMemory) return vector_at<Operand>(shared_words(shared, t, i));
+    else return vector_at<Operand>(held.operand[t][i]);
+  }
+
+ private:
+  RF_DEVICE static auto& shared_words(Shared& shared, int t, int i) {
+    return shared.operand[G::row_wave()][t][i][lane<R::kWave>() % R::kQueryLanes];
+  }
+
+  // The elements of statistic S's row. Which go where is for the compiler to work out: left in loops, each load was
+  // waited for before the next.
+  template <int S>
+  RF_DEVICE static void load_pieces(const T* row, Operand (&operand)[kProducts]) {
+    unrolled<kPieces>([&](auto p) {
+      const int dim = G::piece_dim(p);
+      const auto piece = G::is_key_dim(dim) ? load_vec<T, R::kPiece>(row + dim) : fill<T, R::kPiece>(T{});
+      unrolled<R::kSteps * R::kQueryElements>([&](auto i) {
+        constexpr int kStep = i / R::kQueryElements, kElement = i % R::kQueryElements;
+        if constexpr (query_stat<R>(kElement) == S)
+          operand[p * R::kSteps + kStep][kElement] = piece[kStep * R::kKeyElements + R::query_element(kElement)];
+      });
+    });
+  }
+
+  // Operands that are the same for all lanes: each lane brings one piece of all rows.
+  RF_DEVICE static void share_pieces(const T* const (&row)[R::kStats], Shared& shared, int t) {
+    static_assert(kInSharedMemory && R::kSteps == 1 && G::Problem::kKeyDims % R::kPiece == 0 && kPieces <= R::kWave);
+    const int piece = lane<R::kWave>();
+    if (piece >= kPieces) return;
+    RF_UNROLL
+    for (int s = 0; s < R::kStats; ++s) {
+      const auto words = load_words<T, R::kPiece>(row[s] + piece * R::kPiece);
+      RF_UNROLL
+      for (int i = 0; i < words.kCount; ++i)
+        shared.operand[G::row_wave()][t][piece][0].word[s * words.kCount + i] = words.word[i];
+    }
+  }
+};
+
+}  // namespace rocmforge

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// CDNA: 512 registers a lane at one wave per SIMD, 256 at two.
+#pragma once
+
+#include "../../matrix/mfma_16x16x16.h"
+#include "../../matrix/mfma_16x16x32.h"
+#include "../../matrix/mfma_32x32x16.h"
+#include "../../matrix/mfma_32x32x8.h"
+#include "tuning.h"
+
+namespace rocmforge {
+
+// Depth: keys of a second product.
+template <int Depth>
+struct CdnaTuning {
+  template <class P, int QueryTiles>
+  static constexpr auto decode() {
+    constexpr bool small = QueryTiles == 1 && P::kMostDims <= 128;
+    // K, V, queries and output of a wave, together, would pass 512 registers.
+    constexpr bool large = QueryTiles * P::kMostDims > (Depth == 16 ? 512 : 256);
+    return Choice<Waves<Direct>>{
+        .block = {.query_tiles = QueryTiles, .pv_groups = Depth == 16 && small ? 2 : 1},
+        .loop = {.feed = {.key_waves = 4, .alternate = large}, .shared_query = large, .lazy_maximum = true},
+        .residency = {.blocks_per_unit = 2, .simd_waves = small ? 2 : 1}};
+  }
+
+  // Eight waves are two per SIMD. Rows are padded by 16 bytes: the 16 lanes that read one column of 16 rows then start
+  // in different banks. gfx950 transposes values as it reads them, 32 byte permutations a tile fewer: 64 lanes read 32
+  // bytes each of 16 rows, which 32 bytes of padding deal to all banks.
+  template <class P>
+  static constexpr auto prefill() {
+    constexpr bool narrow = P::kMostDims <= 128, transposed = Depth == 32;
+    return Choice<Waves<Staged>>{
+        .block = {.query_tiles = narrow ? 2 : 1, .pv_groups = Depth == 16 && narrow ? 2 : 1},
+        .loop = {.feed = {.row_waves = 8, .transposed = transposed, .key_pad = 8, .value_pad = transposed ? 16 : 8},
+                 .lazy_maximum = true,
+                 .value_run = transposed ? 1 : 8},
+        .residency = {.blocks_per_unit = 1, .simd_waves = 2, .rounds = kRounds}};
+  }
+};
+template <>
+struct Tuning<Mfma16x16x16> : CdnaTuning<16> {};
+template <>
+struct Tuning<Mfma16x16x32> : CdnaTuning<32> {};
+
+// 32 rows per tile: prefill only, as decode rarely fills them.
+struct WideTuning {
+  template <class>
+  static constexpr auto prefill() {
+    return Choice<Waves<Staged>>{.block = {},
+                                 .loop = {.feed = {.row_waves = 4, .key_pad = 8, .value_pad = 8}, .lazy_maximum = true},
+                                 .residency = {.blocks_per_unit = 1, .rounds = kRounds}};
+  }
+};
+template <>
+struct Tuning<Mfma32x32x8> : WideTuning {};
+template <>
+struct Tuning<Mfma32x32x16> : WideTuning {};
+
+}  // namespace rocmforge
