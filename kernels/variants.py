@@ -8,7 +8,8 @@ the names in it must agree with the RF_ENTRY lines of the source (tests check th
 from __future__ import annotations
 
 from rocmforge_build.units import Unit
-from rocmforge_plugin.served import ELEMENTS, HEAD_SIZES
+from rocmforge_plugin.problem import kernel_suffix
+from rocmforge_plugin.served import ELEMENTS, PROBLEMS
 
 TYPES = tuple(ELEMENTS.values())
 HALVES = ("bf16", "f16")  # what GPUs' attention takes
@@ -33,10 +34,12 @@ def widths(*kernels: str, bytes_wide: tuple[int, ...] = (16, 8, 1)) -> tuple[str
     return tuple(f"{kernel}_v{width}" for kernel in kernels for width in bytes_wide)
 
 
-def attention(problem: str, suffix: str, targets: tuple[str, ...], core: str = "", decode: bool = True) -> list[Unit]:
-    """Paged attention of one problem, a type of kernels/attention/problem/; `core` names a matrix core other than the
-    target's own, and a core of 32 rows has no decode."""
-    suffix += f"_{core}" if core else ""
+def attention(element: str, format: str, score: str, key_dims: int, value_dims: int, targets: tuple[str, ...],
+              core: str = "", decode: bool = True) -> list[Unit]:
+    """Paged attention of one problem; `core` names a matrix core other than the target's own, and a core of 32 rows has
+    no decode."""
+    problem = f"Problem<{format.capitalize()}<{element},{key_dims},{value_dims}>,{score.capitalize()}>"
+    suffix = kernel_suffix(element, format, score, key_dims, value_dims, core)
     defines = {"RF_PROBLEM": problem, "RF_SUFFIX": suffix} | ({"RF_CORE": core} if core else {})
     parts = {"prefill": ("prefill",)} | ({"decode": ("decode1", "decode2", "decode4")} if decode else {})
     return [
@@ -51,43 +54,41 @@ def attention(problem: str, suffix: str, targets: tuple[str, ...], core: str = "
     ]
 
 
-def combine(kind: str, value_dims: int, targets: tuple[str, ...]) -> Unit:
+def combine(element: str, value_dims: int, targets: tuple[str, ...]) -> Unit:
     """What joins the partial results of all problems with results of this type and this many dims."""
-    suffix = f"{kind}_d{value_dims}"
+    suffix = f"{element}_d{value_dims}"
     return Unit(
         name=f"attention_combine_{suffix}",
         source="kernels/attention/combine.hip",
-        defines={"RF_TYPE": kind, "RF_DIMS": value_dims, "RF_SUFFIX": suffix},
+        defines={"RF_TYPE": element, "RF_DIMS": value_dims, "RF_SUFFIX": suffix},
         kernels=(f"attention_combine_{suffix}",),
         targets=targets,
     )
 
 
-# (problem, suffix of its kernels' names, element type, value dims)
-PROBLEMS = [
-    (f"Problem<Joined<{kind},{dims}>,Plain>", f"{kind}_d{dims}", kind, dims) for kind in TYPES for dims in HEAD_SIZES
-]
-
 # On the CPU every other core is built too, for the tests of its layout and index arithmetic.
 CORES = ("Mfma16x16x32", "WmmaGfx11", "WmmaGfx12", "MmaSm80")
-CORE_UNITS = [(core, kind, head) for core in CORES for kind, head in (("f16", 64), ("bf16", 80))]
-CORE_UNITS += [("MmaSm90", kind, head) for kind, head in (("f16", 64), ("f16", 80), ("bf16", 256))]
+CORE_UNITS = [(core, element, size) for core in CORES for element, size in (("f16", 64), ("bf16", 80))]
+CORE_UNITS += [("MmaSm90", element, size) for element, size in (("f16", 64), ("f16", 80), ("bf16", 256))]
 WIDE_CORES = ("Mfma32x32x8", "Mfma32x32x16")  # 32 rows a tile: head sizes in multiples of 32, prefill only
 
 
 def attention_units() -> list[Unit]:
-    """Of all problems, and what joins their partial results."""
+    """Of all problems that are served, and what joins their partial results."""
     units = [Unit(name="attention_plan", source="kernels/attention/plan.hip", kernels=("attention_plan",))]
-    results: dict[tuple[str, int], None] = {}
-    for problem, suffix, kind, value_dims in PROBLEMS:
-        units += attention(problem, suffix, EVERYWHERE if kind in HALVES else ("cpu",))
-        results[kind, value_dims] = None
-    units += [combine(*result, EVERYWHERE if result[0] in HALVES else ("cpu",)) for result in results]
-    cores = [*((*row, True) for row in CORE_UNITS),
-             *((core, kind, 64, False) for core in WIDE_CORES for kind in HALVES)]
-    for core, kind, head, decode in cores:
-        problem = f"Problem<Joined<{kind},{head}>,Plain>"
-        units += attention(problem, f"{kind}_d{head}", ("cpu",), core, decode)
+    for element in TYPES:
+        targets = EVERYWHERE if element in HALVES else ("cpu",)
+        results = set()
+        for format, score, heads in PROBLEMS:
+            for key_dims, value_dims in heads:
+                units += attention(element, format, score, key_dims, value_dims, targets)
+                results.add(value_dims)
+        units += [combine(element, value_dims, targets) for value_dims in sorted(results)]
+    for core, element, size in CORE_UNITS:
+        units += attention(element, "joined", "plain", size, size, ("cpu",), core)
+    for core in WIDE_CORES:
+        for element in HALVES:
+            units += attention(element, "joined", "plain", 64, 64, ("cpu",), core, decode=False)
     return units
 
 

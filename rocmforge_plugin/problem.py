@@ -23,6 +23,13 @@ class Refusal(NamedTuple):
         return f"{self.field} is {self.came}; it must be {self.works}"
 
 
+def kernel_suffix(element: str, format: str, score: str, key_dims: int, value_dims: int, core: str = "") -> str:
+    """How the names of a problem's kernels end, such as ``bf16_d128``: what is usual is not named."""
+    dims = f"d{key_dims}" if key_dims == value_dims else f"d{key_dims}v{value_dims}"
+    parts = (element, dims, "" if format == "joined" else format, "" if score == "plain" else score, core)
+    return "_".join(part for part in parts if part)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One kind of attention. Layers that agree in it share kernels and plans.
@@ -60,7 +67,8 @@ class Problem:
     @property
     def suffix(self) -> str:
         """How the names of this problem's kernels end, such as ``bf16_d128``; csrc/launch/problem.h spells the same."""
-        return "_".join([served.ELEMENTS[self.dtype], f"d{self.key_dims}", *([self.core] if self.core else [])])
+        return kernel_suffix(served.ELEMENTS[self.dtype], self.format, self.score, self.key_dims, self.value_dims,
+                             self.core)
 
     def refusals(self, target: str) -> list[Refusal]:
         """Why there are no kernels for this on a target ("amd", "nvidia" or "cpu"); empty if there are."""
@@ -72,17 +80,22 @@ class Problem:
 
         dtypes = served.DTYPES[target]
         demand(self.dtype in dtypes, "dtype", self.dtype, f"{' or '.join(dtypes)} on the {target} target")
-        sizes = ", ".join(map(str, served.HEAD_SIZES))
-        if self.key_dims == self.value_dims:
-            demand(self.key_dims in served.HEAD_SIZES, "head_size", self.key_dims, f"one of {sizes}")
+        formats = dict.fromkeys(format for format, _, _ in served.PROBLEMS)
+        kinds = {score: heads for format, score, heads in served.PROBLEMS if format == self.format}
+        heads = kinds.get(self.score)
+        demand(self.format in formats, "format", repr(self.format), f"one of {', '.join(formats)}")
+        if heads is None:
+            demand(self.format not in formats, "score", repr(self.score), f"one of {', '.join(kinds)}")
+        elif self.key_dims == self.value_dims:
+            alike = [key_dims for key_dims, value_dims in heads if key_dims == value_dims]
+            demand(self.key_dims in alike, "head_size", self.key_dims, f"one of {', '.join(map(str, alike))}")
         else:
-            demand(False, "value_dims", f"{self.value_dims} beside key_dims {self.key_dims}",
-                   f"equal to key_dims, one of {sizes}")
+            pairs = ", ".join(f"{value_dims} beside {key_dims}" for key_dims, value_dims in heads)
+            demand((self.key_dims, self.value_dims) in heads, "value_dims",
+                   f"{self.value_dims} beside key_dims {self.key_dims}", f"one of {pairs}")
         demand(self.num_kv_heads >= 1 and self.num_heads % max(self.num_kv_heads, 1) == 0
                and 1 <= self.num_heads // max(self.num_kv_heads, 1) <= served.MAX_GROUP, "num_heads",
                f"{self.num_heads} beside num_kv_heads {self.num_kv_heads}", f"1 to {served.MAX_GROUP} times num_kv_heads")
         demand(self.window >= 0, "window", self.window, "at least 0")
-        demand(self.format in served.FORMATS, "format", repr(self.format), f"one of {', '.join(served.FORMATS)}")
-        demand(self.score in served.SCORES, "score", repr(self.score), f"one of {', '.join(served.SCORES)}")
         demand(not self.core or target == "cpu", "core", self.core, f"left empty on the {target} target")
         return found

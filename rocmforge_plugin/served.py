@@ -5,8 +5,13 @@ selection read. Nothing is imported here, so it can be read where there is neith
 
 HEAD_SIZES = (64, 80, 96, 128, 192, 256)
 MAX_GROUP = 64  # query heads per KV head
-FORMATS = ("joined",)  # of keys and values in the cache
-SCORES = ("plain",)  # functions of the product of query and key
+
+# The kinds of attention there are kernels for: a format of keys and values (kernels/attention/problem/key_format.h), a
+# score function (score.h there), and heads as (key dims, value dims). Every name is that of a C++ type, in lower case.
+PROBLEMS = (
+    ("joined", "plain", tuple((size, size) for size in HEAD_SIZES)),
+)
+
 BLOCK_MULTIPLE = 16  # of the keys of a cache block
 
 # torch's names of dtypes, and how kernels' names spell them; numbered as csrc/launch/element.h does.

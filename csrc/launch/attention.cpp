@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "kernels/attention/schedule_words.h"
+#include "kernels/attention/schedule/words.h"
 #include "launch/lanes.h"
 
 namespace rocmforge {
@@ -17,6 +17,12 @@ std::string variant_name(const AttentionLayer& layer, const std::string& kernel)
   std::string name =
       kernel + "_" + kElementNames[static_cast<int>(layer.element)] + "_d" + std::to_string(layer.head_size);
   return layer.core.empty() ? name : name + "_" + layer.core;
+}
+
+// It joins the results of all problems with as many dims, whatever core made them.
+std::string combine_name(const AttentionLayer& layer) {
+  return std::string("attention_combine_") + kElementNames[static_cast<int>(layer.element)] + "_d" +
+         std::to_string(layer.head_size);
 }
 
 int64_t round_up(int64_t words) { return ceil_quotient(words, 4) * 4; }  // row blocks are read 16 bytes at a time
@@ -41,7 +47,7 @@ AttentionPlanner::AttentionPlanner(Device& device, AttentionLayer layer, const B
       layer_(std::move(layer)),
       bounds_(bounds),
       plan_(&device.kernel("attention_plan")),
-      combine_(&device.kernel(variant_name(layer_, "attention_combine"))) {
+      combine_(&device.kernel(combine_name(layer_))) {
   Kernel* decoders[3] = {};
   int rows[3] = {};
   for (int i = 0; i < 3; ++i) {

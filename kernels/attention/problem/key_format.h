@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How keys and values lie in the cache and how they become what the matrix core multiplies. A format is a struct with
+// How keys and values lie in the cache and how they become what the matrix core multiplies. A format is a template of the
+// element, the key dims and the value dims, with
 //   Stored, Element        as an element lies in the cache; as it is multiplied, and as queries and results are
 //   kKeyDims, kValueDims   elements of a key, and of a value
 //   kRowElements           of Stored in a key's row of the cache, its value's included
@@ -27,11 +28,12 @@ concept KeyFormat = requires(const AttentionArgs& args, Words<typename F::Stored
 };
 
 // A key, then its value, in the dtype of the queries.
-template <class T, int Dims>
+template <class T, int KeyDims, int ValueDims>
 struct Joined {
   using Stored = T;
   using Element = T;
-  static constexpr int kKeyDims = Dims, kValueDims = Dims, kRowElements = 2 * Dims;
+  static constexpr int kKeyDims = KeyDims, kValueDims = ValueDims;
+  static constexpr int kRowElements = KeyDims + ValueDims;
 
   RF_DEVICE static constexpr int value_at() { return kKeyDims; }
   template <int N>
