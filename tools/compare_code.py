@@ -82,7 +82,7 @@ def kernels(folder: Path) -> dict[str, Code]:
 
 def instructions(code: Code, name: str) -> list[str]:
     """The disassembly of an AMD kernel without addresses and distances to other things."""
-    from benchmarks.static_amd_code import llvm_tool
+    from benchmarks.amd.machine_code import llvm_tool
 
     command = [llvm_tool("llvm-objdump"), "-d", "--no-show-raw-insn", "--mattr=+real-true16",
                f"--disassemble-symbols={name}", str(code.file)]

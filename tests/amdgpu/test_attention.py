@@ -164,7 +164,7 @@ def test_no_share_is_larger_than_need_be(emulated: Use, target: str, requests: l
     planner.plan(guarded(torch.arange(len(requests) + 1, dtype=torch.int32)), seq_lens, 1, len(requests))
     assert rocmforge_plugin.launches() == {"attention_plan": 1}
     workgroups = units * config["blocks_per_unit"]
-    shares = planner._words[8:].view(-1, 8)[:workgroups, 0]  # schedule_words.h; a share begins with its tiles
+    shares = planner._words[8:].view(-1, 8)[:workgroups, 0]  # schedule/words.h; a share begins with its tiles
     tiles = [-(-n // config["keys"]) for n in requests]
     assert heads * sum(tiles) <= shares.sum() <= heads * (sum(tiles) + gap * len(tiles))
     assert shares.max() <= max(least, -(-heads * (sum(tiles) + gap * len(tiles)) // workgroups))

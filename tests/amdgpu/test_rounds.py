@@ -25,12 +25,12 @@ from .emulation import guarded
 
 Use = Callable[..., _C.Device]
 DTYPE, HEAD_SIZE, GROUP = torch.bfloat16, 128, 4
-MOST_ROUNDS, RECORD, ROUND_KEYS = 4, 8, 32768  # schedule_words.h and plan.h
+MOST_ROUNDS, RECORD, ROUND_KEYS = 4, 8, 32768  # schedule/words.h and plan.h
 
 
 @dataclass
 class PrefillPlan:
-    """Prefill's part of a planner's words, by schedule_words.h: views, so that they can be written."""
+    """Prefill's part of a planner's words, by schedule/words.h: views, so that they can be written."""
 
     header: torch.Tensor  # begins with the number of joins
     shares: torch.Tensor  # [workgroups, (tiles, head, block, at, number, row blocks, heads, shares)]

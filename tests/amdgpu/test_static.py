@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmarks.amd import loops
+from benchmarks.amd import built, loops
 from benchmarks.amd.machine_code import Instruction, disassemble, figures, hot_loop, llvm_tool, unit_of
 from rocmforge_build import code_object
 from rocmforge_plugin import _C
@@ -58,7 +58,7 @@ def test_hot_loop_is_the_innermost_with_most_matrix_instructions() -> None:
 @pytest.mark.parametrize("phase", [0, 1])
 def test_bounds(target: str, phase: int) -> None:
     """The busiest unit's clocks per score element and per KV token: what docs/amd_static.md shows."""
-    path = kernels_dir() / target / "attention_bf16_d128.co"
+    path = built.code_object(kernels_dir(), target, loops.OURS[phase])
     if not path.exists():
         pytest.skip(f"no code for {target} is built here: python -m rocmforge_build --targets {target}")
     try:
@@ -77,7 +77,8 @@ def test_executed_clocks_are_the_counted_ones(emulated: Callable[..., _C.Device]
     batch = Batch(torch.bfloat16, 128, 1, 4, [(1, 4096)], 16, seed=1)
     gpus.instructions.clear()
     batch.run(batch.planner())
-    path, name = kernels_dir() / target / "attention_bf16_d128.co", loops.OURS[1]
+    name = loops.OURS[1]
+    path = built.code_object(kernels_dir(), target, name)
     executed = gpus.instructions[target, name]
     loop, _ = loops.loop_of(path, name, target, mca=False)
     tokens = loops.per_wave(path, loop, 1)  # of one wave's iteration
@@ -89,7 +90,7 @@ def test_executed_clocks_are_the_counted_ones(emulated: Callable[..., _C.Device]
 
 
 def test_launch_shapes_are_read_from_the_code() -> None:
-    found = sorted(kernels_dir().glob("gfx*/attention_bf16_d128.co"))
+    found = sorted(kernels_dir().glob("gfx*/attention_prefill_bf16_d128.co"))
     if not found:
         pytest.skip("no code for AMD GPUs is built here: python -m rocmforge_build")
     for path in found:

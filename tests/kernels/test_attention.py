@@ -225,7 +225,7 @@ def test_long_prompts_are_done_in_rounds_of_heads(core: str, dtype: torch.dtype,
     assert launched("attention_plan") == launched("attention_prefill") == 1
     batch.check()
     if core == "Mfma32x32x8" and batch.window == 0 and rocmforge_plugin.device.open_device("cpu").compute_units <= 4:
-        share_heads = planner._words[8 + 6].item()  # schedule_words.h; this core has no decode, so there is one plan
+        share_heads = planner._words[8 + 6].item()  # schedule/words.h; this core has no decode, so there is one plan
         assert share_heads == {3: 3, 4: 1}[kv_heads]
 
 

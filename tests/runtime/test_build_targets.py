@@ -22,7 +22,7 @@ PRODUCT = """
 using namespace rocmforge;
 template <class T>
 struct Product {
-  using Core = NativeMma<T>;
+  using Core = RF_CORE<T>;
   struct Args { OperandA<Core> a; OperandB<Core> b; Accumulator<Core>* c; };
   static constexpr int kWavesPerUnit = 1;
   static constexpr LaunchConfig kConfig{.wave = Core::kWave, .threads = Core::kWave};

@@ -75,12 +75,13 @@ def test_every_cpu_kernel_can_be_loaded() -> None:
 
 
 @pytest.mark.parametrize("head", [64, 128, 256])
-def test_ptxas_leaves_warpgroup_products_alone(head: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["decode", "prefill"])
+def test_ptxas_leaves_warpgroup_products_alone(part: str, head: int, tmp_path: Path) -> None:
     """It says so, as a remark (C7510 to C7519), where it runs products one by one or waits for them early."""
     compiler, missing = toolchain.find_nvidia(("sm_90",))
     if missing:
         pytest.skip(missing["sm_90"])
-    unit = next(u for u in units.load_units(driver.ROOT) if u.name == f"attention_bf16_d{head}")
+    unit = next(u for u in units.load_units(driver.ROOT) if u.name == f"attention_{part}_bf16_d{head}")
     defines = toolchain.define_flags("sm_90", unit.defines)
     done = subprocess.run([*compiler.command("sm_90"), *defines, unit.source, "-o", str(tmp_path / "cubin")],
                           cwd=driver.ROOT, capture_output=True, text=True)
