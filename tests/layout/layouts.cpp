@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/attention/dims.h"
+#include "kernels/target/unrolled.h"
 #include "kernels/matrix/roles.h"
 #include "kernels/matrix/select.h"
 
