@@ -19,7 +19,6 @@ from typing import Protocol
 
 from rocmforge_build import code_object
 from rocmforge_build.code_object import Resources
-from rocmforge_plugin.served import HEAD_SIZES
 
 from . import built
 from .built import KERNELS_DIR, ROOT, TARGETS, table
@@ -27,6 +26,8 @@ from .machine_code import disassemble, figures, hot_loop
 
 CSV = ROOT / "tests" / "amdgpu" / "resources.csv"
 DOCUMENT = ROOT / "docs" / "amd_resources.md"
+NAME = re.compile(r"attention_(?P<kernel>prefill|decode\d|combine)_(?P<kind>bf16|f16)_d(?P<dims>\d+(?:v\d+)?)"
+                  r"(?P<rest>\w*)")
 ATTENTION = ("prefill", "decode1", "decode2", "decode4", "combine")
 HEAD = (
     "# Resources of the AMD kernels", "",
@@ -96,17 +97,25 @@ def details(resources: Mapping[tuple[str, str], Registers]) -> list[str]:
     """Every kernel of every target."""
     lines = ["A cell is VGPRs (accumulation registers counted in) / LDS in KiB / waves per SIMD that registers, LDS "
              "and whole workgroups allow."]
+    names = list(dict.fromkeys(name for _, name in resources))
+    attention = {name: found for name in names if (found := NAME.fullmatch(name))}
+    dims = list(dict.fromkeys(found["dims"] for found in attention.values()))
     for target in TARGETS:
         def cell(kernel: str, target: str = target) -> str:
             r = resources[target, kernel]
             return f"{r.vgprs} / {r.lds / 1024:.3g} / {r.occupancy:g}"
-        lines += ["", f"## {target}", ""]
-        lines += table(("attention", *(f"head {head}" for head in HEAD_SIZES)), [
-            (f"{kernel} {kind}", *(cell(f"attention_{kernel}_{kind}_d{head}") for head in HEAD_SIZES))
-            for kernel in ATTENTION for kind in ("bf16", "f16")])
+        rows: dict[str, dict[str, str]] = {}
+        for kernel in ATTENTION:
+            for name, found in attention.items():
+                if found["kernel"] == kernel:
+                    row = f"{kernel} {found['kind']}{found['rest']}".replace("_", " ")
+                    rows.setdefault(row, {})[found["dims"]] = cell(name)
+        lines += ["", f"## {target}", "", *table(
+            ("attention", *(f"head {size}" for size in dims)),
+            [(row, *(cells.get(size, "") for size in dims)) for row, cells in rows.items()])]
         others: dict[str, list[str]] = {}
-        for at, name in resources:
-            if at == target and not re.match(r"attention_\w+_d\d+$", name):
+        for name in names:
+            if name not in attention:
                 found = re.fullmatch(r"(.*)_(bf16|f16|float)", name)
                 others.setdefault(found[1] if found else name, []).append(cell(name))
         lines += ["", *table(("kernel", "bf16", "f16", "float"),
