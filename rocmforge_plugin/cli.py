@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 import rocmforge_plugin
-from rocmforge_plugin.vllm import eligibility
+from rocmforge_plugin.vllm.backend import eligibility
 
 
 def _version(name: str) -> str | None:

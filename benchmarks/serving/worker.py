@@ -223,7 +223,8 @@ def mark_attention() -> None:
     import functools
 
     import torch
-    from rocmforge_plugin.vllm import fused, impl, metadata
+    from rocmforge_plugin.vllm.backend import impl, metadata
+    from rocmforge_plugin.vllm.position import rotary_kv
 
     def marked(holder: Any, name: str) -> None:
         inner = getattr(holder, name)
@@ -238,7 +239,7 @@ def mark_attention() -> None:
     marked(impl.RocmForgeImpl, "forward")
     marked(impl.RocmForgeImpl, "do_kv_cache_update")
     marked(metadata.RocmForgeMetadataBuilder, "build")
-    marked(fused, "_write")
+    marked(rotary_kv, "_write")
 
 
 def profile(spec: dict[str, Any], save: Save) -> None:

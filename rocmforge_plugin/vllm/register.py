@@ -7,7 +7,7 @@ from typing import Any
 from rocmforge_plugin import __version__
 from rocmforge_plugin.vllm import NAME
 
-BACKEND_PATH = "rocmforge_plugin.vllm.backend.RocmForgeBackend"
+BACKEND_PATH = "rocmforge_plugin.vllm.backend.backend.RocmForgeBackend"
 PLATFORM_PATH = "rocmforge_plugin.vllm.platform.RocmForgeCpuPlatform"
 # First and last minor release of vLLM that the tests ran with.
 TESTED = ((0, 32), (0, 33))
@@ -76,9 +76,9 @@ def register() -> None:
     check_version()
     backend_member()
     adopt_cpu_platform()
-    from rocmforge_plugin.vllm import models, position
+    from rocmforge_plugin.vllm.position import layers, models
 
-    position.register()
+    layers.register()
     models.register()
 
 

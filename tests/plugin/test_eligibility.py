@@ -2,8 +2,8 @@
 """The table of what is served: each refusal names its setting, its value and what works instead."""
 import pytest
 
-from rocmforge_plugin.vllm import eligibility
-from rocmforge_plugin.vllm.eligibility import LAYER, SELECTION, refusals
+from rocmforge_plugin.vllm.backend import eligibility
+from rocmforge_plugin.vllm.backend.eligibility import LAYER, SELECTION, refusals
 
 GLM = {"head_size": 128, "dtype": "bfloat16", "kv_cache_dtype": "auto", "block_size": 16, "use_mla": False,
        "has_sink": False, "use_sparse": False, "use_mm_prefix": False, "use_per_head_quant_scales": False,

@@ -152,7 +152,7 @@ def test_no_platform_of_its_own_where_vllm_has_a_gpu(monkeypatch):
 
 
 def test_soft_cap_is_refused_by_the_layer():
-    from rocmforge_plugin.vllm.impl import RocmForgeImpl
+    from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
 
     with pytest.raises(ValueError, match="logits_soft_cap=50.0.*leave out --attention-backend"):
         RocmForgeImpl(32, 128, 0.1, 2, None, None, "auto", 50.0, "decoder", None)

@@ -14,8 +14,9 @@ import torch
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.attention.selector import AttentionSelectorConfig
 
-from rocmforge_plugin.vllm import register, target
-from rocmforge_plugin.vllm.eligibility import ROCM_ARCHS
+from rocmforge_plugin.vllm import register
+from rocmforge_plugin.vllm.backend import target
+from rocmforge_plugin.vllm.backend.eligibility import ROCM_ARCHS
 
 ARCHS = [arch for archs in ROCM_ARCHS.values() for arch in archs]
 GPU_NAMES = {"gfx90a": "gfx90a:sramecc+:xnack-", "gfx942": "gfx942:sramecc+:xnack-",
@@ -65,7 +66,10 @@ def rocm(monkeypatch, tmp_path):
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: device)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         sys.modules.pop("vllm.platforms.rocm", None)
-        module = importlib.import_module("vllm.platforms.rocm")
+        # It loads vllm._C, beside which a CPU build's library for another instruction set ends the process.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "vllm._C", None)
+            module = importlib.import_module("vllm.platforms.rocm")
         monkeypatch.setattr(target, "current_platform", module.RocmPlatform())
         return module.RocmPlatform
 
@@ -75,7 +79,7 @@ def rocm(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_architecture_serves_every_geometry(arch, rocm):
-    from rocmforge_plugin.vllm.impl import RocmForgeImpl
+    from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
 
     platform = rocm(GPU_NAMES.get(arch, arch))
     member = register.backend_member()
@@ -103,7 +107,7 @@ def test_vllm_refuses_with_the_reason(name, refused, named, rocm):
 
 
 def test_gemma_2_soft_cap_is_refused_by_the_layer(rocm):
-    from rocmforge_plugin.vllm.impl import RocmForgeImpl
+    from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
 
     config, arguments = layer(256, 16, 8, window=4096, soft_cap=50.0)
     platform = rocm("gfx1100")
@@ -136,7 +140,7 @@ def test_metadata_passes_the_drafters_list_on_rocm(rocm, monkeypatch):
     rocm("gfx942")
     from vllm.v1.attention.backends.rocm_attn import RocmAttentionMetadata
 
-    from rocmforge_plugin.vllm import metadata
+    from rocmforge_plugin.vllm.backend import metadata
 
     monkeypatch.setattr(metadata, "current_platform", target.current_platform)
     assert metadata.metadata_base() is RocmAttentionMetadata

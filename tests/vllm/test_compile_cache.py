@@ -15,7 +15,7 @@ from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.rotary_embedding import get_rope
 
 import rocmforge_plugin
-from rocmforge_plugin.vllm import compile_cache, position
+from rocmforge_plugin.vllm.position import compile_cache, layers
 
 from .engines import checkpoint, greedy, prompt
 from .piecewise import piecewise_engine
@@ -25,7 +25,7 @@ LAYERS, STEPS = 1, 4
 
 def plain_factors() -> tuple[dict[str, object], str]:
     """The environment's part of the hash, and a configuration's that no layer has marked."""
-    position.register()
+    layers.register()
     return envs.compile_factors(), VllmConfig().compute_hash()
 
 

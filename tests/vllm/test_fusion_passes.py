@@ -17,8 +17,8 @@ from vllm.v1.attention.backend import AttentionImpl
 
 import rocmforge_plugin
 from rocmforge_plugin import reference
-from rocmforge_plugin.vllm import position
-from rocmforge_plugin.vllm.impl import RocmForgeImpl
+from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
+from rocmforge_plugin.vllm.position import layers as replaced
 
 from .engines import checkpoint, engine, greedy, largest, prompt, score
 from .piecewise import piecewise_engine
@@ -149,7 +149,7 @@ def test_updates_take_what_vllm_gives(name):
 @pytest.mark.parametrize("setting", ("fuse_rope_kvcache", "fuse_qk_norm_rope_kvcache", "enable_qk_norm_rope_fusion"))
 def test_the_layer_steps_aside(setting):
     """The passes look for vLLM's own rotary op, so the layer must put it into the graph."""
-    position.register()
+    replaced.register()
     current = VllmConfig(compilation_config=CompilationConfig(custom_ops=["none", "+rotary_embedding"]))
     setattr(current.compilation_config.pass_config, setting, True)  # as on ROCm; a CPU's configuration clears it
     with set_current_vllm_config(current):

@@ -16,8 +16,9 @@ from vllm.model_executor.layers.rotary_embedding import (DeepseekScalingRotaryEm
 from vllm.model_executor.layers.rotary_embedding.common import ApplyRotaryEmb
 
 import rocmforge_plugin
-from rocmforge_plugin.vllm import glm, position
-from rocmforge_plugin.vllm.rotary_layers import LAYERS, RocmForgeRotaryEmbedding
+from rocmforge_plugin.vllm.position import glm
+from rocmforge_plugin.vllm.position import layers as replaced
+from rocmforge_plugin.vllm.position.rotary_layers import LAYERS, RocmForgeRotaryEmbedding
 
 from .engines import checkpoint, prompt, run_ours
 
@@ -30,7 +31,7 @@ def config(*custom_ops: str, **additional) -> VllmConfig:
 @pytest.fixture(autouse=True)
 def registered():
     before = dict(op_registry_oot)
-    position.register()
+    replaced.register()
     yield
     op_registry_oot.clear()
     op_registry_oot.update(before)
@@ -141,7 +142,7 @@ def test_rotates_in_place_through_strided_views():
 
 
 def test_a_second_registration_and_another_plugins_layer_stay():
-    position.register()
+    replaced.register()
     assert op_registry_oot["RotaryEmbedding"] is RocmForgeRotaryEmbedding
 
     class Other(MRotaryEmbedding):
@@ -149,7 +150,7 @@ def test_a_second_registration_and_another_plugins_layer_stay():
 
     op_registry_oot["MRotaryEmbedding"] = Other
     del op_registry_oot["ApplyRotaryEmb"]
-    position.register()
+    replaced.register()
     assert op_registry_oot["MRotaryEmbedding"] is Other
     assert op_registry_oot["ApplyRotaryEmb"] is LAYERS[ApplyRotaryEmb]
 

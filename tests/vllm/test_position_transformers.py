@@ -17,7 +17,7 @@ from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.model_executor.layers.rotary_embedding.common import ApplyRotaryEmb
 
 import rocmforge_plugin
-from rocmforge_plugin.vllm import position
+from rocmforge_plugin.vllm.position import layers
 
 TOKENS, HEADS, KV_HEADS, LONGEST = 11, 4, 2, 512
 TOLERANCE = 1e-4  # neighbours of an angle of 512 in fp32 are 6e-5 apart, so its cosine is not known better
@@ -64,7 +64,7 @@ ROWS = (
 
 @pytest.fixture(autouse=True)
 def layers_are_ours():
-    position.register()
+    layers.register()
     with set_current_vllm_config(VllmConfig(compilation_config=CompilationConfig(custom_ops=["all"]))):
         yield
 

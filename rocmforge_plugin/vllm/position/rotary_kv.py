@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything between the QKV product and attention as one launch: norm of the heads, rotary, paged-KV write.
+"""Everything between the QKV product and attention as one launch, as an op of torch's: norm of the heads, rotary,
+paged-KV write.
 
-Two ways lead here. The model classes in `models` own the call: their attention asks for `rotary_kv` and hands vLLM's
-layer no key and value, so that it writes nothing itself. And vLLM's own fusion passes, where a user turns them on, call
-`CacheUpdates` on the attention implementation.
+The model classes in `glm` own the call: their attention asks for `rotary_kv` and hands vLLM's layer no key and value,
+so that it writes nothing itself. The same launch for vLLM's own fusion passes is `backend.fusion`.
 """
 from __future__ import annotations
 
@@ -85,72 +85,3 @@ def _rotary_kv_fake(positions: torch.Tensor, qkv: torch.Tensor, cos_sin_cache: t
 # The cache is written behind the graph's back, as by vLLM's own unified_kv_cache_update; the query that attention reads
 # keeps the order. A graph with an op that is declared to write views of the QKV product would copy that product.
 direct_register_custom_op("rotary_kv", _rotary_kv, mutates_args=[], fake_impl=_rotary_kv_fake, target_lib=_library)
-
-
-_QUANT = "rocm_aiter_per_tensor_quant"
-
-
-def _quant_without_aiter(out: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, is_dynamic: bool) -> None:
-    raise RuntimeError(f"{_QUANT} was called, and AITER is not installed")
-
-
-def declare_quant_op() -> None:
-    """Lets vLLM's pass for head norms be made where AITER is not installed.
-
-    For every layer it also traces the pattern of an fp8 query, which names an op that vLLM registers with AITER only,
-    and without it the engine would not start. Nothing matches that pattern here: this backend takes no fp8 query.
-    """
-    if not hasattr(torch.ops.vllm, _QUANT):
-        direct_register_custom_op(_QUANT, _quant_without_aiter, mutates_args=["out", "scale"],
-                                  fake_impl=lambda out, x, scale, is_dynamic: None)
-
-
-class CacheUpdates:
-    """The fused cache updates that vLLM's passes ask an attention implementation for. The rotated key goes to the cache
-    only: `k_out` stays unwritten, since this backend's attention reads no key."""
-
-    num_heads: int
-    num_kv_heads: int
-    head_size: int
-
-    def fused_rope_kvcache_supported(self) -> bool:
-        return True
-
-    def fused_qk_norm_rope_kvcache_supported(self) -> bool:
-        declare_quant_op()  # this is asked before the pass traces its patterns
-        return True
-
-    def fused_qk_norm_mrope_kvcache_supported(self) -> bool:
-        declare_quant_op()
-        return True
-
-    def do_rope_and_kv_cache_update(self, layer: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-                                    positions: torch.Tensor, cos_sin_cache: torch.Tensor, is_neox: bool,
-                                    kv_cache: torch.Tensor, layer_slot_mapping: torch.Tensor) -> None:
-        """Rotates the query in place and writes the rotated key and the value; shapes as for ops.rotary_kv_write."""
-        rotary_kv_write(positions, query, key, value, cos_sin_cache, kv_cache, layer_slot_mapping,
-                        interleaved=not is_neox)
-
-    def do_qk_norm_rope_kvcache_update(self, layer: Any, qkv: torch.Tensor, q_out: torch.Tensor, k_out: torch.Tensor,
-                                       positions: torch.Tensor, q_weight: torch.Tensor, k_weight: torch.Tensor,
-                                       rms_norm_eps: float, cos_sin_cache: torch.Tensor, is_neox: bool,
-                                       kv_cache: torch.Tensor, layer_slot_mapping: torch.Tensor) -> None:
-        """As above from [tokens, (heads + 2 * kv_heads) * head_size], with the norm; the query goes to `q_out`."""
-        rotary_kv_write(positions, *self._split(qkv), cos_sin_cache, kv_cache, layer_slot_mapping,
-                        interleaved=not is_neox, q_norm_weight=q_weight, k_norm_weight=k_weight, eps=rms_norm_eps,
-                        query_out=q_out)
-
-    def do_qk_norm_mrope_kvcache_update(self, layer: Any, qkv: torch.Tensor, q_out: torch.Tensor,
-                                        positions: torch.Tensor, q_weight: torch.Tensor, k_weight: torch.Tensor,
-                                        rms_norm_eps: float, cos_sin_cache: torch.Tensor, is_neox: bool,
-                                        mrope_section: tuple[int, int, int],
-                                        is_interleaved: bool, rotary_dim: int, kv_cache: torch.Tensor,
-                                        layer_slot_mapping: torch.Tensor) -> None:
-        """As above with positions [3, tokens]."""
-        rotary_kv_write(positions, *self._split(qkv), cos_sin_cache, kv_cache, layer_slot_mapping,
-                        interleaved=not is_neox, mrope_section=mrope_section, mrope_interleaved=is_interleaved,
-                        q_norm_weight=q_weight, k_norm_weight=k_weight, eps=rms_norm_eps, query_out=q_out)
-
-    def _split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        kv_size = self.num_kv_heads * self.head_size
-        return qkv.split([self.num_heads * self.head_size, kv_size, kv_size], dim=-1)

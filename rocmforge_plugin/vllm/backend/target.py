@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vllm.platforms import current_platform
 
-from rocmforge_plugin.vllm.eligibility import OTHER_BACKEND, ROCM_ARCHS
+from rocmforge_plugin.vllm.backend.eligibility import OTHER_BACKEND, ROCM_ARCHS
 
 
 def target() -> str:

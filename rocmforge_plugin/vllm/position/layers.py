@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vllm.model_executor.custom_op import op_registry_oot
 
-from rocmforge_plugin.vllm.compile_cache import SWITCH, mark_compile_cache, switched_on
+from rocmforge_plugin.vllm.position.compile_cache import SWITCH, mark_compile_cache, switched_on
 from rocmforge_plugin.vllm.log import logger
 
 
@@ -19,7 +19,7 @@ def register() -> None:
         logger.info("%s=0: vLLM's own position layers are used", SWITCH)
         return
     try:
-        from rocmforge_plugin.vllm.rotary_layers import LAYERS
+        from rocmforge_plugin.vllm.position.rotary_layers import LAYERS
     except ImportError as error:  # vLLM must still start, with another backend
         logger.warning("rocmforge's position layers are off: %s", error)
         return

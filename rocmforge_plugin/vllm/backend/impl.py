@@ -9,10 +9,10 @@ from vllm.v1.attention.backend import AttentionImpl, AttentionType
 
 from rocmforge_plugin.ops.attention import paged_attention
 from rocmforge_plugin.ops.kv_cache import kv_write
-from rocmforge_plugin.vllm import eligibility
-from rocmforge_plugin.vllm.fused import CacheUpdates
-from rocmforge_plugin.vllm.metadata import PlanKey, RocmForgeMetadata
-from rocmforge_plugin.vllm.target import target
+from rocmforge_plugin.vllm.backend import eligibility
+from rocmforge_plugin.vllm.backend.fusion import CacheUpdates
+from rocmforge_plugin.vllm.backend.metadata import PlanKey, RocmForgeMetadata
+from rocmforge_plugin.vllm.backend.target import target
 
 
 class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):

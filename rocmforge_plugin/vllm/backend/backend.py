@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import torch
 from vllm.v1.attention.backend import AttentionBackend, AttentionType, MultipleOf
 
-from rocmforge_plugin.vllm import NAME, eligibility
-from rocmforge_plugin.vllm.target import device_refusals, target
+from rocmforge_plugin.vllm import NAME
+from rocmforge_plugin.vllm.backend import eligibility
+from rocmforge_plugin.vllm.backend.target import device_refusals, target
 
 
 class RocmForgeBackend(AttentionBackend):
@@ -31,13 +32,13 @@ class RocmForgeBackend(AttentionBackend):
 
     @staticmethod
     def get_impl_cls() -> type:
-        from rocmforge_plugin.vllm.impl import RocmForgeImpl
+        from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
 
         return RocmForgeImpl
 
     @staticmethod
     def get_builder_cls() -> type:
-        from rocmforge_plugin.vllm.metadata import RocmForgeMetadataBuilder
+        from rocmforge_plugin.vllm.backend.metadata import RocmForgeMetadataBuilder
 
         return RocmForgeMetadataBuilder
 

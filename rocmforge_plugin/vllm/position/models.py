@@ -2,9 +2,9 @@
 """Registers the model classes of `glm` with vLLM."""
 from __future__ import annotations
 
-from rocmforge_plugin.vllm.compile_cache import switched_on
+from rocmforge_plugin.vllm.position.compile_cache import switched_on
 
-MODULE = "rocmforge_plugin.vllm.glm"
+MODULE = "rocmforge_plugin.vllm.position.glm"
 MODELS = {
     "GlmForCausalLM": "GlmForCausalLM",
     "Glm4ForCausalLM": "Glm4ForCausalLM",
