@@ -3,7 +3,7 @@
 #   MODEL=  checkpoint folder or hub name to serve     ONCE=1  stop after the report    PORT=  default 8000
 #   ARGS=   further arguments of vllm serve, or of pytest for `make test`
 #   VLLM_PYTHON=/path/to/python   use the vLLM of that interpreter; nothing is installed over it (own: make .venv)
-#   PYTHON= the interpreter that makes the environment, 3.11 or newer
+#   PYTHON= the interpreter that makes the environment, 3.10 or newer; 3.11 or newer for .venv, as vLLM asks
 
 PYTHON ?= python3
 PORT ?=
@@ -15,16 +15,23 @@ ONCE ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help serve test eval env build costs doctor selftest clean
+.PHONY: help serve test eval lint format env build costs doctor selftest clean
 
 help:
 	@echo "make serve     environment, build, vllm serve, one completion and one chat request, kernel launch counts"
 	echo "make test      environment, build, the whole suite"
+	echo "make lint      style, types and form of all sources; make format mends the form"
 	echo "make eval      accuracy parity with vLLM's own attention; ARGS='--help' lists what can be chosen"
 	echo "make doctor    what is installed, which kernels are built, what vLLM would say"
 	echo "make selftest  every kernel against its reference on this machine's device"
 	echo "make costs     what the build costs, by target and by kind of kernel; fails if it has grown too expensive"
 	echo "make clean     remove what the build made here; the environment and the shared cache of compiled objects stay"
+
+lint:
+	@exec $(PYTHON) -m tools.lint
+
+format:
+	@exec $(PYTHON) -m tools.lint --format
 
 env:
 	@$(PYTHON) tools/environment.py > /dev/null

@@ -37,7 +37,8 @@ def widths(*kernels: str, bytes_wide: tuple[int, ...] = (16, 8, 1)) -> tuple[str
 def attention(element: str, format: str, score: str, key_dims: int, value_dims: int, targets: tuple[str, ...],
               core: str = "", decode: bool = True) -> list[Unit]:
     """Paged attention of one problem; `core` names a matrix core other than the target's own, and a core of 32 rows has
-    no decode."""
+    no decode.
+    """
     problem = f"Problem<{format.capitalize()}<{element},{key_dims},{value_dims}>,{score.capitalize()}>"
     suffix = kernel_suffix(element, format, score, key_dims, value_dims, core)
     defines = {"RF_PROBLEM": problem, "RF_SUFFIX": suffix} | ({"RF_CORE": core} if core else {})

@@ -23,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kernels-only", action="store_true", help="leave the host module as it is")
     parser.add_argument("--list", action="store_true", help="show which targets can be built here, and stop")
     parser.add_argument("--costs", nargs="?", const="table", choices=("table", "json"),
-                        help="show what was built costs to compile, as a table or as JSON, and stop; the exit status is "
-                             f"1 if that is more than {costs.LIMIT_SECONDS} seconds of one core, or not known")
+                        help="show what was built costs to compile, as a table or as JSON, and stop; the exit status "
+                             f"is 1 if that is more than {costs.LIMIT_SECONDS} seconds of one core, or not known")
     args = parser.parse_args(argv)
     targets = args.targets.split(",") if args.targets else None
     try:

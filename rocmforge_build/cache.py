@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where results of compilers are kept, by what they were made of: one folder for all of a user's source trees.
 
-A result is renamed into place when it is whole, and equal names mean equal contents, so any number of builds may use the
-folder at the same time. Beside each result lies what it cost, NAME.json.
+A result is renamed into place when it is whole, and equal names mean equal contents, so any number of builds may use
+the folder at the same time. Beside each result lies what it cost, NAME.json.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Cache:
             fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, place)
 
     def drop_unused(self) -> None:
-        """Removes what no build has asked for in a month, then the longest unused until the folder is of a bearable size.
+        """Removes what no build has asked for in a month, and of the rest the longest unused if all is too large.
 
         Nothing happens while a build is inside; the last one out does it.
         """

@@ -155,13 +155,14 @@ def _sections(data: bytes) -> list[tuple[bytes, int, int, int, int]]:
 
 def _metadata(data: bytes) -> dict[str, Any] | None:
     for _, kind, _, at, size in _sections(data):
-        end = at + size
-        while kind == _SHT_NOTE and at < end:
-            name_size, body_size, note = struct.unpack_from("<III", data, at)
-            body = at + 12 + (name_size + 3) // 4 * 4
+        place = at
+        while kind == _SHT_NOTE and place < at + size:
+            name_size, body_size, note = struct.unpack_from("<III", data, place)
+            body = place + 12 + (name_size + 3) // 4 * 4
             if note == _NT_AMDGPU_METADATA:
-                return _unpack(data, body)[0]
-            at = body + (body_size + 3) // 4 * 4
+                report: dict[str, Any] = _unpack(data, body)[0]
+                return report
+            place = body + (body_size + 3) // 4 * 4
     return None
 
 
@@ -187,7 +188,7 @@ def _unpack(data: bytes, at: int) -> tuple[Any, int]:
     if 0x80 <= tag <= 0x8F or tag in (0xDE, 0xDF):
         size, at = _size(data, at, tag, 0x80, 15, 0xDE, 2)
         flat, at = _items(data, at, 2 * size)
-        return dict(zip(flat[::2], flat[1::2])), at
+        return dict(zip(flat[::2], flat[1::2], strict=True)), at
     raise ValueError(f"MessagePack tag {tag:#x} is not one that the report uses")
 
 

@@ -37,6 +37,7 @@ def build(package: Path, *, root: Path = ROOT, targets: Sequence[str] | None = N
     Args:
         targets: names such as ``cpu``, ``gfx942``, ``sm_90``; default ROCMFORGE_TARGETS, else all that can be built.
             A target that is named and cannot be built is an error; one that is only a default is left out with a line.
+
     Raises:
         BuildError: a compiler is missing or a source does not compile.
     """

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shlex
@@ -160,9 +161,8 @@ def _call(command: list[str], folder: Path) -> tuple[int, str, float]:
 
 def install(source: Path, target: Path) -> None:
     """Puts a result in its place. A process that has the old file mapped keeps it; an equal file is left as it is."""
-    if target.exists() and target.stat().st_size == source.stat().st_size:
-        if target.read_bytes() == source.read_bytes():
-            return
+    if target.exists() and filecmp.cmp(source, target, shallow=False):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.copyfile(source, beside)

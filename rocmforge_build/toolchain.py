@@ -81,7 +81,7 @@ def kernel_flags(target: str) -> tuple[str, ...]:
 
 
 def define_flags(target: str, defines: Mapping[str, str | int]) -> tuple[str, ...]:
-    """The defines of a unit as flags of `target`'s compiler. nvcc takes a bare comma for the start of another define."""
+    """A unit's defines as flags of `target`'s compiler. nvcc takes a bare comma for the start of another define."""
     comma = r"\," if family(target) == "nvidia" else ","
     return tuple(f"-D{name}={value}".replace(",", comma) for name, value in defines.items())
 
@@ -112,7 +112,7 @@ def find_amd(targets: tuple[str, ...]) -> tuple[Compiler | None, dict[str, str]]
     best: Compiler | None = None
     missing = ("no clang with the AMDGPU backend and lld was found (install ROCm, or clang-20 and lld-20 or newer, or "
                "set ROCMFORGE_HIPCC)")
-    best_reasons = {target: missing for target in targets}
+    best_reasons = dict.fromkeys(targets, missing)
     for name in _candidates("ROCMFORGE_HIPCC", list(_amd_names())):
         path = shutil.which(name)
         if path is None:
@@ -133,7 +133,7 @@ def find_amd(targets: tuple[str, ...]) -> tuple[Compiler | None, dict[str, str]]
 
 def find_nvidia(targets: tuple[str, ...]) -> tuple[Compiler | None, dict[str, str]]:
     """As find_amd, for nvcc."""
-    missing = {t: "no nvcc was found (install the CUDA toolkit 12 or newer, or set ROCMFORGE_NVCC)" for t in targets}
+    missing = dict.fromkeys(targets, "no nvcc was found (install the CUDA toolkit 12 or newer, or set ROCMFORGE_NVCC)")
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     for name in _candidates("ROCMFORGE_NVCC", ["nvcc", f"{home}/bin/nvcc"]):
         path = shutil.which(name)

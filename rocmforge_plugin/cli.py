@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `rocmforge`: doctor (what is here, and what is missing), selftest (does it compute what it should) and
-eval (does a model answer as it does through vLLM's own attention)."""
+eval (does a model answer as it does through vLLM's own attention).
+"""
 from __future__ import annotations
 
 import argparse
@@ -70,7 +71,7 @@ def _ask_vllm(say: Callable[[str], None]) -> bool:
         say(f"vLLM on {current_platform.device_name or current_platform}: {error}")
         return False
     say(f"vLLM on {current_platform.device_name or current_platform}: --attention-backend rocmforge gives {chosen}")
-    return chosen == register.BACKEND_PATH
+    return bool(chosen == register.BACKEND_PATH)
 
 
 def selftest(device: str | None) -> int:

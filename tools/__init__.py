@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The environment, the serve driver and the checks: what the Makefile runs."""

@@ -78,7 +78,8 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
 
 def _latent_model(common: dict[str, Any]) -> Any:
     """GLM-4.7-Flash: latent attention with the released sizes of the latent and its rope slice (vLLM's CPU kernel has
-    no other), small otherwise; 192 + 64 elements a query head, so that the rope slice is a strided view."""
+    no other), small otherwise; 192 + 64 elements a query head, so that the rope slice is a strided view.
+    """
     import transformers as hf
 
     sizes = {"q_lora_rank": 64, "kv_lora_rank": 512, "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "v_head_dim": 64,

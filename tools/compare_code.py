@@ -71,8 +71,8 @@ def kernels(folder: Path) -> dict[str, Code]:
         takes = {}
         if path.suffix == ".co":
             for one in code_object.read(path):
-                takes[one.kernel] = (f"{one.vgprs} VGPRs, {one.sgprs} SGPRs, {one.lds} bytes LDS, {one.scratch} scratch, "
-                                     f"{one.vgpr_spills + one.sgpr_spills} spills")
+                takes[one.kernel] = (f"{one.vgprs} VGPRs, {one.sgprs} SGPRs, {one.lds} bytes LDS, {one.scratch} "
+                                     f"scratch, {one.vgpr_spills + one.sgpr_spills} spills")
         for name, owner in index:
             if owner == file:
                 config = all_symbols[f"{name}_config"]
@@ -100,7 +100,7 @@ def difference(before: Code, after: Code, name: str) -> str | None:
         found.append("launch shape")
     if before.text != after.text:
         if before.file.suffix != ".co":
-            same = sum(a == b for a, b in zip(before.text, after.text))
+            same = sum(a == b for a, b in zip(before.text, after.text, strict=False))
             found.append(f"{len(before.text)} -> {len(after.text)} bytes, {same} in place")
         else:
             one, other = instructions(before, name), instructions(after, name)

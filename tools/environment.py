@@ -27,12 +27,14 @@ import sys
 import sysconfig
 import threading
 import time
+from typing import Any, NoReturn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
 OWN = ROOT / ".venv"
 OVERLAY = ROOT / "build" / "overlay"
-MIN_PYTHON = (3, 11)
+MIN_PYTHON = (3, 10)  # as pyproject.toml says
+LOCKED_PYTHON = (3, 11)  # that what requirements/cpu.lock pins asks for, vLLM first
 # Raised when what a stamped environment holds changes for another reason than its lock file.
 FORMAT = 1
 
@@ -57,18 +59,26 @@ def say(text: str) -> None:
     print(f"[env] {text}", file=sys.stderr, flush=True)
 
 
-def stop(text: str) -> None:
+def stop(text: str) -> NoReturn:
     """End with a message instead of a traceback."""
     raise SystemExit(f"[env] {text}")
 
 
-def probe(python: str) -> dict:
+def require_python(version: list[int], least: tuple[int, int], what: str) -> None:
+    """Raises SystemExit if an interpreter is too old for `what`."""
+    if tuple(version[:2]) < least:
+        stop(f"Python {'.'.join(map(str, least))} or newer is needed {what}, this is {'.'.join(map(str, version))}; "
+             "name another one with: make PYTHON=/path/to/python3.12")
+
+
+def probe(python: str) -> dict[str, Any]:
     """What the interpreter `python` has, without importing vLLM or torch there."""
     try:
         done = subprocess.run([python, "-c", PROBE], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         stop(f"{python} does not run: {error}")
-    return json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def digest(*parts: object) -> str:
@@ -88,15 +98,15 @@ def finish(where: pathlib.Path, wanted: str) -> str:
     return str(where / "bin" / "python")
 
 
-def require_system_packages() -> None:
-    """A compiler, Python's headers and venv; as root on Debian/Ubuntu they are installed, else named.
+def require_system_packages(compiler: bool = True) -> None:
+    """Python's venv, and if `compiler` is set a compiler and Python's headers; as root on Debian they are installed.
 
     Raises SystemExit with the apt command when one is missing and cannot be installed here.
     """
     missing = []
-    if not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")):
+    if compiler and not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")):
         missing.append("g++")
-    if not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists():
+    if compiler and not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists():
         missing.append("python3-dev")
     # Debian ships `venv` in python3 and the `ensurepip` it needs in python3-venv.
     if subprocess.run([sys.executable, "-c", "import venv, ensurepip"], capture_output=True).returncode:
@@ -106,9 +116,9 @@ def require_system_packages() -> None:
     command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
     if os.geteuid() == 0 and shutil.which("apt-get"):
         say(f"missing: {', '.join(missing)}; running {' '.join(command)}")
-        quiet = {"stdout": sys.stderr, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
-        subprocess.run(["apt-get", "update", "-q"], check=False, **quiet)
-        if subprocess.run(command, check=False, **quiet).returncode == 0:
+        settings = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-q"], check=False, stdout=sys.stderr, env=settings)
+        if subprocess.run(command, check=False, stdout=sys.stderr, env=settings).returncode == 0:
             return
     stop(f"missing: {', '.join(missing)}. Install with: sudo apt-get install {' '.join(missing)}")
 
@@ -119,29 +129,26 @@ def pip(python: str, arguments: list[str], total: int, what: str) -> bool:
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps",
                "--no-compile", *arguments]
-    state = {"seen": 0, "line": "starting", "done": False}
+    seen, at, done = 0, "starting", threading.Event()
     start = time.monotonic()
 
     def report() -> None:
-        while not state["done"]:
-            say(f"{what}: {state['seen']}/{total} packages, {time.monotonic() - start:.0f} s, {state['line']}")
-            for _ in range(50):
-                if state["done"]:
-                    return
-                time.sleep(0.1)
+        while not done.is_set():
+            say(f"{what}: {seen}/{total} packages, {time.monotonic() - start:.0f} s, {at}")
+            done.wait(5)
 
     reporter = threading.Thread(target=report, daemon=True)
     reporter.start()
     with log.open("a") as out, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                                 text=True) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             out.write(line)
             if line.startswith(("Collecting ", "Processing ", "Requirement already")):
-                state["seen"] += 1
-                state["line"] = line.split(" (from")[0].strip()[:90]
+                seen += 1
+                at = line.split(" (from")[0].strip()[:90]
             elif line.startswith(("Installing collected", "Building wheels")):
-                state["line"] = line.split(":")[0].strip()
-    state["done"] = True
+                at = line.split(":")[0].strip()
+    done.set()
     reporter.join()
     if process.returncode:
         say(f"pip failed, the log is {log}")
@@ -202,6 +209,7 @@ def own_environment() -> str:
     python = str(OWN / "bin" / "python")
     if ready(OWN, wanted):
         return python
+    require_python(list(sys.version_info[:3]), LOCKED_PYTHON, f"for requirements/{lock.name}")
     require_system_packages()
     say(f"making {OWN.name} from requirements/{lock.name}: about 3 GB and a few minutes, once")
     (OWN / "rocmforge.stamp").unlink(missing_ok=True)
@@ -224,6 +232,7 @@ def overlay(base: dict) -> str:
     python = str(OVERLAY / "bin" / "python")
     if ready(OVERLAY, wanted):
         return python
+    require_python(base["version"], MIN_PYTHON, "by rocmforge")
     say(f"using the vLLM of {base['python']}; what rocmforge needs beside it goes to {OVERLAY.relative_to(ROOT)}")
     subprocess.run([base["python"], "-m", "venv", "--clear", "--without-pip", str(OVERLAY)], check=True)
     inside = probe(python)
@@ -244,9 +253,7 @@ def overlay(base: dict) -> str:
 
 def environment() -> str:
     """Path of the interpreter to use; makes the environment when it is not there yet."""
-    if sys.version_info < MIN_PYTHON:
-        stop(f"Python {'.'.join(map(str, MIN_PYTHON))} or newer is needed, this is {sys.version.split()[0]}; "
-             "name another one with: make PYTHON=/path/to/python3.12")
+    require_python(list(sys.version_info[:3]), MIN_PYTHON, "by rocmforge")
     chosen = os.environ.get("VLLM_PYTHON", "")
     if chosen == "own":
         return own_environment()

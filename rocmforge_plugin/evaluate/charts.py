@@ -116,8 +116,8 @@ def spread(title: str, differences: Sequence[float], bins: int = 41) -> str:
             f'<rect x="{40 + span * place / bins:.1f}" y="{top + height - tall:.1f}" width="{span / bins - 1:.1f}" '
             f'height="{tall:.1f}" fill="{SECOND}"/>'
         )
-    for place, value in ((0.0, -edge), (0.5, 0.0), (1.0, edge)):
+    for at, value in ((0.0, -edge), (0.5, 0.0), (1.0, edge)):
         body.append(
-            f'<text x="{40 + span * place:.0f}" y="{top + height + 16}" text-anchor="middle">{value:+.1e}</text>'
+            f'<text x="{40 + span * at:.0f}" y="{top + height + 16}" text-anchor="middle">{value:+.1e}</text>'
         )
     return _frame(top + height + 26, title, body)

@@ -61,7 +61,7 @@ def mcnemar(lost: int, won: int) -> float:
     total = lost + won
     if total == 0:
         return 1.0
-    tail = sum(math.comb(total, k) for k in range(min(lost, won) + 1)) / 2**total
+    tail: float = sum(math.comb(total, k) for k in range(min(lost, won) + 1)) / 2**total
     return min(1.0, 2 * tail)
 
 

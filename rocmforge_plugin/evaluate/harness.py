@@ -89,14 +89,14 @@ def vllm_model(arguments: dict[str, Any], seed: int | None, label: str) -> Any:
         @property
         def longest(self) -> int:
             """Most tokens that lm-eval scores in one request: one is kept for the token vLLM must generate."""
-            return self.max_length - 1
+            return int(self.max_length) - 1
 
         def _model_generate(
             self, requests: list[list[int]], generate: bool = False, sampling_params: Any = None
         ) -> Any:
             listed = isinstance(sampling_params, list)
 
-            def work(chunk: list[int]) -> list[Any]:
+            def work(chunk: list[int]) -> Any:
                 params = [sampling_params[i] for i in chunk] if listed else sampling_params
                 return super(RecordingVLLM, self)._model_generate([requests[i] for i in chunk], generate, params)
 
@@ -107,7 +107,7 @@ def vllm_model(arguments: dict[str, Any], seed: int | None, label: str) -> Any:
                     self.scored.outputs[tuple(tokens)] = list(output.outputs[0].token_ids)
             return outputs
 
-        def _parse_logprobs(  # type: ignore[override]
+        def _parse_logprobs(
             self, tokens: list[int], outputs: Any, ctxlen: int
         ) -> tuple[float, bool]:
             logprobs, greedy = [], []
@@ -139,9 +139,9 @@ class RecordingCompletions(LocalCompletionsAPI):
     @property
     def longest(self) -> int:
         """As for the engine in this process: this client's `max_length` has the one token taken off already."""
-        return self.max_length
+        return int(self.max_length)
 
-    def parse_logprobs(  # type: ignore[override]
+    def parse_logprobs(
         self, outputs: Any, tokens: Any = None, ctxlens: Any = None, **_: Any
     ) -> list[tuple[float, bool]]:
         """As lm-eval's, with the echoed prompt's tokens kept one by one."""

@@ -88,7 +88,7 @@ def recall(rng: random.Random, length: int, questions: int = 1) -> Item:
         )
     ]
     values = [_digits(rng, 2) for _ in keys]
-    head = "R:" + " ".join(k + v for k, v in zip(keys, values))
+    head = "R:" + " ".join(k + v for k, v in zip(keys, values, strict=True))
     places = [rng.randrange(pairs) for _ in range(questions)]
     depth = places[-1] / max(1, pairs - 1)
     return _queries(rng, head, [(keys[p], values[p]) for p in places], depth)
@@ -108,7 +108,7 @@ def needle(rng: random.Random, length: int, questions: int = 1, hay: str | None 
     source = source[:filler].replace("[", "(").replace("?", ".")
     cuts = sorted(rng.randint(0, len(source)) for _ in names)
     parts, last = [], 0
-    for cut, name, code in zip(cuts, names, codes):
+    for cut, name, code in zip(cuts, names, codes, strict=True):
         parts += [source[last:cut], f"[{name}:{code}]"]
         last = cut
     head = "N:" + "".join(parts) + source[last:]
@@ -125,8 +125,8 @@ def last_value(rng: random.Random, length: int, questions: int = 1) -> Item:
     weights = [rng.choice((1.0, 1.0, 0.05)) for _ in names]
     order = rng.choices(names, weights=weights, k=writes)
     values = [_digits(rng, 2) for _ in order]
-    state = {name: (value, place) for place, (name, value) in enumerate(zip(order, values))}
-    head = "V:" + " ".join(n + v for n, v in zip(order, values))
+    state = {name: (value, place) for place, (name, value) in enumerate(zip(order, values, strict=True))}
+    head = "V:" + " ".join(n + v for n, v in zip(order, values, strict=True))
     asked = [rng.choice(list(state)) for _ in range(questions)]
     return _queries(rng, head, [(n, state[n][0]) for n in asked], state[asked[-1]][1] / max(1, writes - 1))
 

@@ -170,7 +170,8 @@ def as_json(legs: list[Leg]) -> dict[str, Any]:
                 **runs,
             }
         )
-    return plain({"verdict": verdict(legs), "summary": summary(legs), "legs": made})
+    report: dict[str, Any] = plain({"verdict": verdict(legs), "summary": summary(legs), "legs": made})
+    return report
 
 
 def as_html(legs: list[Leg]) -> str:
@@ -214,8 +215,8 @@ def leg_html(leg: Leg) -> list[str]:
     failed = {check.name for check in judged.failures}
     parts = [
         f"<h2>{judged.dtype}: {'same' if judged.same else 'not shown to be the same'}</h2>",
-        "<p>Prompts that are scored run prefill only; forced decoding makes both backends produce one and the same "
-        "continuation token by token and compares what they thought of each token; generation is free.</p>",
+        ("<p>Prompts that are scored run prefill only; forced decoding makes both backends produce one and the same "
+         "continuation token by token and compares what they thought of each token; generation is free.</p>"),
         html_table(*table(judged.kinds, floored)),
     ]
     for title, rows in (
@@ -280,7 +281,7 @@ def as_markdown(legs: list[Leg]) -> str:
         floored = any(one.floor is not None for one in leg.judgement.kinds)
         for rows in (leg.judgement.kinds, leg.judgement.tasks, leg.judgement.lengths):
             header, cells = table(rows, floored)
-            title = [f"{leg.judgement.dtype}"] + header[1:]
+            title = [leg.judgement.dtype, *header[1:]]
             lines += ["", "| " + " | ".join(title) + " |", "|" + "---|" * len(title)]
             lines += ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join(lines) + "\n"

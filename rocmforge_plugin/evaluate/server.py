@@ -45,9 +45,10 @@ def served_model(url: str) -> dict[str, Any]:
     where = f"{url.rstrip('/')}/v1/models"
     found = ask(where, timeout=FIRST_TIMEOUT)
     try:
-        return found["data"][0]
+        served: dict[str, Any] = found["data"][0]
     except (KeyError, IndexError, TypeError) as error:
         raise ServerError(f"{where}: expected a list of models, got {str(found)[:200]}") from error
+    return served
 
 
 class ServerSession:

@@ -149,7 +149,8 @@ class Session:
         def work(chunk: list[int]) -> list[Any]:
             prompts = [TokensPrompt(prompt_token_ids=pairs[i][0]) for i in chunk]
             params = [forced.request(pairs[i][1], self.v2_runner) for i in chunk]
-            return engine.generate(prompts, params, use_tqdm=False)
+            outputs: list[Any] = engine.generate(prompts, params, use_tqdm=False)
+            return outputs
 
         outputs = harness.in_order(pairs, self.model.order, work, f"{self.label} decoding")
         self._phase("decode")

@@ -139,7 +139,7 @@ def test_amd_code_object_loads_on_rocm_6(tree: Path) -> None:
     assert b"\0lone.kd\0" in code and b"\0lone_config\0" in code
 
 
-@pytest.mark.parametrize("rows, message", [
+@pytest.mark.parametrize(("rows", "message"), [
     ('[Unit("a", "kernels/toy/none.hip", ("x",))]', "no such source"),
     ('[Unit("a", "kernels/toy/toy.hip", ("x",)), Unit("a", "kernels/toy/toy.hip", ("y",))]', "two units are named a"),
     ('[Unit("a", "kernels/toy/toy.hip", ("x",)), Unit("b", "kernels/toy/toy.hip", ("x",))]', "by both a and b"),

@@ -72,10 +72,12 @@ def test_a_home_that_cannot_be_written_is_said(home: Path, tmp_path: Path) -> No
     home.write_text("a file, where root could write into a folder without write bits\n")
     lines: list[str] = []
     assert folder_for(tmp_path / "tree", lines.append) == tmp_path / "tree" / "build" / "cache"
-    assert len(lines) == 1 and re.search(rf"cannot be written \(.*{home}.*\): results are kept in .*build/cache", lines[0])
+    (line,) = lines
+    assert re.search(rf"cannot be written \(.*{home}.*\): results are kept in .*build/cache", line)
 
 
-def test_a_cache_that_was_asked_for_must_be_writable(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_was_asked_for_must_be_writable(
+        home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home.write_text("")
     monkeypatch.setenv("ROCMFORGE_CACHE", str(home / "cache"))
     with pytest.raises(BuildError, match=f"ROCMFORGE_CACHE={home}/cache cannot be written"):
@@ -254,9 +256,10 @@ def test_one_install_at_a_time_into_a_tree(tree: Path) -> None:
     with (tree / "build" / "install.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with subprocess.Popen([sys.executable, "-c", program, str(tree)], cwd=REPOSITORY) as second:
-            library = list(work.plan_work(tree, Cache(Path(os.environ["ROCMFORGE_CACHE"])), ["cpu"], False, print).links)
+            results = Cache(Path(os.environ["ROCMFORGE_CACHE"]))
+            library = work.plan_work(tree, results, ["cpu"], False, print).library
             deadline = time.monotonic() + 120
-            while not (Path(os.environ["ROCMFORGE_CACHE"]) / library[0].result).exists():
+            while not results.path(library.result).exists():
                 assert time.monotonic() < deadline and second.poll() is None
                 time.sleep(0.05)
             time.sleep(0.3)

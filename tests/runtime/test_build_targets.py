@@ -55,7 +55,7 @@ def test_targets_are_the_served_ones() -> None:
 
 
 @pytest.mark.parametrize("target", WITHOUT_CORE)
-def test_a_gpu_without_a_matrix_core_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tree: Path, target: str) -> None:
+def test_a_gpu_without_a_matrix_core_is_refused(monkeypatch: pytest.MonkeyPatch, tree: Path, target: str) -> None:
     monkeypatch.setenv("ROCMFORGE_TARGETS", f"cpu,{target}")
     with pytest.raises(BuildError, match=f"^{target} cannot be built: .*no matrix core.* gfx1201, their siblings"):
         build(tree / "package", root=tree, extension=False)

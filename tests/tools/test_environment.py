@@ -59,7 +59,9 @@ def test_tools_beside_a_vllm_replace_neither_it_nor_torch():
 
 
 def test_no_file_names_a_package_index():
-    for name in ("requirements/cpu.lock", "requirements/tools.lock", "tools/environment.py", "Makefile"):
+    names = ("requirements/cpu.lock", "requirements/tools.lock", "requirements/lint.lock", "tools/environment.py",
+             "tools/lint.py", "Makefile")
+    for name in names:
         assert not re.search(r"(index-url|find-links|trusted-host|https?://)", (ROOT / name).read_text())
 
 
@@ -111,10 +113,28 @@ def test_missing_system_packages_are_named(private, monkeypatch):
 
 
 def test_old_python_is_refused(private, monkeypatch):
-    monkeypatch.setattr(private.sys, "version_info", (3, 10, 1))
-    monkeypatch.setattr(private.sys, "version", "3.10.1 (main)")
-    with pytest.raises(SystemExit, match="3.11 or newer.*3.10.1"):
+    monkeypatch.setattr(private.sys, "version_info", (3, 9, 7))
+    with pytest.raises(SystemExit, match="3.10 or newer is needed by rocmforge, this is 3.9.7"):
         private.environment()
+    monkeypatch.setattr(private.sys, "version_info", (3, 10, 1))  # it would do with a vLLM that it has
+    monkeypatch.setenv("VLLM_PYTHON", "own")
+    with pytest.raises(SystemExit, match="3.11 or newer is needed for requirements/cpu.lock, this is 3.10.1"):
+        private.environment()
+
+
+def test_old_python_of_a_vllm_is_refused(private, tmp_path, monkeypatch):
+    host, _ = make_host(tmp_path / "host")
+    probe = private.probe
+    monkeypatch.setattr(private, "probe", lambda python: probe(python) | {"version": [3, 9, 7]})
+    monkeypatch.setenv("VLLM_PYTHON", str(host))
+    with pytest.raises(SystemExit, match="3.10 or newer is needed by rocmforge, this is 3.9.7"):
+        private.environment()
+
+
+def test_lint_needs_no_compiler(private, monkeypatch):
+    monkeypatch.setattr(private.shutil, "which", lambda name: None)
+    monkeypatch.setattr(private.sysconfig, "get_path", lambda name: "/nowhere")
+    private.require_system_packages(compiler=False)
 
 
 def test_cpu_build_gets_the_name_vllm_asks_for(private, tmp_path):
