@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was measured and counted, and the programs that do it. From the repository's root, with rocmforge installed:
+"""What was measured and counted, and the programs that do it.
 
-    python -m benchmarks.run FOLDER                  every benchmark of one GPU, and a report
-    python -m benchmarks.kernels.attention           kernels against their peers: attention, elementwise; counters reads
-                                                     the hardware's, cpu compares numbers of threads
-    python -m benchmarks.serving                     vLLM through rocmforge beside its own backends
-    python -m benchmarks.amd.resources               what AMD code objects need and cost: resources, loops, triton_peer
-    python -m benchmarks.report.table RESULT DOC     results into a document: table, plot
+From the repository's root, with rocmforge installed:
 
-`results/` has the files that the documents' tables and plots are made of. Every program explains itself in its first lines.
+    python -m benchmarks.run FOLDER                every benchmark of one GPU, and a report
+    python -m benchmarks.kernels.attention         kernels beside their peers; also elementwise, counters (the
+                                                   hardware's) and cpu (numbers of threads)
+    python -m benchmarks.serving                   vLLM through rocmforge beside its own backends
+    python -m benchmarks.amd.resources             what AMD code objects need and cost; also loops and triton_peer
+    python -m benchmarks.report.table RESULT DOC   results into a document; also plot
+
+`results/` has the files that the documents' tables and plots are made of. Every program explains itself in its first
+lines.
 """

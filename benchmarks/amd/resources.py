@@ -34,6 +34,8 @@ HEAD = (
     "Made by `python -m benchmarks.amd.resources` from the compiler's report in the code objects. `make test` fails",
     "if a kernel spills, uses scratch memory, exceeds the LDS, or needs more registers or LDS than the table in",
     "`tests/amdgpu/resources.csv`, which the same command writes. What the hot loops cost: `amd_static.md`.", "")
+CELL = ("A cell is VGPRs (accumulation registers counted in) / LDS in KiB / waves per SIMD that registers, LDS and "
+        "whole workgroups allow.")
 
 
 class Registers(Protocol):
@@ -95,8 +97,7 @@ def summary(resources: dict[tuple[str, str], Resources], folder: Path) -> list[s
 
 def details(resources: Mapping[tuple[str, str], Registers]) -> list[str]:
     """Every kernel of every target."""
-    lines = ["A cell is VGPRs (accumulation registers counted in) / LDS in KiB / waves per SIMD that registers, LDS "
-             "and whole workgroups allow."]
+    lines = [CELL]
     names = list(dict.fromkeys(name for _, name in resources))
     attention = {name: found for name in names if (found := NAME.fullmatch(name))}
     dims = list(dict.fromkeys(found["dims"] for found in attention.values()))

@@ -21,11 +21,11 @@ from typing import Any
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # vLLM then takes triton without a driver
 
-import torch  # noqa: E402
-import triton  # noqa: E402
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
-from vllm import platforms  # noqa: E402
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from vllm import platforms
 
 platforms.vllm_version_matches_substr = lambda text: False  # its CPU build turns off a triton without a CPU backend
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import json
 import math
 import shutil
@@ -56,7 +57,7 @@ def cases() -> Iterator[Case]:
     for model in MODELS:
         for kind in (ROTARY, BOTH, WRITE):
             yield f"{model.name} {kind}", lambda model=model, kind=kind: [
-                lambda b=b, call=ours(kind): call(b) for b in batches(model, tokens)]
+                functools.partial(ours(kind), b) for b in batches(model, tokens)]
         elements = Batch.bytes_of(model, tokens, ROTARY) // 4  # read and written, 2 bytes each
         yield f"{model.name} add_ in one piece", lambda elements=elements: [
             lambda x=x: x.add_(1) for x in torch.randn(8, elements, device="cuda").bfloat16()]
@@ -103,7 +104,7 @@ def rows(report: str) -> list[dict[str, Any]]:
     head, _, *data = csv.reader(lines)
     kernels: dict[str, list[dict[str, str]]] = {}
     for cells in data:
-        launched = dict(zip(head, cells))
+        launched = dict(zip(head, cells, strict=True))
         kernels.setdefault(launched["Kernel Name"], []).append(launched)
 
     def median(launches: list[dict[str, str]], metric: str) -> float:
@@ -159,10 +160,10 @@ def main() -> int:
         for row in profile(ncu, name):
             found.append({"case": name, **row})
             waits = ", ".join(f"{label} {cycles:.1f}" for label, cycles in row["waits"].items())
-            print(f"{name:34}{row['kernel']:34}{row['us']:9.1f} us{row['MB read']:8.1f} MB read{row['MB written']:8.1f} "
-                  f"written  DRAM {row['DRAM']:4.0%}  L2 {row['L2']:4.0%}  tensor cores {row['tensor cores']:4.0%}  "
-                  f"issue {row['issue']:4.0%}  warps {row['warps']:4.0%} of {row['registers']:.0f} registers  "
-                  f"waits: {waits}", flush=True)
+            print(f"{name:34}{row['kernel']:34}{row['us']:9.1f} us{row['MB read']:8.1f} MB read"
+                  f"{row['MB written']:8.1f} written  DRAM {row['DRAM']:4.0%}  L2 {row['L2']:4.0%}  "
+                  f"tensor cores {row['tensor cores']:4.0%}  issue {row['issue']:4.0%}  warps {row['warps']:4.0%} of "
+                  f"{row['registers']:.0f} registers  waits: {waits}", flush=True)
         if arguments.out:
             Path(arguments.out).write_text(json.dumps({"counters": found}, indent=1))
     return 0

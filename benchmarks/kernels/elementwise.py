@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mask, rotary and KV-write kernels against their peers on one GPU, in one run on the same tensors.
 
-    python -m benchmarks.kernels.elementwise [--out results.json] [--tokens 1 64 8192] [--cases PART ...] [--only NAME ...]
+    python -m benchmarks.kernels.elementwise [--out results.json] [--tokens 1 64 8192] [--cases PART ...]
+                                             [--only NAME ...]
 
 Each contestant's calls are captured in a CUDA graph that rotates over sets of tensors larger together than the L2
 cache (a single token's are not); the median of the replays is shown. GB/s counts what must be read and written at
@@ -15,6 +16,7 @@ before it has been compiled and run.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -76,7 +78,7 @@ def measure(model: Model, tokens: int, copy: float, only: Sequence[str]) -> list
             except ImportError as reason:
                 print(f"{model.name} {kind}: {name} cannot be imported: {reason}", flush=True)
                 continue
-            timed(row, name, copy, lambda call=call: error_of(call, sets[0], kind),
+            timed(row, name, copy, functools.partial(error_of, call, sets[0], kind),
                   [lambda b=b, call=call: call(b) for b in sets])
         rows.append(row)
     return rows

@@ -110,7 +110,8 @@ class Batch:
 
     def error(self, kind: str, query: torch.Tensor | None) -> float:
         """Largest over the results of the error's norm over the result's; NaN where nothing was written, infinite if a
-        slot was written that is not a token's."""
+        slot was written that is not a token's.
+        """
         found = self.found(kind, query)
         errors = [((found[name].double() - value).norm() / value.norm()).item()
                   for name, value in self.expected(kind).items()]

@@ -204,7 +204,7 @@ def available(kind: str, interleaved: bool) -> dict[str, Callable[[str], Call]]:
         found["vLLM CUDA"] = vllm_cuda
     if kind == NORM and not interleaved and has_op("_C", "fused_qknorm_rope_cache"):
         found["vLLM one launch"] = vllm_one_launch
-    if has_triton and kind == ROTARY or has_write:
+    if (has_triton and kind == ROTARY) or has_write:
         found["inductor"] = inductor
     return found
 

@@ -47,8 +47,8 @@ def milliseconds(calls: Sequence[Callable[[], object]]) -> tuple[float, float]:
 def host_microseconds(calls: Sequence[Callable[[], object]]) -> float:
     """Median time until one call of a row of calls returns, outside graphs: what it costs the host.
 
-    Behind a wait for the device a call was seen to take longer, 14 to 41 us by the wait's length, so rows begin with one
-    that does not count. The device's queue must hold a row's launches; a thousand fit.
+    Behind a wait for the device a call was seen to take longer, 14 to 41 us by the wait's length, so rows begin with
+    one that does not count. The device's queue must hold a row's launches; a thousand fit.
     """
     times: list[float] = []
     end = time.perf_counter() + HOST_SECONDS

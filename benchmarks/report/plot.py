@@ -2,6 +2,8 @@
 """Plots the attention benchmark's results (needs matplotlib).
 
     python -m benchmarks.report.plot benchmarks/results/h200.json docs/benchmarks_h200.svg
+
+Case by case how many times faster than each peer rocmforge is, and the sweeps.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import sys
 import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 COLOURS = {"rocmforge": "#c8102e", "vLLM Triton": "#4c72b0", "FlashAttention-3": "#55a868", "torch SDPA": "#8c8c8c"}
 

@@ -3,9 +3,9 @@
 
     python -m benchmarks.report.table benchmarks/results/h200.json docs/benchmarks_h200.md
 
-What kernels/attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of counters.py
-to <!-- counters -->, those of serving's section `bench` to <!-- bench -->; of these several files may be named, one
-for each run of some of the backends.
+What kernels/attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of
+counters.py to <!-- counters -->, those of serving's section `bench` to <!-- bench -->; of these several files may be
+named, one for each run of some of the backends.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def means(result: dict[str, Any]) -> str:
 def attention(result: dict[str, Any]) -> str:
     """The anchors, their geometric means and the sweeps."""
     ceiling = result["ceilings"]
-    lines = [f"{result['device']}, torch {result['torch']}. Ceilings of the same run: copy {ceiling['copy'] / 1e9:.0f} "
-             f"GB/s, matrix product {ceiling['product'] / 1e12:.0f} TFLOP/s.", "", *rows(result["cases"], True), "",
-             means(result)]
+    ceilings = (f"{result['device']}, torch {result['torch']}. Ceilings of the same run: copy "
+                f"{ceiling['copy'] / 1e9:.0f} GB/s, matrix product {ceiling['product'] / 1e12:.0f} TFLOP/s.")
+    lines = [ceilings, "", *rows(result["cases"], True), "", means(result)]
     for name, cases in result.get("sweeps", {}).items():
         lines += ["", f"### Over {name}", "", *rows(cases, False)]
     return "\n".join(lines) + "\n"
@@ -57,8 +57,8 @@ def attention(result: dict[str, Any]) -> str:
 
 def elementwise(result: dict[str, Any]) -> str:
     """A table for each kernel: times in us, our share of copy bandwidth, and everyone's error from fp64."""
-    lines = [f"{result['device']}, torch {result['torch']}, vLLM {result['vllm']}. Copy of the same run: "
-             f"{result['ceilings']['copy'] / 1e9:.0f} GB/s."]
+    copy = f"Copy of the same run: {result['ceilings']['copy'] / 1e9:.0f} GB/s."
+    lines = [f"{result['device']}, torch {result['torch']}, vLLM {result['vllm']}. {copy}"]
     kernels = list(dict.fromkeys("causal mask" if r["case"] == "causal mask" else r["kernel"] for r in
                                  result["elementwise"]))
     for kernel in kernels:

@@ -37,6 +37,7 @@ def errors_of(run: dict[str, Any]) -> dict[str, dict[str, float]]:
     Args:
         run: `sequences`, each with `logprobs`, `exact` (log probabilities of the generated tokens) and `best` (the
             exact model's highest at that place); `scores` and `exact_scores`, lists of a prompt's log probabilities.
+
     Returns:
         `spread`s: `prompt`, `decode`, and `regret`, by how much the exact model preferred another token to that chosen.
     """
@@ -75,7 +76,8 @@ def verdict(ours: dict[str, dict[str, float]], references: Sequence[dict[str, di
 
 def agreement(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     """Greedy texts of two runs: tokens equal up to the first that differs, the two's log probabilities there (by the
-    exact model, so of the same prefix), and the differences of log probabilities up to there."""
+    exact model, so of the same prefix), and the differences of log probabilities up to there.
+    """
     equal = total = whole = 0
     gaps, apart = [0.0], []
     for a, b in zip(ours["sequences"], other["sequences"], strict=True):

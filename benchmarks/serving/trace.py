@@ -26,6 +26,7 @@ def digest(events: Sequence[dict[str, Any]], steps: int, own: Collection[str]) -
         events: `traceEvents` of the exported trace.
         steps: decode steps inside it.
         own: names of rocmforge's kernels.
+
     Returns:
         kernels_per_step, gpu_us_per_step; `own` and `others`, {kernel: {per_step, us_each, us_per_step}}, the others'
         ten longest; copies_per_step, memsets_per_step on the device; inside_attention, counts of TRAFFIC by host calls
@@ -52,7 +53,7 @@ def digest(events: Sequence[dict[str, Any]], steps: int, own: Collection[str]) -
              for name, t in sorted(times.items(), key=lambda item: -sum(item[1]))}
     graphs = {e["args"].get("correlation") for e in calls if "GraphLaunch" in e["name"]}
     beside: Counter[str] = Counter()
-    for before, e, after in zip([None, *device], device, [*device[1:], None]):
+    for before, e, after in zip([None, *device], device, [*device[1:], None], strict=False):
         if e["cat"] != "kernel" and e["args"].get("correlation") in graphs:
             beside[e["cat"]] += any(x is not None and x["name"] in own for x in (before, after))
     whole = Counter(e["name"] for e in calls if traffic_kind(e["name"]))

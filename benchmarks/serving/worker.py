@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One engine in one process, for this folder's command: python -m benchmarks.serving.worker SPEC.json
+"""One engine in one process, for this folder's command.
+
+    python -m benchmarks.serving.worker SPEC.json
 
 SPEC names the task, its settings and the file for the result, which is rewritten as soon as there is more to say. A
 task that measures time waits, once its engine runs, until the command says that no other engine is busy.
@@ -51,6 +53,7 @@ def tokens(count: int, seed: int, vocab: int = BYTES) -> list[int]:
 def prepare(spec: dict[str, Any], save: Save) -> None:
     """Make the checkpoints in `folder`: one seeded for each of `kinds`, and the configuration of GLM-4-9B."""
     import transformers
+
     from tools.checkpoints import make
 
     folder = pathlib.Path(spec["folder"])
@@ -223,6 +226,7 @@ def mark_attention() -> None:
     import functools
 
     import torch
+
     from rocmforge_plugin.vllm.backend import impl, metadata
     from rocmforge_plugin.vllm.position import rotary_kv
 
@@ -244,9 +248,10 @@ def mark_attention() -> None:
 
 def profile(spec: dict[str, Any], save: Save) -> None:
     """Decode steps of a running batch: their time, then their kernels, copies and waits under torch's profiler."""
-    import rocmforge_plugin
     import torch
     from vllm import SamplingParams
+
+    import rocmforge_plugin
 
     mark_attention()
     llm = make_llm(spec)

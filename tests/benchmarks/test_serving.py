@@ -13,6 +13,7 @@ import pytest
 from benchmarks.serving import bench, pool
 from benchmarks.serving.sameness import agreement, errors_of, ratio_lines, spread, verdict
 from benchmarks.serving.trace import MARK, digest
+from tests import HANG
 
 
 def run(seed, size=0.01, shift=0.0, outlier=0.0, regret=0.0, texts=8, length=32):
@@ -130,7 +131,7 @@ def task(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "WORKER", (sys.executable, str(worker)))
 
     def make(name, act):
-        return pool.Task(name, {"task": "text", "act": act, "measure_limit": 300}, tmp_path, {"RF_GIVEN": "7"}, 300.0)
+        return pool.Task(name, {"task": "text", "act": act, "measure_limit": HANG}, tmp_path, {"RF_GIVEN": "7"}, HANG)
 
     return make
 
@@ -153,7 +154,7 @@ class Clock:
 def test_pool_reports_results_and_crashes(task):
     found = {}
     tasks = [task("good", "work"), task("bad", "crash")]
-    pool.run_pool(tasks, 2, time.monotonic() + 600, lambda t: found.__setitem__(t.name, t.result()))
+    pool.run_pool(tasks, 2, time.monotonic() + HANG, lambda t: found.__setitem__(t.name, t.result()))
     assert found["good"] == {"done": True, "env": "7"}
     assert "exit status 1" in found["bad"]["failed"] and "as planned" in found["bad"]["failed"]
 
@@ -165,7 +166,7 @@ def test_pool_ends_what_takes_too_long(task, monkeypatch):
     pool.run_pool([slow], 2, time.monotonic() + 1e6, lambda t: found.__setitem__(t.name, t.result()))
     assert found["slow one"]["half"] and "stopped after 86" in found["slow one"]["failed"]
     child = int(slow.log.read_text())
-    late = time.monotonic() + 300
+    late = time.monotonic() + HANG
     while alive(child):  # killed with its group; whoever adopted it may take a moment to bury it
         assert time.monotonic() < late, "a child outlived its task"
         time.sleep(0.05)
@@ -176,14 +177,14 @@ def test_pool_stops_at_the_deadline(task, monkeypatch, capsys):
     tasks = [task("a", "hang"), task("b", "work")]
     tasks[0].limit = 1e6
     monkeypatch.setattr(pool, "time", Clock(tasks[0]))
-    pool.run_pool(tasks, 1, time.monotonic() + 600, lambda t: found.append(t.name))
+    pool.run_pool(tasks, 1, time.monotonic() + HANG, lambda t: found.append(t.name))
     assert found == ["a"] and "b not run" in capsys.readouterr().out
 
 
 def test_gated_tasks_measure_one_after_another(task):
     found = {}
     tasks = [task("one", "gate"), task("broken", "crash"), task("two", "gate")]
-    pool.run_gated(tasks, 300, time.monotonic() + 600, lambda t: found.__setitem__(t.name, t.result()))
+    pool.run_gated(tasks, HANG, time.monotonic() + HANG, lambda t: found.__setitem__(t.name, t.result()))
     assert "failed" in found["broken"]
     assert found["one"]["to"] <= found["two"]["from"]
 
@@ -214,12 +215,18 @@ def test_bench_server_is_waited_for_and_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "VLLM", (sys.executable, str(stub)))
     monkeypatch.setattr(bench, "CHILDREN_SECONDS", 0.2)
     spec = {"model": "m", "backend": "TRITON_ATTN", "engine": []}
-    with pytest.raises(KeyError, match="as planned"), bench.server(spec) as url:
-        child = int((tmp_path / "child").read_text())
-        assert alive(child) and url.startswith("http://127.0.0.1:")
-        raise KeyError("as planned")
-    late = time.monotonic() + 300
-    while alive(child):
+    children = []
+
+    def use():
+        with bench.server(spec) as url:
+            children.append(int((tmp_path / "child").read_text()))
+            assert alive(children[0]) and url.startswith("http://127.0.0.1:")
+            raise KeyError("as planned")
+
+    with pytest.raises(KeyError, match="as planned"):
+        use()
+    late = time.monotonic() + HANG
+    while alive(children[0]):
         assert time.monotonic() < late, "a child outlived its server"
         time.sleep(0.05)
     (tmp_path / "broken").touch()

@@ -59,12 +59,10 @@ def test_the_table_of_variables_is_that_of_the_sources() -> None:
 
 def test_other_names_of_variables_are_known() -> None:
     """Whatever a document or a message calls by such a name exists."""
-    known, bad = variables(), []
-    for path in tracked(".md", ".py", ".toml", ".cpp", "Makefile"):
-        for name in re.findall(rf"\b({NAME})(?==|`)", path.read_text(errors="replace")):
-            if name not in known and name != "ROCMFORGE_INTERFACE":
-                bad.append(f"{path.relative_to(ROOT)}: {name}")
-    assert not bad
+    known = {*variables(), "ROCMFORGE_INTERFACE"}  # the latter is a macro that the build defines
+    named = {(str(path.relative_to(ROOT)), name) for path in tracked(".md", ".py", ".toml", ".cpp", "Makefile")
+             for name in re.findall(rf"\b({NAME})(?==|`)", path.read_text(errors="replace"))}
+    assert not {(path, name) for path, name in named if name not in known}
 
 
 def test_the_readme_says_what_is_served() -> None:
@@ -92,11 +90,9 @@ def test_what_a_document_names_is_there(document: Path) -> None:
     bad = [link for link in re.findall(r"\]\(([^)#]+)", text)
            if "://" not in link and not (document.parent / link).exists()]
     folders = "|".join([*SOURCES, "docs", "requirements"])
-    for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", text):
-        if not (ROOT / name).exists() and name != "rocmforge_plugin/_kernels":  # which the build makes
-            bad.append(name)
-    for module in re.findall(r"python3? -m ((?:benchmarks|evals|rocmforge_\w+)[\w.]*)", text):
-        if importlib.util.find_spec(module.rstrip(".")) is None:
-            bad.append(module)
+    bad += [name for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", text)
+            if not (ROOT / name).exists() and name != "rocmforge_plugin/_kernels"]  # which the build makes
+    bad += [module for module in re.findall(r"python3? -m ((?:benchmarks|evals|rocmforge_\w+)[\w.]*)", text)
+            if importlib.util.find_spec(module.rstrip(".")) is None]
     bad += re.findall(r"python3? benchmarks/\S+", text)  # they are modules
     assert not bad

@@ -219,7 +219,7 @@ print(tasks() - before)
 """
 
 
-@pytest.mark.parametrize("mode, started", [("share", "0"), ("own", "2")])
+@pytest.mark.parametrize(("mode", "started"), [("share", "0"), ("own", "2")])
 def test_torchs_threads_are_shared(toy_kernels: Path, mode: str, started: str) -> None:
     clean = {name: value for name, value in os.environ.items() if name != "ROCMFORGE_CPU_THREADS"}
     command = [sys.executable, "-c", SHARE, str(toy_kernels), mode]
