@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arguments of the attention kernels, shared by host and device. Strides count elements.
+// Arguments of the attention kernels, shared by host and device, in parts, so that a function shows what it may touch.
+// Strides count elements.
 #pragma once
 
 #include "../division/fast_div.h"
@@ -7,28 +8,58 @@
 
 namespace rocmforge {
 
-struct AttentionArgs {
-  const void* query;  // [tokens, kv_heads * group, head_size]
-  void* out;          // like query
-  const void* cache;  // [blocks, kv_heads, block_size, 2 * head_size]: K then V
-  const int32_t* block_table;  // [requests, block_table_stride]
-  const int32_t* plan;         // see schedule.h
-  const float* sinks;          // [kv_heads * group] logits, or null
-  float* partial_out;          // [2 * workgroups * rounds, row block, head_size]
-  float* partial_stats;        // [2 * workgroups * rounds, row block, 2]: maximum (log2 units) and sum
-  int64_t query_token_stride, query_head_stride;
-  int64_t out_token_stride, out_head_stride;
-  int64_t cache_block_stride, cache_head_stride, cache_token_stride;
-  int64_t block_table_stride;
-  FastDiv block_size;
+// Query heads are packed: row r of a request is head r % group of KV head h's group, of token r / group.
+struct Heads {
   FastDiv group;  // query heads per KV head
-  int32_t cache_blocks;
-  float scale_log2;  // softmax scale times log2(e)
   int32_t kv_heads;
+};
+
+// [tokens, kv_heads * group, key dims], and value dims.
+struct QueryRows {
+  const void* data;
+  int64_t token_stride, head_stride;
+};
+struct ResultRows {
+  void* data;
+  int64_t token_stride, head_stride;
+};
+
+// [blocks, kv_heads, block_size, elements of a row], as the key format says.
+struct KeyPages {
+  const void* data;
+  const int32_t* block_table;  // [requests, table_stride]
+  int64_t block_stride, head_stride, token_stride, table_stride;
+  FastDiv block_size;
+  int32_t blocks;
+};
+
+struct Mask {
   int32_t window;  // keys a query sees, itself included; 0: all
-  int32_t workgroups;  // of the attention launch
-  int32_t block_rows;  // packed query rows of a row block (for combine, which serves several kernels)
+};
+
+struct SoftmaxArgs {
+  const float* sinks;  // [kv_heads * group] logits, or null
+  float scale_log2;    // softmax scale times log2(e)
+};
+
+// Of one launch, and what launches hand to each other.
+struct Work {
+  const int32_t* plan;    // see schedule/schedule.h
+  float* partial_out;     // [2 * workgroups * rounds, row block, value dims]
+  float* partial_stats;   // [2 * workgroups * rounds, row block, 2]: maximum (log2 units) and sum
+  int32_t workgroups;     // of the attention launch
+  int32_t block_rows;     // packed query rows of a row block (for combine, which serves several kernels)
   int32_t combine_blocks;  // of combine's launch
+};
+
+struct AttentionArgs {
+  Heads heads;
+  QueryRows query;
+  ResultRows out;
+  KeyPages keys;
+  Mask mask;
+  SoftmaxArgs softmax;
+  Work work;
 };
 
 // One class of requests (by packed rows = query tokens * group) and the kernel that serves it.
@@ -46,8 +77,8 @@ struct PlanArgs {
   const int32_t* query_start;
   const int32_t* seq_lens;
   int32_t requests;
-  FastDiv group;
-  int32_t kv_heads, window;
+  Heads heads;
+  Mask mask;
   PlanClass classes[2];
 };
 

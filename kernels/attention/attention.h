@@ -54,17 +54,17 @@ struct Attention {
                                         .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {
-    const Plan plan{args.plan, args.workgroups};
+    const Plan plan{args.work.plan, args.work.workgroups};
     const Share share = plan.share(block_index(0));
     const RowBlock block = plan.first_block(block_index(0));  // asked for at once, whether there is one or not
     issue_loads(share);
     issue_loads(block);
-    if constexpr (kEarlyLaunch) fetch_first_keys<typename G::Format>(args, share, block, G::kTileKeys);
+    if constexpr (kEarlyLaunch) fetch_first_keys<typename G::Format>(args.keys, share, block, G::kTileKeys);
     wait_for_previous();
     let_next_start();  // combine, which fits beside us once a workgroup has ended
     Segments<R::kWave, kChoice.residency.rounds> segments(plan);
     Segment seg;
-    if (!segments.first(args, share, block, seg)) return;
+    if (!segments.first(args.heads, share, block, seg)) return;
     Shared& shared = shared_memory<Shared>();
     if constexpr (requires(Keys keys, KeySpan seen) { keys.restart(0, 0, seen, 0, 0); }) {
       // The next item's copies are under way while this one's result is written.
@@ -73,7 +73,7 @@ struct Attention {
         const Segment done = seg;
         State state;
         Loop::attend(args, done, shared.query, keys, state);
-        more = segments.next(args, seg);
+        more = segments.next(args.heads, seg);
         if (more) {
           keys.restart(seg.request, seg.head, item_keys<G>(args, seg), seg.first_tile + seg.begin,
                        seg.first_tile + seg.end);
@@ -87,13 +87,13 @@ struct Attention {
         State state;
         Loop::attend(again, seg, shared.query, keys, state);
         Result::write(again, seg, shared.merge, state);
-      } while (segments.next(args, seg));
+      } while (segments.next(args.heads, seg));
     }
   }
 
  private:
   RF_DEVICE static Keys start_keys(const Args& args, const Segment& seg) {
-    Keys keys(args, shared_memory<Shared>().keys, seg.request, seg.head, item_keys<G>(args, seg), G::key_wave());
+    Keys keys(args.keys, shared_memory<Shared>().keys, seg.request, seg.head, item_keys<G>(args, seg), G::key_wave());
     keys.start(seg.first_tile + seg.begin, seg.first_tile + seg.end);
     return keys;
   }

@@ -6,6 +6,7 @@
 // another: parts are requested together and weighted by their common maximum.
 #pragma once
 
+#include "packed_rows.h"
 #include "schedule/schedule.h"
 #include "softmax.h"
 
@@ -36,11 +37,11 @@ struct Combine {
 
   RF_DEVICE static void run(const Args& args) {
     let_next_start();
-    const Plan plan{args.plan, args.workgroups};
+    const Plan plan{args.work.plan, args.work.workgroups};
     const PlanHeader header = plan.header();
-    const int few_jobs = ceil_div(args.block_rows, kGroups);
+    const int few_jobs = ceil_div(args.work.block_rows, kGroups);
     const int slices = header.reaches_many ? kSlices : 1;
-    const int jobs = header.beyond_few ? args.block_rows * slices : few_jobs;  // a join
+    const int jobs = header.beyond_few ? args.work.block_rows * slices : few_jobs;  // a join
     int job = block_index(0), number = job / jobs;
     Join join = plan.join(min(number, max(header.joins - 1, 0)));
     issue_loads(join);
@@ -50,7 +51,7 @@ struct Combine {
       if (join.parts >= kManyParts) join_row<kSlices>(args, join, row_job / kSlices, row_job % kSlices);
       else if (join.parts > kFewParts) join_row<1>(args, join, row_job, 0);
       else if (row_job < few_jobs) join_few(args, join, row_job * kGroups + thread_index() / kRowLanes);
-      job += args.combine_blocks;
+      job += args.work.combine_blocks;
       number = job / jobs;
       join = plan.join(min(number, header.joins - 1));
     }
@@ -103,7 +104,7 @@ struct Combine {
   }
 
   RF_DEVICE static int rows(const Args& args, const Join& join) {
-    return min(args.block_rows, join.rows - join.first_row);
+    return min(args.work.block_rows, join.rows - join.first_row);
   }
 
   // The item's first part is the last thing in its share, the others the first thing in theirs.
@@ -124,10 +125,10 @@ struct Combine {
       Vec<float, kRun> pieces[kAtOnce];
       RF_UNROLL
       for (int i = 0; i < kAtOnce; ++i) {
-        const int64_t at = slot(join.share, min(part + i * step, join.parts - 1)) * args.block_rows + row;
-        const auto stats = load_vec<float, 2>(args.partial_stats + 2 * at);
+        const int64_t at = slot(join.share, min(part + i * step, join.parts - 1)) * args.work.block_rows + row;
+        const auto stats = load_vec<float, 2>(args.work.partial_stats + 2 * at);
         rows[i] = {stats[0], stats[1]};
-        pieces[i] = load_vec<float, kRun>(args.partial_out + at * ValueDims + dim);
+        pieces[i] = load_vec<float, kRun>(args.work.partial_out + at * ValueDims + dim);
       }
       add(sum, rows, pieces, ceil_div(join.parts - part, step));
     }
@@ -156,23 +157,19 @@ struct Combine {
     for (int j = 0; j < kRun; ++j) sum.out[j] *= factor;
   }
 
-  RF_DEVICE static int64_t query_head(const Args& args, const Join& join, Quotient row) {
-    return static_cast<int64_t>(join.head) * args.group.divisor + row.remainder;
-  }
-
   RF_DEVICE static float sink_of(const Args& args, const Join& join, int row) {
-    const Quotient at = divide(join.first_row + row, args.group);
-    return args.sinks ? args.sinks[query_head(args, join, at)] * kLog2E : kNoScore;
+    const Quotient at = split_row(args.heads, join.first_row + row);
+    return args.softmax.sinks ? args.softmax.sinks[query_head(args.heads, join.head, at)] * kLog2E : kNoScore;
   }
 
   RF_DEVICE static void write(const Args& args, const Join& join, int row, int dim, Sum& sum, float sink) {
-    const Quotient at = divide(join.first_row + row, args.group);
+    const Quotient at = split_row(args.heads, join.first_row + row);
     scale(sum, final_scale(sum.row, sink));
     Vec<T, kRun> result;
     RF_UNROLL
     for (int j = 0; j < kRun; ++j) result[j] = from_float<T>(sum.out[j]);
-    store_vec(static_cast<T*>(args.out) + (join.token_start + at.quotient) * args.out_token_stride +
-                  query_head(args, join, at) * args.out_head_stride + dim,
+    store_vec(static_cast<T*>(args.out.data) + (join.token_start + at.quotient) * args.out.token_stride +
+                  query_head(args.heads, join.head, at) * args.out.head_stride + dim,
               result);
   }
 };

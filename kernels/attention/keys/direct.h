@@ -30,9 +30,9 @@ class DirectKeys {
   static constexpr int kSpansOfTile = max(1, R::kKeys / kSpan);  // two: one for either half of the lanes
   static_assert(kSpansOfTile <= 2);
 
-  RF_DEVICE DirectKeys(const AttentionArgs& args, Shared&, int request, int head, KeySpan seen, int key_wave)
-      : source_(args, request, head, seen),
-        row_bytes_(static_cast<uint32_t>(args.cache_token_stride * sizeof(Stored))),
+  RF_DEVICE DirectKeys(const KeyPages& pages, Shared&, int request, int head, KeySpan seen, int key_wave)
+      : source_(pages, request, head, seen),
+        row_bytes_(static_cast<uint32_t>(pages.token_stride * sizeof(Stored))),
         wave_key_(key_wave * G::kWaveKeys) {}
 
   RF_DEVICE void start(int tile, int end) {

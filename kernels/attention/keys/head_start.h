@@ -12,16 +12,16 @@ namespace rocmforge {
 
 // A lane fetches a key of the first tile, and its value. Two tiles gained less, but for one short request (H200).
 template <class Format>
-RF_DEVICE void fetch_first_keys(const AttentionArgs& args, const Share& share, const RowBlock& block, int tile_keys) {
+RF_DEVICE void fetch_first_keys(const KeyPages& pages, const Share& share, const RowBlock& block, int tile_keys) {
   using Stored = typename Format::Stored;
   const int tile = block.first_tile + max(share.at - block.begin, 0);
   const int key = tile * tile_keys + thread_index();
   if (share.tiles == 0 || thread_index() >= tile_keys || key >= block.seq_len) return;
-  const Quotient page = divide(key, args.block_size);
-  const int number = load_unsettled(args.block_table + block.request * args.block_table_stride + page.quotient);
-  if (number < 0 || number >= args.cache_blocks) return;
-  fetch_to_l2(static_cast<const Stored*>(args.cache) + number * args.cache_block_stride +
-                  share.head * args.cache_head_stride + page.remainder * args.cache_token_stride,
+  const Quotient page = divide(key, pages.block_size);
+  const int number = load_unsettled(pages.block_table + block.request * pages.table_stride + page.quotient);
+  if (number < 0 || number >= pages.blocks) return;
+  fetch_to_l2(static_cast<const Stored*>(pages.data) + number * pages.block_stride +
+                  share.head * pages.head_stride + page.remainder * pages.token_stride,
               Format::kRowElements * sizeof(Stored));
 }
 

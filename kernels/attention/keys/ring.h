@@ -37,8 +37,8 @@ class RingCopies {
     Stage stage[kStages];
   };
 
-  RF_DEVICE RingCopies(const AttentionArgs& args, Shared& shared, int request, int head, KeySpan seen, int)
-      : source_(args, request, head, seen), shared_(shared) {}
+  RF_DEVICE RingCopies(const KeyPages& pages, Shared& shared, int request, int head, KeySpan seen, int)
+      : source_(pages, request, head, seen), shared_(shared) {}
 
   // As constructed and started for another item, when everybody has left the last tile.
   RF_DEVICE void restart(int request, int head, KeySpan seen, int tile, int end) {

@@ -17,12 +17,12 @@ class Source {
 
   // `seen`: keys that may be read; others, even if the block table names a page for them, may hold NaN. Those are
   // replaced by the nearest one that is seen: they are masked.
-  RF_DEVICE Source(const AttentionArgs& args, int request, int head, KeySpan seen) : args_(args) {
+  RF_DEVICE Source(const KeyPages& pages, int request, int head, KeySpan seen) : pages_(pages) {
     move(request, head, seen);
   }
   RF_DEVICE void move(int request, int head, KeySpan seen) {
-    head_ = static_cast<const Stored*>(args_.cache) + head * args_.cache_head_stride;
-    table_ = args_.block_table + request * args_.block_table_stride;
+    head_ = static_cast<const Stored*>(pages_.data) + head * pages_.head_stride;
+    table_ = pages_.block_table + request * pages_.table_stride;
     seen_ = seen;
   }
 
@@ -33,15 +33,15 @@ class Source {
 
   // A row lies at rows() + page_at(page(key)) + in_page(key), in elements.
   RF_DEVICE const Stored* rows() const { return head_; }
-  RF_DEVICE int page(int key) const { return table_[divide(key, args_.block_size).quotient]; }
-  RF_DEVICE int64_t page_at(int page) const { return page * args_.cache_block_stride; }
+  RF_DEVICE int page(int key) const { return table_[divide(key, pages_.block_size).quotient]; }
+  RF_DEVICE int64_t page_at(int page) const { return page * pages_.block_stride; }
   RF_DEVICE int64_t in_page(int key) const {
-    return divide(key, args_.block_size).remainder * args_.cache_token_stride;
+    return divide(key, pages_.block_size).remainder * pages_.token_stride;
   }
-  RF_DEVICE int64_t stride() const { return args_.cache_token_stride; }  // of the rows of a page
+  RF_DEVICE int64_t stride() const { return pages_.token_stride; }  // of the rows of a page
 
  private:
-  const AttentionArgs& args_;
+  const KeyPages& pages_;
   const Stored* head_;
   const int32_t* table_;
   KeySpan seen_;

@@ -37,8 +37,8 @@ class StagedKeys {
     Stored values[kBuffers][kTileKeys][Problem::kValueDims + G::kFeed.value_pad];
   };
 
-  RF_DEVICE StagedKeys(const AttentionArgs& args, Shared& shared, int request, int head, KeySpan seen, int)
-      : source_(args, request, head, seen), shared_(shared) {}
+  RF_DEVICE StagedKeys(const KeyPages& pages, Shared& shared, int request, int head, KeySpan seen, int)
+      : source_(pages, request, head, seen), shared_(shared) {}
 
   RF_DEVICE void start(int tile, int end) {
     end_ = end;

@@ -6,7 +6,7 @@
 //   kRowElements           of Stored in a key's row of the cache, its value's included
 //   value_at()             elements from a key's start to its value's
 //   unpack(words)          words of Stored as words of Element
-//   key_scale(args, head), value_scale(args, head)
+//   key_scale(pages, head), value_scale(pages, head)
 //                          what a KV head's keys, and its values, are multiplied with; 1 costs nothing
 #pragma once
 
@@ -16,15 +16,15 @@
 namespace rocmforge {
 
 template <class F>
-concept KeyFormat = requires(const AttentionArgs& args, Words<typename F::Stored, 8> stored) {
+concept KeyFormat = requires(const KeyPages& pages, Words<typename F::Stored, 8> stored) {
   typename F::Element;
   F::kKeyDims;
   F::kValueDims;
   F::kRowElements;
   { F::value_at() } -> SameAs<int>;
   { F::unpack(stored) } -> SameAs<Words<typename F::Element, 8>>;
-  { F::key_scale(args, 0) } -> SameAs<float>;
-  { F::value_scale(args, 0) } -> SameAs<float>;
+  { F::key_scale(pages, 0) } -> SameAs<float>;
+  { F::value_scale(pages, 0) } -> SameAs<float>;
 };
 
 // A key, then its value, in the dtype of the queries.
@@ -40,8 +40,8 @@ struct Joined {
   RF_DEVICE static Words<Element, N> unpack(const Words<Stored, N>& words) {
     return words;
   }
-  RF_DEVICE static constexpr float key_scale(const AttentionArgs&, int) { return 1.0f; }
-  RF_DEVICE static constexpr float value_scale(const AttentionArgs&, int) { return 1.0f; }
+  RF_DEVICE static constexpr float key_scale(const KeyPages&, int) { return 1.0f; }
+  RF_DEVICE static constexpr float value_scale(const KeyPages&, int) { return 1.0f; }
 };
 
 }  // namespace rocmforge

@@ -12,7 +12,7 @@
 namespace rocmforge {
 
 template <class S>
-concept ScoreFunction = requires(const AttentionArgs& args, typename S::Row row) {
+concept ScoreFunction = requires(const SoftmaxArgs& args, typename S::Row row) {
   S::kReshapes;
   { S::factor(args) } -> SameAs<float>;
   { S::row(args, 0, 0) } -> SameAs<typename S::Row>;
@@ -24,9 +24,9 @@ struct Plain {
   static constexpr bool kReshapes = false;
   struct Row {};
 
-  RF_DEVICE static float factor(const AttentionArgs& args) { return args.scale_log2; }
-  RF_DEVICE static constexpr Row row(const AttentionArgs&, int, int) { return {}; }
-  RF_DEVICE static constexpr float shape(const AttentionArgs&, Row, int, float product) { return product; }
+  RF_DEVICE static float factor(const SoftmaxArgs& args) { return args.scale_log2; }
+  RF_DEVICE static constexpr Row row(const SoftmaxArgs&, int, int) { return {}; }
+  RF_DEVICE static constexpr float shape(const SoftmaxArgs&, Row, int, float product) { return product; }
 };
 
 }  // namespace rocmforge

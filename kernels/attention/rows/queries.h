@@ -16,7 +16,7 @@ RF_DEVICE void load_queries(const AttentionArgs& args, const Segment& seg, typen
                             typename Operands::Held& held, typename G::State& state) {
   using R = typename G::R;
   using T = typename G::T;
-  const T* const queries = static_cast<const T*>(args.query);
+  const T* const queries = static_cast<const T*>(args.query.data);
   RF_UNROLL
   for (int t = 0; t < G::kQueryTiles; ++t) {
     const T* source[R::kStats];
@@ -25,11 +25,11 @@ RF_DEVICE void load_queries(const AttentionArgs& args, const Segment& seg, typen
       const int row = seg.first_row + G::lane_row(t, s);
       const bool valid = row < seg.rows;
       // A row past the end reads another's query: its result is never written.
-      const Quotient at = split_row(args, valid ? row : seg.first_row);
+      const Quotient at = split_row(args.heads, valid ? row : seg.first_row);
       state.last_key[t][s] = valid ? seg.tokens_before + at.quotient : -1;
-      source[s] = queries + (seg.token_start + at.quotient) * args.query_token_stride +
-                  query_head(args, seg, at) * args.query_head_stride;
-      state.score[t][s] = G::Score::row(args, static_cast<int>(query_head(args, seg, at)), state.last_key[t][s]);
+      source[s] = queries + (seg.token_start + at.quotient) * args.query.token_stride +
+                  query_head(args.heads, seg.head, at) * args.query.head_stride;
+      state.score[t][s] = G::Score::row(args.softmax, static_cast<int>(query_head(args.heads, seg.head, at)), state.last_key[t][s]);
     }
     Operands::bring(source, shared, held, t);
     RF_UNROLL

@@ -117,25 +117,27 @@ struct Results {
   struct RowResult {
     T* out = nullptr;
     float* partial = nullptr;
-    float scale;
+    float scale;        // of a result
+    float value_scale;  // of a partial
   };
 
   RF_DEVICE static RowResult row_result(const Args& args, const Segment& seg, int block_row, SoftmaxState row) {
     RowResult result;
+    result.value_scale = G::Format::value_scale(args.keys, seg.head);
     if (seg.first_row + block_row >= seg.rows) return result;
     if (!seg.whole()) {
       const int64_t slot = 2 * seg.share + (seg.begin > 0 ? 0 : 1);
       const int64_t at = slot * G::kBlockRows + block_row;
-      result.partial = args.partial_out + at * G::Problem::kValueDims;
+      result.partial = args.work.partial_out + at * G::Problem::kValueDims;
       if (R::key(lane<R::kWave>(), 0) == 0 && G::key_wave() == 0)
-        store_vec(args.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
+        store_vec(args.work.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
       return result;
     }
-    const Quotient at = split_row(args, seg.first_row + block_row);
-    const int64_t head = query_head(args, seg, at);
-    result.out = static_cast<T*>(args.out) + (seg.token_start + at.quotient) * args.out_token_stride +
-                 head * args.out_head_stride;
-    result.scale = final_scale(row, args.sinks ? args.sinks[head] * kLog2E : kNoScore);
+    const Quotient at = split_row(args.heads, seg.first_row + block_row);
+    const int64_t head = query_head(args.heads, seg.head, at);
+    result.out = static_cast<T*>(args.out.data) + (seg.token_start + at.quotient) * args.out.token_stride +
+                 head * args.out.head_stride;
+    result.scale = final_scale(row, args.softmax.sinks ? args.softmax.sinks[head] * kLog2E : kNoScore) * result.value_scale;
     return result;
   }
 
@@ -143,7 +145,12 @@ struct Results {
   template <int Band, int Width>
   RF_DEVICE static void write_run(const RowResult& row, int r, const Vec<float, Width>& run) {
     const int dim = D::run_start(Band, R::key(lane<R::kWave>(), r));
-    if (row.partial) store_vec(row.partial + dim, run);
+    if (row.partial) {
+      Vec<float, Width> partial;
+      RF_UNROLL
+      for (int j = 0; j < Width; ++j) partial[j] = run[j] * row.value_scale;
+      store_vec(row.partial + dim, partial);
+    }
     if (!row.out) return;
     Vec<T, Width> out;
     RF_UNROLL

@@ -20,18 +20,18 @@ struct RunningSoftmax {
   RF_DEVICE static void shape(const Args& args, int head, const typename Score::Row (&row)[R::kStats], int first_key,
                               Tile (&scores)[kScoreTiles]) {
     if constexpr (Score::kReshapes) {
-      const float key_scale = G::Format::key_scale(args, head);
+      const float key_scale = G::Format::key_scale(args.keys, head);
       RF_UNROLL
       for (int j = 0; j < kScoreTiles; ++j) {
         RF_UNROLL
         for (int r = 0; r < R::kScores; ++r)
-          scores[j][r] = Score::shape(args, row[R::stat(r)], tile_key(first_key, j, r), scores[j][r] * key_scale);
+          scores[j][r] = Score::shape(args.softmax, row[R::stat(r)], tile_key(first_key, j, r), scores[j][r] * key_scale);
       }
     }
   }
 
   // Scores of keys that a row does not see become -inf.
-  RF_DEVICE static void mask(const Args& args, int first_key, const int (&last_key)[R::kStats],
+  RF_DEVICE static void mask(const Mask& masked, int first_key, const int (&last_key)[R::kStats],
                              Tile (&scores)[kScoreTiles]) {
     RF_UNROLL
     for (int j = 0; j < kScoreTiles; ++j) {
@@ -39,7 +39,7 @@ struct RunningSoftmax {
       for (int r = 0; r < R::kScores; ++r) {
         const int key = tile_key(first_key, j, r);
         const int last = last_key[R::stat(r)];
-        const bool seen = key <= last && (args.window <= 0 || key > last - args.window);
+        const bool seen = key <= last && (masked.window <= 0 || key > last - masked.window);
         scores[j][r] = seen ? scores[j][r] : -__builtin_inff();
       }
     }
@@ -86,8 +86,8 @@ struct RunningSoftmax {
  private:
   // What turns a KV head's scores into log2 units.
   RF_DEVICE static float factor(const Args& args, int head) {
-    if constexpr (Score::kReshapes) return Score::factor(args);
-    else return Score::factor(args) * G::Format::key_scale(args, head);
+    if constexpr (Score::kReshapes) return Score::factor(args.softmax);
+    else return Score::factor(args.softmax) * G::Format::key_scale(args.keys, head);
   }
 
   // Position of the key that score register r of key tile j is of, in a wave's keys from first_key on.

@@ -2,6 +2,7 @@
 // Makes the plans of schedule.h on the device, once per step: lengths never travel to the host. One block per class.
 #pragma once
 
+#include "../packed_rows.h"
 #include "../problem/mask.h"
 #include "schedule.h"
 
@@ -24,7 +25,7 @@ struct MakePlan {
     const int even = even_shares(args, cls, plan, row_blocks);
     const int gap = even > 0 ? 0 : kItemGap;
     const int tiles = place_row_blocks(plan, blocks, row_blocks, gap);
-    const Rounds rounds = even > 0 ? Rounds{1, args.kv_heads} : rounds_of(args, cls, tiles);
+    const Rounds rounds = even > 0 ? Rounds{1, args.heads.kv_heads} : rounds_of(args, cls, tiles);
     const int64_t all_tiles = static_cast<int64_t>(tiles) * rounds.heads;
     const int used = even > 0 ? even : most_shares(cls, all_tiles);
     PlanHeader* const header = reinterpret_cast<PlanHeader*>(cls.plan);
@@ -70,7 +71,7 @@ struct MakePlan {
   RF_DEVICE static Rounds rounds_of(const Args& args, const PlanClass& cls, int tiles) {
     const int64_t head_keys = static_cast<int64_t>(tiles) * cls.tile_keys;
     const int64_t least_keys = int64_t{kRoundKeys} * cls.workgroups;
-    Rounds rounds{1, args.kv_heads};
+    Rounds rounds{1, args.heads.kv_heads};
     while (2 * rounds.count <= cls.rounds && rounds.heads % 2 == 0 && head_keys * (rounds.heads / 2) >= least_keys)
       rounds = {2 * rounds.count, rounds.heads / 2};
     return rounds;
@@ -80,7 +81,7 @@ struct MakePlan {
   // 0. Then no item needs a gap.
   RF_DEVICE static int even_shares(const Args& args, const PlanClass& cls, const Plan& plan, int row_blocks) {
     if (row_blocks == 0) return 0;
-    const int item_tiles = plan.block(0).tiles, items = row_blocks * args.kv_heads;
+    const int item_tiles = plan.block(0).tiles, items = row_blocks * args.heads.kv_heads;
     const int64_t all_tiles = static_cast<int64_t>(item_tiles + kItemGap) * items;
     const int most = most_shares(cls, all_tiles);
     if (items > most) return 0;
@@ -115,7 +116,7 @@ struct MakePlan {
                   .parts = last - w,
                   .head = static_cast<int32_t>(end / tiles),
                   .first_row = block.first_row,
-                  .rows = block.query_len * group_of(args),
+                  .rows = block.query_len * group_of(args.heads),
                   .token_start = block.token_start};
         }
       }
@@ -152,9 +153,9 @@ struct MakePlan {
       const int token_start = args.query_start[request], query_len = args.query_start[request + 1] - token_start;
       const int seq_len = args.seq_lens[request];
       const int first_row = (i - cls.first_block[request]) * cls.block_rows;
-      const int last_row = min(first_row + cls.block_rows, query_len * group_of(args)) - 1;
-      const KeySpan keys = key_span(divide(first_row, args.group).quotient, divide(last_row, args.group).quotient,
-                                    query_len, seq_len, args.window);
+      const int last_row = min(first_row + cls.block_rows, query_len * group_of(args.heads)) - 1;
+      const KeySpan keys = key_span(split_row(args.heads, first_row).quotient, split_row(args.heads, last_row).quotient,
+                                    query_len, seq_len, args.mask.window);
       const int first_tile = keys.first / cls.tile_keys;
       store_record(blocks, i, RowBlock{.request = request,
                                        .first_row = first_row,
@@ -169,11 +170,9 @@ struct MakePlan {
     return listed;
   }
 
-  RF_DEVICE static int group_of(const Args& args) { return static_cast<int>(args.group.divisor); }
-
   // Packed rows of a request if it is of this class, else 0.
   RF_DEVICE static int class_rows(const Args& args, const PlanClass& cls, int request) {
-    const int rows = (args.query_start[request + 1] - args.query_start[request]) * group_of(args);
+    const int rows = (args.query_start[request + 1] - args.query_start[request]) * group_of(args.heads);
     return rows >= cls.min_rows && rows <= cls.max_rows && args.seq_lens[request] > 0 ? rows : 0;
   }
 

@@ -2,7 +2,7 @@
 // What a workgroup's share of the plan is made of.
 #pragma once
 
-#include "../args.h"
+#include "../packed_rows.h"
 #include "../problem/mask.h"
 #include "schedule.h"
 
@@ -15,12 +15,12 @@ struct Segment {
   int begin, end;         // of the segment, counted from first_tile
   int share;              // whose segment it is
 
-  RF_DEVICE void item(const AttentionArgs& args, const RowBlock& block, int kv_head) {
+  RF_DEVICE void item(const Heads& heads, const RowBlock& block, int kv_head) {
     head = kv_head;
     request = block.request;
     first_row = block.first_row;
     token_start = block.token_start;
-    rows = block.query_len * static_cast<int>(args.group.divisor);
+    rows = block.query_len * group_of(heads);
     seq_len = block.seq_len;
     tokens_before = seq_len - block.query_len;
     first_tile = block.first_tile;
@@ -29,17 +29,10 @@ struct Segment {
   RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
 };
 
-// A packed row's token, and its query head within the group.
-RF_DEVICE Quotient split_row(const AttentionArgs& args, int row) { return divide(row, args.group); }
-
-RF_DEVICE int64_t query_head(const AttentionArgs& args, const Segment& seg, Quotient row) {
-  return static_cast<int64_t>(seg.head) * args.group.divisor + row.remainder;
-}
-
 // Keys that a row sees.
 RF_DEVICE KeySpan row_span(const AttentionArgs& args, const Segment& seg, int row) {
-  const int token = split_row(args, row).quotient;
-  return key_span(token, token, seg.seq_len - seg.tokens_before, seg.seq_len, args.window);
+  const int token = split_row(args.heads, row).quotient;
+  return key_span(token, token, seg.seq_len - seg.tokens_before, seg.seq_len, args.mask.window);
 }
 
 // The segments of a workgroup's share, in order, round by round if there can be more than one.
@@ -49,15 +42,15 @@ class Segments {
   RF_DEVICE explicit Segments(const Plan& plan) : plan_(plan) {}
 
   // `block`: the share's first row block; there is no share, and so no segment, where it has no tiles.
-  RF_DEVICE bool first(const AttentionArgs& args, const Share& share, const RowBlock& block, Segment& segment) {
+  RF_DEVICE bool first(const Heads& heads, const Share& share, const RowBlock& block, Segment& segment) {
     row_blocks_ = uniform<Wave>(share.row_blocks);
     next_head_ = uniform<Wave>(share.head);
     segment.share = uniform<Wave>(share.number);
     start_round(share);
-    return left_ > 0 && (take(args, uniform_block(block), segment) || next(args, segment));
+    return left_ > 0 && (take(heads, uniform_block(block), segment) || next(heads, segment));
   }
 
-  RF_DEVICE bool next(const AttentionArgs& args, Segment& segment) {
+  RF_DEVICE bool next(const Heads& heads, Segment& segment) {
     for (;;) {
       if (left_ > 0) {
         if (++block_number_ == row_blocks_) {
@@ -66,12 +59,12 @@ class Segments {
           at_ = 0;
         }
       } else {
-        if (MostRounds == 1 || next_head_ >= args.kv_heads) return false;
+        if (MostRounds == 1 || next_head_ >= heads.kv_heads) return false;
         const Share share = plan_.share(block_index(0));
         start_round(share);
         segment.share += uniform<Wave>(share.shares);
       }
-      if (take(args, uniform_block(plan_.block(block_number_)), segment)) return true;
+      if (take(heads, uniform_block(plan_.block(block_number_)), segment)) return true;
     }
   }
 
@@ -85,9 +78,9 @@ class Segments {
   }
 
   // What the share has of the block's tiles, the gap before them apart.
-  RF_DEVICE bool take(const AttentionArgs& args, const RowBlock& block, Segment& segment) {
+  RF_DEVICE bool take(const Heads& heads, const RowBlock& block, Segment& segment) {
     const int count = min(left_, block.begin + block.tiles - at_);
-    segment.item(args, block, head_);
+    segment.item(heads, block, head_);
     segment.begin = max(at_ - block.begin, 0);
     segment.end = at_ + count - block.begin;
     at_ += count;
