@@ -87,9 +87,8 @@ void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_
   PlanArgs args{.query_start = reinterpret_cast<const int32_t*>(query_start),
                 .seq_lens = reinterpret_cast<const int32_t*>(seq_lens),
                 .requests = static_cast<int32_t>(requests),
-                .group = make_fast_div(static_cast<uint32_t>(layer_.group)),
-                .kv_heads = layer_.kv_heads,
-                .window = layer_.window,
+                .heads = {make_fast_div(static_cast<uint32_t>(layer_.group)), layer_.kv_heads},
+                .mask = {layer_.window},
                 .classes = {}};
   int classes = 0;
   for (const AttentionPart* part : {&decode_, &prefill_}) {
@@ -109,20 +108,20 @@ void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_
 }
 
 void AttentionPlanner::run(Stream stream, int64_t max_query_len, AttentionArgs args) {
-  args.partial_out = buffers_.workspace;
-  args.partial_stats = args.partial_out + workspace_rows_ * layer_.head_size;
+  args.work.partial_out = buffers_.workspace;
+  args.work.partial_stats = args.work.partial_out + workspace_rows_ * layer_.head_size;
   for (const AttentionPart* part : {&decode_, &prefill_}) {
     if (!part->attention || max_query_len * layer_.group < part->min_rows) continue;
     if (part == &decode_ && prefill_only_ && !device_.capturing(stream)) continue;
-    args.plan = buffers_.plan + part->plan_offset;
-    args.workgroups = part->workgroups;
-    args.block_rows = part->block_rows;
+    args.work.plan = buffers_.plan + part->plan_offset;
+    args.work.workgroups = part->workgroups;
+    args.work.block_rows = part->block_rows;
     part->attention->launch({part->workgroups, 1, 1}, stream, args);
     // Rows that a plan can have joined.
     const int64_t rows = int64_t{part->workgroups - 1} * part->rounds * part->block_rows;
     const int64_t blocks = device_.info().compute_units * combine_->config().blocks_per_unit;
-    args.combine_blocks = static_cast<int32_t>(std::min(rows, blocks));
-    if (args.combine_blocks > 0) combine_->launch({args.combine_blocks, 1, 1}, stream, args);
+    args.work.combine_blocks = static_cast<int32_t>(std::min(rows, blocks));
+    if (args.work.combine_blocks > 0) combine_->launch({args.work.combine_blocks, 1, 1}, stream, args);
   }
 }
 

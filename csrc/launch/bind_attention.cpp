@@ -65,27 +65,21 @@ bool fits(const AttentionPlanner& planner, const AttentionTensors& all, int64_t 
 
 AttentionArgs arguments(const AttentionLayer& layer, const AttentionTensors& all, double scale) {
   const auto& [query, cache, table, seq_lens, out, sinks, has_sinks] = all;
-  AttentionArgs args{};
-  args.query = reinterpret_cast<const void*>(query.data);
-  args.query_token_stride = query.stride[0];
-  args.query_head_stride = query.stride[1];
-  args.out = reinterpret_cast<void*>(out.data);
-  args.out_token_stride = out.stride[0];
-  args.out_head_stride = out.stride[1];
-  args.cache = reinterpret_cast<const void*>(cache.data);
-  args.cache_block_stride = cache.stride[0];
-  args.cache_head_stride = cache.stride[1];
-  args.cache_token_stride = cache.stride[2];
-  args.block_size = make_fast_div(static_cast<uint32_t>(cache.shape[2]));
-  args.cache_blocks = static_cast<int32_t>(cache.shape[0]);
-  args.block_table = reinterpret_cast<const int32_t*>(table.data);
-  args.block_table_stride = table.stride[0];
-  args.group = make_fast_div(static_cast<uint32_t>(layer.group));
-  args.kv_heads = layer.kv_heads;
-  args.window = layer.window;
-  args.sinks = has_sinks ? reinterpret_cast<const float*>(sinks.data) : nullptr;
-  args.scale_log2 = static_cast<float>(scale * std::numbers::log2e);
-  return args;
+  return {.heads = {make_fast_div(static_cast<uint32_t>(layer.group)), layer.kv_heads},
+          .query = {reinterpret_cast<const void*>(query.data), query.stride[0], query.stride[1]},
+          .out = {reinterpret_cast<void*>(out.data), out.stride[0], out.stride[1]},
+          .keys = {.data = reinterpret_cast<const void*>(cache.data),
+                   .block_table = reinterpret_cast<const int32_t*>(table.data),
+                   .block_stride = cache.stride[0],
+                   .head_stride = cache.stride[1],
+                   .token_stride = cache.stride[2],
+                   .table_stride = table.stride[0],
+                   .block_size = make_fast_div(static_cast<uint32_t>(cache.shape[2])),
+                   .blocks = static_cast<int32_t>(cache.shape[0])},
+          .mask = {layer.window},
+          .softmax = {.sinks = has_sinks ? reinterpret_cast<const float*>(sinks.data) : nullptr,
+                      .scale_log2 = static_cast<float>(scale * std::numbers::log2e)},
+          .work = {}};
 }
 
 bool plan(AttentionPlanner& planner, Stream stream, py::handle query_start, py::handle seq_lens, int64_t tokens,

@@ -4,6 +4,7 @@
 
 #include "../matrix/roles.h"
 #include "dims.h"
+#include "problem/mask.h"
 #include "softmax.h"
 
 namespace rocmforge {
@@ -52,7 +53,7 @@ struct Geometry {
   struct State {
     Tile out[kQueryTiles][D::kTiles];
     SoftmaxState row[kQueryTiles][R::kStats];
-    int last_key[kQueryTiles][R::kStats];  // position of the last key the row sees; -1: no such row
+    KeySpan seen[kQueryTiles][R::kStats];  // keys that the row sees
     typename Score::Row score[kQueryTiles][R::kStats];
   };
 };

@@ -23,13 +23,13 @@ RF_DEVICE void load_queries(const AttentionArgs& args, const Segment& seg, typen
     RF_UNROLL
     for (int s = 0; s < R::kStats; ++s) {
       const int row = seg.first_row + G::lane_row(t, s);
-      const bool valid = row < seg.rows;
-      // A row past the end reads another's query: its result is never written.
-      const Quotient at = split_row(args.heads, valid ? row : seg.first_row);
-      state.last_key[t][s] = valid ? seg.tokens_before + at.quotient : -1;
+      // A row past the end repeats another: its result is never written.
+      const Quotient at = split_row(args.heads, row < seg.rows ? row : seg.first_row);
+      state.seen[t][s] = token_keys(args.mask, seg.context, at.quotient);
       source[s] = queries + (seg.token_start + at.quotient) * args.query.token_stride +
                   query_head(args.heads, seg.head, at) * args.query.head_stride;
-      state.score[t][s] = G::Score::row(args.softmax, static_cast<int>(query_head(args.heads, seg.head, at)), state.last_key[t][s]);
+      state.score[t][s] = G::Score::row(args.softmax, static_cast<int>(query_head(args.heads, seg.head, at)),
+                                        seg.context.before + at.quotient);
     }
     Operands::bring(source, shared, held, t);
     RF_UNROLL

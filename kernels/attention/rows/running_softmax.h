@@ -31,16 +31,12 @@ struct RunningSoftmax {
   }
 
   // Scores of keys that a row does not see become -inf.
-  RF_DEVICE static void mask(const Mask& masked, int first_key, const int (&last_key)[R::kStats],
-                             Tile (&scores)[kScoreTiles]) {
+  RF_DEVICE static void mask(int first_key, const KeySpan (&seen)[R::kStats], Tile (&scores)[kScoreTiles]) {
     RF_UNROLL
     for (int j = 0; j < kScoreTiles; ++j) {
       RF_UNROLL
       for (int r = 0; r < R::kScores; ++r) {
-        const int key = tile_key(first_key, j, r);
-        const int last = last_key[R::stat(r)];
-        const bool seen = key <= last && (masked.window <= 0 || key > last - masked.window);
-        scores[j][r] = seen ? scores[j][r] : -__builtin_inff();
+        if (!seen[R::stat(r)].contains(tile_key(first_key, j, r))) scores[j][r] = -__builtin_inff();
       }
     }
   }

@@ -154,8 +154,9 @@ struct MakePlan {
       const int seq_len = args.seq_lens[request];
       const int first_row = (i - cls.first_block[request]) * cls.block_rows;
       const int last_row = min(first_row + cls.block_rows, query_len * group_of(args.heads)) - 1;
-      const KeySpan keys = key_span(split_row(args.heads, first_row).quotient, split_row(args.heads, last_row).quotient,
-                                    query_len, seq_len, args.mask.window);
+      const KeySpan keys =
+          run_keys(args.mask, {seq_len, seq_len - query_len}, split_row(args.heads, first_row).quotient,
+                   split_row(args.heads, last_row).quotient);
       const int first_tile = keys.first / cls.tile_keys;
       store_record(blocks, i, RowBlock{.request = request,
                                        .first_row = first_row,

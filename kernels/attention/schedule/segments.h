@@ -10,7 +10,8 @@ namespace rocmforge {
 
 // A run of an item's tiles, and what the item is.
 struct Segment {
-  int head, request, first_row, rows, tokens_before, token_start, seq_len;
+  int head, request, first_row, rows, token_start;
+  Context context;
   int first_tile, tiles;  // of the item
   int begin, end;         // of the segment, counted from first_tile
   int share;              // whose segment it is
@@ -21,8 +22,7 @@ struct Segment {
     first_row = block.first_row;
     token_start = block.token_start;
     rows = block.query_len * group_of(heads);
-    seq_len = block.seq_len;
-    tokens_before = seq_len - block.query_len;
+    context = {block.seq_len, block.seq_len - block.query_len};
     first_tile = block.first_tile;
     tiles = block.tiles;
   }
@@ -30,9 +30,8 @@ struct Segment {
 };
 
 // Keys that a row sees.
-RF_DEVICE KeySpan row_span(const AttentionArgs& args, const Segment& seg, int row) {
-  const int token = split_row(args.heads, row).quotient;
-  return key_span(token, token, seg.seq_len - seg.tokens_before, seg.seq_len, args.mask.window);
+RF_DEVICE KeySpan row_keys(const AttentionArgs& args, const Segment& seg, int row) {
+  return token_keys(args.mask, seg.context, split_row(args.heads, row).quotient);
 }
 
 // The segments of a workgroup's share, in order, round by round if there can be more than one.
