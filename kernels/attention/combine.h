@@ -17,8 +17,8 @@ struct Combine {
   using Args = AttentionArgs;
   static constexpr int kRun = 4;  // dims a lane owns
   static constexpr int kRowLanes = ValueDims / kRun;
-  // About 256 lanes, in whole waves of 64: as many groups as that takes, rounded to what fills the last wave. Few
-  // enough to wait for attention's end beside it where launches overlap.
+  // Groups of lanes: as many as make whole waves of 64 and about 256 lanes in all, few enough to wait for attention's
+  // end beside it where launches overlap. `step` groups are the fewest that fill their waves.
   static constexpr int kGroups = [] {
     if (kHostTarget) return 1;
     int step = 1;

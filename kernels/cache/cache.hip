@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// The write of keys and values to the paged cache. One unit per type.
 #include "../target/entry.h"
 #include "kv_write.h"
 

@@ -14,9 +14,7 @@ struct KvWrite {
   static constexpr LaunchConfig kConfig{.wave = 1, .threads = 256, .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {
-    let_next_start();
-    wait_for_previous();
-    const int64_t index = static_cast<int64_t>(block_index(0)) * kConfig.threads + thread_index();
+    const int64_t index = begin_lane<kConfig.threads>();
     if (index >= args.lanes) return;
     const Quotient token = divide(static_cast<int32_t>(index), args.token_lanes);
     const Quotient head = divide(token.remainder, args.row_lanes);

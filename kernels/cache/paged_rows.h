@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// Where a token's rows lie, in a tensor and in the paged cache.
 #pragma once
 
 #include "../division/divide.h"

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// Quotient and remainder by a FastDiv.
 #pragma once
 
 #include "../target/device.h"

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// The causal mask on a matrix of scores, by width of memory accesses (v1: strided columns). One unit per type.
 #include "../target/entry.h"
 #include "causal_mask.h"
 

@@ -10,6 +10,8 @@
 //   kGathered                      (where it exists) all lanes hold all probabilities as the next operand
 //   kHalfExchange                  the two half-waves must swap probabilities to form the next operand
 //   mma(a, b, c)                   the instruction, where the hardware has it
+// Most cores take what they publish from contiguous.h. A core whose waves multiply together publishes more, which
+// loops/warpgroup.h of attention lists.
 // roles.h turns these into queries, keys and values. On the CPU target mma() is computed through the layout, so every
 // core's index arithmetic runs in tests.
 #pragma once

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// Position embedding, alone and with the write to the paged cache. One unit per type.
 #include "../target/entry.h"
 #include "rotary.h"
 #include "rotary_kv_write.h"

@@ -103,9 +103,7 @@ struct RotaryKvWrite {
   }
 
   RF_DEVICE static void run(const Args& args) {
-    let_next_start();
-    wait_for_previous();
-    const int64_t index = static_cast<int64_t>(block_index(0)) * kConfig.threads + thread_index();
+    const int64_t index = begin_lane<kConfig.threads>();
     const bool exists = index < args.lanes;
     if (!kNorm && !exists) return;
     // With the norm all lanes of a wave meet in the shuffles below, also those without work.

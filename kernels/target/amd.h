@@ -153,12 +153,6 @@ RF_DEVICE void materialize(V& value) {
 // The compiler moves no instruction across it, so that loads placed after it do not lengthen lives before it.
 RF_DEVICE void schedule_fence() { __builtin_amdgcn_sched_barrier(0); }
 
-inline constexpr bool kEarlyLaunch = false;
-RF_DEVICE void let_next_start() {}
-RF_DEVICE void wait_for_previous() {}
-RF_DEVICE void publish_writes() {}
-RF_DEVICE void fetch_to_l2(const void*, int) {}
-RF_DEVICE int32_t load_unsettled(const int32_t* global) { return *global; }
 #if defined(__gfx950__)
 // ds_read_b64_tr_b16; see load_transposed.
 #define RF_LOAD_TRANSPOSED(word, pointer) rocmforge::detail::load_transposed(word, pointer)
@@ -190,11 +184,11 @@ template <int Pending>
 RF_DEVICE void copy_wait() {}
 
 RF_DEVICE float exp2(float x) { return __builtin_amdgcn_exp2f(x); }
-RF_DEVICE float log2(float x) { return __builtin_amdgcn_logf(x); }
-RF_DEVICE float rcp(float x) { return __builtin_amdgcn_rcpf(x); }
 RF_DEVICE float rsqrt(float x) { return __builtin_amdgcn_rsqf(x); }
 
 template <class V>
 RF_DEVICE void issue_loads(const V&) {}
 
 }  // namespace rocmforge
+
+#include "in_order.h"

@@ -1,12 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device dialect: what a kernel may use besides C++. Exactly one target is compiled in; each defines
-//   RF_DEVICE, RF_UNROLL, RF_KERNEL(name, Kernel)
+//   RF_DEVICE, RF_UNROLL, RF_NO_UNROLL, RF_KERNEL(name, Kernel: a struct with Args, kConfig and run(args))
+//   kHostTarget; kNativeWave: lanes of the hardware's wave; kDies: parts of the GPU with an L2 each, to which workgroups
+//   go in turn; kPackedFloats: floats that are best added and multiplied together
+// Lanes
 //   thread_index(), block_index(d), barrier(), shared_memory<T>()
 //   shuffle_xor<Wave>(v, mask), shuffle_xor<Wave, mask>(v), shuffle<Wave>(v, lane), broadcast<Wave>(v, lane: the same
-//   for all), any<Wave>(b), uniform<Wave>(i)
-//   exp2, log2, rcp, rsqrt on float; f32 <-> f16/bf16 conversions (convert.h)
+//   for all), any<Wave>(b)
+//   uniform<Wave>(i): i, which is the same in all lanes, known as such where that costs nothing; uniform_now<Wave>(i):
+//   known as such in any case
+// Numbers
+//   exp2, rsqrt on float; float_to_bits, bits_to_float; f16_to_float, float_to_f16 (convert.h makes the rest of them)
+//   min, max: `a < b ? b : a`; of floats on NVIDIA the instruction, which differs in what a NaN gives
 //   low_halves, high_halves: of two words, as one
+// Memory
+//   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
 //   reload_args(args): the same, in registers from here on only
+// Launches
 //   let_next_start(): the next launch may begin if it is an early one; wait_for_previous(): such a launch's wait, for
 //   everything the launch ahead of it does, which every lane must come to; kEarlyLaunch: whether there are such
 //   launches
@@ -14,13 +24,14 @@
 //   (both multiples of 16), and a word that may yet change: loads after the wait see it anew
 //   publish_writes(): at the end of a launch that neither is early nor lets the next start, makes what this lane wrote
 //   good to read for all later launches, before their waits too
-//   materialize(v): a hint, v is computed by here and not after a branch that follows
-//   issue_loads(v): a hint, v's loads are issued by here and not after a branch that follows
-//   schedule_fence(): a hint, no instruction is moved across it
-//   copy_async16, copy_commit, copy_wait<N> (global to shared memory), kAsyncCopy: whether they really are asynchronous
-//   kDies: parts of the GPU with an L2 each, to which workgroups go in turn
-//   kPackedFloats: floats that are best added and multiplied together
-//   kNativeWave: lanes per wave of the hardware; kHostTarget
+// Hints
+//   materialize(v): v is computed by here and not after a branch that follows
+//   issue_loads(v): v's loads are issued by here and not after a branch that follows
+//   schedule_fence(): no instruction is moved across it
+// A target may also define
+//   RF_FLOATS(n): the compiler's vector of n floats, where it makes packed instructions of it
+//   RF_PACK2_BF16 with pack2_bf16(a, b): two floats to one word by an instruction
+//   RF_LOAD_TRANSPOSED(words, pointer): load_transposed (words.h) by an instruction
 #pragma once
 
 #include "../launch_config.h"
@@ -74,5 +85,13 @@ RF_DEVICE constexpr T max(T a, T b) {
 }
 
 RF_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// How a kernel begins that has work for each lane and waits for the launch ahead: the lane's number in the launch.
+template <int Threads>
+RF_DEVICE int64_t begin_lane() {
+  let_next_start();
+  wait_for_previous();
+  return static_cast<int64_t>(block_index(0)) * Threads + thread_index();
+}
 
 }  // namespace rocmforge

@@ -25,7 +25,8 @@ inline constexpr int kNativeWave = RF_NATIVE_WAVE;  // lets tests run a kernel a
 #else
 inline constexpr int kNativeWave = 32;
 #endif
-inline constexpr int kDies = 3;  // none has one, but the order is tested so
+// A CPU has no dies; three, so that tests deal out shares as a GPU of several dies does, and with a remainder.
+inline constexpr int kDies = 3;
 inline constexpr int kPackedFloats = 1;
 inline constexpr bool kAsyncCopy = false;
 
@@ -103,21 +104,12 @@ RF_DEVICE int uniform_now(int value) {
 RF_DEVICE uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xffffu) | b << 16; }
 RF_DEVICE uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xffff0000u); }
 
-inline constexpr bool kEarlyLaunch = false;
-RF_DEVICE void let_next_start() {}
-RF_DEVICE void wait_for_previous() {}
-RF_DEVICE void publish_writes() {}
-RF_DEVICE void fetch_to_l2(const void*, int) {}
-RF_DEVICE int32_t load_unsettled(const int32_t* global) { return *global; }
-
 RF_DEVICE void copy_async16(void* shared, const void* global) { __builtin_memcpy(shared, global, 16); }
 RF_DEVICE void copy_commit() {}
 template <int Pending>
 RF_DEVICE void copy_wait() {}
 
 RF_DEVICE float exp2(float x) { return __builtin_exp2f(x); }
-RF_DEVICE float log2(float x) { return __builtin_log2f(x); }
-RF_DEVICE float rcp(float x) { return 1.0f / x; }
 RF_DEVICE float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 template <class V>
@@ -125,4 +117,5 @@ RF_DEVICE void issue_loads(const V&) {}
 
 }  // namespace rocmforge
 
+#include "in_order.h"
 #include "no_hints.h"

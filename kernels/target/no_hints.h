@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// For targets that take no hints: what amd.h spells out for its compiler, as it goes without saying elsewhere. Included
-// at the end of the target's header.
+// Hints, and forms of shuffles, that only amd.h has code of its own for: elsewhere a hint does nothing and a shuffle with
+// a known lane is any other. Included at the end of the target's header.
 #pragma once
 
 namespace rocmforge {

@@ -114,12 +114,9 @@ RF_DEVICE void fetch_to_l2(const void* global, int bytes) {
 }
 RF_DEVICE int32_t load_unsettled(const int32_t* global) { return __ldcg(global); }
 #else
-inline constexpr bool kEarlyLaunch = false;
-RF_DEVICE void let_next_start() {}
-RF_DEVICE void wait_for_previous() {}
-RF_DEVICE void publish_writes() {}
-RF_DEVICE void fetch_to_l2(const void*, int) {}
-RF_DEVICE int32_t load_unsettled(const int32_t* global) { return *global; }
+}  // namespace rocmforge
+#include "in_order.h"
+namespace rocmforge {
 #endif
 
 RF_DEVICE float max(float a, float b) { return fmaxf(a, b); }
@@ -129,8 +126,6 @@ RF_DEVICE float exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-RF_DEVICE float log2(float x) { return __log2f(x); }
-RF_DEVICE float rcp(float x) { return __frcp_rn(x); }
 RF_DEVICE float rsqrt(float x) { return rsqrtf(x); }
 
 }  // namespace rocmforge

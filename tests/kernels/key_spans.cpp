@@ -34,7 +34,8 @@ static void tokens(int window, int query_len, int keys) {
 }
 
 int main() {
-  for (int window : {0, 1, 2, 5, 16, 40})
+  const int windows[] = {0, 1, 2, 5, 16, 40};
+  for (int window : windows)
     for (int query_len = 1; query_len < 12; ++query_len)
       for (int keys = query_len; keys < query_len + 30; keys += 3) tokens(window, query_len, keys);
   // Lengths that contradict each other: the first tokens see nothing.
@@ -42,7 +43,8 @@ int main() {
   tokens(3, 5, 2);
   // Far from zero, and no key: differences must not wrap round to a key that is seen.
   const KeySpan late{2147483000, 2147483600}, none{7, 6};
-  for (int key : {-2147483647, -1, 0, 6, 7, 2147482999, 2147483601, 2147483647}) {
+  const int outside[] = {-2147483647, -1, 0, 6, 7, 2147482999, 2147483601, 2147483647};
+  for (int key : outside) {
     if (late.contains(key) || none.contains(key)) {
       ++failures;
       std::printf("key %d is in a span that does not have it\n", key);

@@ -28,10 +28,11 @@ class RingCopies {
   static constexpr int kRowChunks = G::Problem::kMostDims / kChunk;
   static constexpr int kChunks = kTileKeys * kRowChunks;
   static constexpr int kPasses = ceil_div(kChunks, kThreads);
-  // Where a pass of all threads is a fixed part of a span, one table lookup serves the span, else one a pass.
+  // All threads copy kPassRows whole rows in a pass (0: not whole ones). Where such passes make up spans, and these the
+  // tile, one table lookup serves a span; else each pass has its own.
   static constexpr int kPassRows = kThreads % kRowChunks == 0 ? kThreads / kRowChunks : 0;
-  static constexpr bool kRegular = kPassRows > 0 && kPassRows <= kSpan && kSpan % (kPassRows ? kPassRows : 1) == 0 &&
-                                   kTileKeys % kSpan == 0 && kChunks % kThreads == 0;
+  static constexpr bool kRegular =
+      kPassRows > 0 && kSpan % max(kPassRows, 1) == 0 && kTileKeys % kSpan == 0 && kChunks % kThreads == 0;
   static constexpr int kLookups = kRegular ? kTileKeys / kSpan : kPasses;
   struct Shared {
     Stage stage[kStages];

@@ -11,6 +11,21 @@
 
 namespace rocmforge {
 
+// What a core publishes besides (mma_sm90.h): products that run on their own between begin(), commit() and wait(), with
+// operands that are ready(), and barriers of some waves, which its feed uses.
+template <class Core>
+concept WarpgroupCore = requires(typename Core::A (&a)[2], typename Core::C (&c)[8], const typename Core::Element* b) {
+  Core::ready(a);
+  Core::flipped(a[0], 0);
+  Core::begin();
+  Core::template product<true, false>(c, a[0], b, 0, 0);
+  Core::commit();
+  Core::wait(c);
+  Core::arrive_at(1, 128);
+  Core::wait_at(1, 128);
+  Core::publish();
+};
+
 // Operands with the contraction's slots in the order of the dims, as the keys lie in shared memory.
 template <class G>
 struct OrderedQueries {
@@ -55,7 +70,7 @@ struct WarpgroupLoop {
     typename Queries::Held query;
   };
   static constexpr int kScoreTiles = G::kScoreTiles, kProducts = Queries::kProducts;
-  static_assert(KeyFeed<Keys> && G::kQueryTiles == 1);
+  static_assert(KeyFeed<Keys> && WarpgroupCore<Core> && G::kQueryTiles == 1);
 
   // Takes the segment's tiles, the first of which has been requested.
   RF_DEVICE static void attend(const Args& args, const Segment& seg, typename Queries::Shared& shared, Keys& keys,

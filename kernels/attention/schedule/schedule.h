@@ -81,8 +81,8 @@ RF_DEVICE void store_record(int32_t* records, int i, const Record& record) {
   store_vec(records + int64_t{kRecordWords} * i, __builtin_bit_cast(Vec<int32_t, kRecordWords>, record));
 }
 
-// First tile of a workgroup's share of `tiles`; share w is [cut(w), cut(w + 1)).
-RF_DEVICE constexpr int64_t cut(int64_t tiles, int workgroups, int workgroup) { return tiles * workgroup / workgroups; }
+// Where share number `share` of `shares` equal ones begins on a line of `tiles`; it ends where the next begins.
+RF_DEVICE constexpr int64_t cut(int64_t tiles, int shares, int share) { return tiles * share / shares; }
 
 // The share that workgroup `block` of `used` takes. The hardware deals workgroups to its dies in turn, and each die has
 // an L2 of its own: this gives a die consecutive shares, which mostly read the same keys.
