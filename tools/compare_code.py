@@ -36,7 +36,7 @@ class Code:
 
     file: Path
     text: bytes
-    config: bytes
+    config: bytes  # without the number of the launch ABI, which it begins with
     takes: str
 
 
@@ -76,7 +76,7 @@ def kernels(folder: Path) -> dict[str, Code]:
         for name, owner in index:
             if owner == file:
                 config = all_symbols[f"{name}_config"]
-                found[name] = Code(path, all_symbols[name], config, takes.get(name, ""))
+                found[name] = Code(path, all_symbols[name], config[4:], takes.get(name, ""))
     return found
 
 
