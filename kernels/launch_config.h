@@ -18,8 +18,9 @@ struct LaunchConfig {
   int32_t rows = 0;             // attention: packed query rows per block
   int32_t keys = 0;             // attention: keys per tile
   int32_t blocks_per_unit = 1;  // blocks that fit one compute unit at once, by design
-  int32_t staged = 0;           // 1: what it reads passes through shared memory, little of it through the cache
+  int32_t prefers_shared = 0;   // 1: what it reads passes through shared memory, little of it through the cache
   int32_t rounds = 1;           // attention: rounds of heads that a plan for it may have
+  int32_t row_elements = 0;     // attention: of a key's row in the cache, its value's included
   int32_t early = 0;            // 1: may start before the launch ahead of it ends; waits for its results itself
 };
 

@@ -123,8 +123,9 @@ class LaunchConfig(NamedTuple):
     rows: int
     keys: int
     blocks_per_unit: int
-    staged: int
+    prefers_shared: int
     rounds: int
+    row_elements: int
     early: int
 
 

@@ -102,7 +102,7 @@ class CudaDriver : public GpuDriver {
     if (config.shared_bytes > kSharedWithoutAsking) {
       check(set_attribute_(function, kMaxDynamicShared, config.shared_bytes), "cuFuncSetAttribute", kernel);
     }
-    if (config.staged) {
+    if (config.prefers_shared) {
       // For as many workgroups as are planned. Left to itself, a multiprocessor that still runs a launch with a smaller
       // partition keeps that and takes fewer of them: 13 % of the time where four are planned.
       const int planned = config.blocks_per_unit * (config.shared_bytes + reserved_shared_);

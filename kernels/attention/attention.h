@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Paged attention, for decode and prefill alike. A workgroup walks its share of the plan (schedule/segments.h); per item
-// it keeps the queries and the output in registers (rows/) and a loop (loops/) streams tiles of keys (keys/) past them,
-// through the running softmax; what came of it is written (rows/results.h). What is computed is the problem (problem/),
-// how is the choice (tuning/).
+// Paged attention, for decode and prefill alike. A workgroup walks its share of the plan (schedule/segments.h); per
+// item it keeps the queries and the output in registers (rows/) and a loop (loops/) streams tiles of keys (keys/) past
+// them, through the running softmax; what came of it is written (rows/results.h). What is computed is the problem
+// (problem/), how is the choice (tuning/).
 #pragma once
 
 #include "keys/head_start.h"
@@ -49,8 +49,9 @@ struct Attention {
                                         .rows = G::kBlockRows,
                                         .keys = G::kTileKeys,
                                         .blocks_per_unit = kChoice.residency.blocks_per_unit,
-                                        .staged = !__is_same(typename decltype(kChoice)::Loop, Waves<Direct>),
+                                        .prefers_shared = !__is_same(typename decltype(kChoice)::Loop, Waves<Direct>),
                                         .rounds = kChoice.residency.rounds,
+                                        .row_elements = G::Format::kRowElements,
                                         .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {

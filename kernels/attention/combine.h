@@ -31,9 +31,11 @@ struct Combine {
     Vec<float, kRun> out[kGroups * kRowLanes];  // [group][lane of a slice]
     SoftmaxState row[kGroups * kSlices];
   };
-  static constexpr LaunchConfig kConfig{
-      .wave = 1, .threads = kGroups * kRowLanes, .shared_bytes = sizeof(Shared), .blocks_per_unit = kHostTarget ? 1 : 4,
-      .early = kEarlyLaunch};
+  static constexpr LaunchConfig kConfig{.wave = 1,
+                                        .threads = kGroups * kRowLanes,
+                                        .shared_bytes = sizeof(Shared),
+                                        .blocks_per_unit = kHostTarget ? 1 : 4,
+                                        .early = kEarlyLaunch};
 
   RF_DEVICE static void run(const Args& args) {
     let_next_start();

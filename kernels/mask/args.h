@@ -18,15 +18,15 @@ struct CausalMaskArgs {
   int64_t row_stride, column_stride;
   int64_t batch_stride[kMaskBatchDims];
   FastDiv batch_size[kMaskBatchDims];  // the last dimension first
-  FastDiv pairs;                       // ceil(rows / 2): pairs of one matrix
-  FastDiv pair_slots;                  // slots (vectors of N elements) of a pair, counting partly filled ones
-  FastDiv pair_blocks;                 // blocks that share a pair; 1 where a block does several
-  int64_t all_pairs;                   // pairs of the whole batch
-  int32_t block_pairs;                 // pairs that a block does
+  FastDiv pairs;  // ceil(rows / 2): pairs of one matrix
+  FastDiv pair_slots;  // slots (vectors of N elements) of a pair, counting partly filled ones
+  FastDiv pair_blocks;  // blocks that share a pair; 1 where a block does several
+  int64_t all_pairs;  // pairs of the whole batch
+  int32_t block_pairs;  // pairs that a block does
   int32_t batch_dims;
-  int32_t rows;     // with at least one masked element
+  int32_t rows;  // with at least one masked element
   int32_t columns;
-  int32_t masked;   // masked elements of row 0
+  int32_t masked;  // masked elements of row 0
 };
 
 }  // namespace rocmforge

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The layout that most cores share: lane l holds kA consecutive k's of row l % M of A, and likewise of column l % N of B.
-// Lanes beyond those that the operand needs hold copies. Such a core adds its shape, c_row and the instruction.
+// The layout that most cores share: lane l holds kA consecutive k's of row l % M of A, and likewise of column l % N of
+// B. Lanes beyond those that the operand needs hold copies. Such a core adds its shape, c_row and the instruction.
 #pragma once
 
 #include "mma.h"

@@ -4,8 +4,8 @@
 // rows. Queries are the same for all lanes, and so are the probabilities once they are gathered from the keys' lanes.
 #pragma once
 
-#include "mma.h"
 #include "../target/words.h"
+#include "mma.h"
 
 namespace rocmforge {
 

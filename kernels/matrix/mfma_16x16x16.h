@@ -20,11 +20,11 @@ struct Mfma16x16x16 : ContiguousK<T, 64, 16, 16, 16, 4> {
     using H4 = _Float16 __attribute__((ext_vector_type(4)));
     const F4 acc = __builtin_bit_cast(F4, c);
     if constexpr (__is_same(T, bf16)) {
-      return __builtin_bit_cast(C, __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(
-                                       __builtin_bit_cast(S4, a), __builtin_bit_cast(S4, b), acc, 0, 0, 0));
+      return __builtin_bit_cast(C, __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(S4, a),
+                                                                             __builtin_bit_cast(S4, b), acc, 0, 0, 0));
     } else {
-      return __builtin_bit_cast(C, __builtin_amdgcn_mfma_f32_16x16x16f16(
-                                       __builtin_bit_cast(H4, a), __builtin_bit_cast(H4, b), acc, 0, 0, 0));
+      return __builtin_bit_cast(
+          C, __builtin_amdgcn_mfma_f32_16x16x16f16(__builtin_bit_cast(H4, a), __builtin_bit_cast(H4, b), acc, 0, 0, 0));
     }
   }
 #endif

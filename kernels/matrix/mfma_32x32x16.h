@@ -20,11 +20,11 @@ struct Mfma32x32x16 : ContiguousK<T, 64, 32, 32, 16, 8> {
     using H8 = _Float16 __attribute__((ext_vector_type(8)));
     const F16 acc = __builtin_bit_cast(F16, c);
     if constexpr (__is_same(T, bf16)) {
-      return __builtin_bit_cast(C, __builtin_amdgcn_mfma_f32_32x32x16_bf16(
-                                       __builtin_bit_cast(B8, a), __builtin_bit_cast(B8, b), acc, 0, 0, 0));
+      return __builtin_bit_cast(C, __builtin_amdgcn_mfma_f32_32x32x16_bf16(__builtin_bit_cast(B8, a),
+                                                                           __builtin_bit_cast(B8, b), acc, 0, 0, 0));
     } else {
-      return __builtin_bit_cast(C, __builtin_amdgcn_mfma_f32_32x32x16_f16(
-                                       __builtin_bit_cast(H8, a), __builtin_bit_cast(H8, b), acc, 0, 0, 0));
+      return __builtin_bit_cast(C, __builtin_amdgcn_mfma_f32_32x32x16_f16(__builtin_bit_cast(H8, a),
+                                                                          __builtin_bit_cast(H8, b), acc, 0, 0, 0));
     }
   }
 #endif

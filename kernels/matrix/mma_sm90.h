@@ -39,26 +39,30 @@ struct MmaSm90 : MmaSm80<T> {
     const int start = offset + (Transposed ? k0 * SwizzledRows<T>::kColumns : k0);
     const uint64_t descriptor =
         (address | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62) + start * sizeof(T) / 16;
-#define RF_WGMMA(type, columns, c_list, a_list, b, transposed, more, ...)                                           \
-  asm volatile("{.reg .pred p; setp.ne.b32 p, " more ", 0; wgmma.mma_async.sync.aligned.m64n" columns "k16.f32."     \
-               type "." type " {" c_list "}, {" a_list "}, " b ", p, 1, 1, " transposed ";}"                        \
-               : __VA_ARGS__                                                                                        \
-               : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "l"(descriptor),                   \
+#define RF_WGMMA(type, columns, c_list, a_list, b, transposed, more, ...)                                             \
+  asm volatile("{.reg .pred p; setp.ne.b32 p, " more ", 0; wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type \
+               "." type " {" c_list "}, {" a_list "}, " b ", p, 1, 1, " transposed ";}"                               \
+               : __VA_ARGS__                                                                                          \
+               : "r"(a.word[0]), "r"(a.word[1]), "r"(a.word[2]), "r"(a.word[3]), "l"(descriptor),                     \
                  "n"(Transposed ? 1 : 0), "n"(First ? 0 : 1))
 #define RF_C(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
 #define RF_LIST8 "%0,%1,%2,%3,%4,%5,%6,%7"
 #define RF_LIST16 RF_LIST8 ",%8,%9,%10,%11,%12,%13,%14,%15"
 #define RF_LIST32 RF_LIST16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-#define RF_PRODUCTS(type)                                                                                           \
-  if constexpr (Tiles == 2) {                                                                                       \
-    RF_WGMMA(type, "16", RF_LIST8, "%8,%9,%10,%11", "%12", "%13", "%14", RF_C(0), RF_C(1));                         \
-  } else if constexpr (Tiles == 4) {                                                                                \
-    RF_WGMMA(type, "32", RF_LIST16, "%16,%17,%18,%19", "%20", "%21", "%22", RF_C(0), RF_C(1), RF_C(2), RF_C(3));    \
-  } else {                                                                                                          \
-    RF_WGMMA(type, "64", RF_LIST32, "%32,%33,%34,%35", "%36", "%37", "%38", RF_C(0), RF_C(1), RF_C(2), RF_C(3),     \
-             RF_C(4), RF_C(5), RF_C(6), RF_C(7));                                                                   \
+#define RF_PRODUCTS(type)                                                                                        \
+  if constexpr (Tiles == 2) {                                                                                    \
+    RF_WGMMA(type, "16", RF_LIST8, "%8,%9,%10,%11", "%12", "%13", "%14", RF_C(0), RF_C(1));                      \
+  } else if constexpr (Tiles == 4) {                                                                             \
+    RF_WGMMA(type, "32", RF_LIST16, "%16,%17,%18,%19", "%20", "%21", "%22", RF_C(0), RF_C(1), RF_C(2), RF_C(3)); \
+  } else {                                                                                                       \
+    RF_WGMMA(type, "64", RF_LIST32, "%32,%33,%34,%35", "%36", "%37", "%38", RF_C(0), RF_C(1), RF_C(2), RF_C(3),  \
+             RF_C(4), RF_C(5), RF_C(6), RF_C(7));                                                                \
   }
-    if constexpr (__is_same(T, bf16)) { RF_PRODUCTS("bf16") } else { RF_PRODUCTS("f16") }
+    if constexpr (__is_same(T, bf16)) {
+      RF_PRODUCTS("bf16")
+    } else {
+      RF_PRODUCTS("f16")
+    }
 #undef RF_PRODUCTS
 #undef RF_LIST32
 #undef RF_LIST16
@@ -78,7 +82,7 @@ struct MmaSm90 : MmaSm80<T> {
     if constexpr (First) {
       for (C& tile : c) tile = fill<float, Base::kC>(0.0f);
     }
-    const auto rows = vector_at<Vec<T, Base::kA>>(a);
+    const auto rows = vector_at<Vec<T, Base::kA> >(a);
     products<Base, Tiles, 1, 0, 1>(c, &rows, operand);
 #endif
   }
@@ -115,8 +119,7 @@ struct MmaSm90 : MmaSm80<T> {
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
     // The compiler, which does not know when products end, must not read their results before this.
     RF_UNROLL
-    for (int n = 0; n < N; ++n)
-      asm volatile("" : "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])::"memory");
+    for (int n = 0; n < N; ++n) asm volatile("" : "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])::"memory");
 #endif
   }
   // A barrier of some waves (1 to 15; each counts `lanes` lanes) that those who need not wait only arrive at.

@@ -11,8 +11,8 @@
 //     element j in output tile j (dims.h).
 #pragma once
 
-#include "mma.h"
 #include "../target/words.h"
+#include "mma.h"
 
 namespace rocmforge {
 
@@ -65,8 +65,9 @@ struct Roles {
 
   static constexpr bool kGathered = requires { Mma::kGathered; };
   // kPvTiles score tiles, taken in order, are kPvOperands operands of the second product, covering kPvKeys keys.
-  static constexpr int kRegistersPerOperand =
-      kGathered ? kScores * Mma::kK / kKeys : Mma::kHalfExchange ? kQueryElements / 2 : kQueryElements;
+  static constexpr int kRegistersPerOperand = kGathered            ? kScores * Mma::kK / kKeys
+                                              : Mma::kHalfExchange ? kQueryElements / 2
+                                                                   : kQueryElements;
   static constexpr int kPvTiles = kRegistersPerOperand > kScores ? kRegistersPerOperand / kScores : 1;
   static constexpr int kPvOperands = kPvTiles * kScores / kRegistersPerOperand;
   static constexpr int kPvKeys = kPvTiles * kKeys;

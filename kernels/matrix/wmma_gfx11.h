@@ -22,11 +22,11 @@ struct WmmaGfx11 : ContiguousK<T, 32, 16, 16, 16, 16> {
     using H16 = _Float16 __attribute__((ext_vector_type(16)));
     const F8 acc = __builtin_bit_cast(F8, c);
     if constexpr (__is_same(T, bf16)) {
-      return __builtin_bit_cast(C, __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(S16, a),
-                                                                               __builtin_bit_cast(S16, b), acc));
+      return __builtin_bit_cast(
+          C, __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(S16, a), __builtin_bit_cast(S16, b), acc));
     } else {
-      return __builtin_bit_cast(C, __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(__builtin_bit_cast(H16, a),
-                                                                              __builtin_bit_cast(H16, b), acc));
+      return __builtin_bit_cast(
+          C, __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(__builtin_bit_cast(H16, a), __builtin_bit_cast(H16, b), acc));
     }
   }
 #endif

@@ -47,14 +47,14 @@ struct RotaryArgs {
   RowShape shape;
   HeadRows query, query_out, key, key_out;
   int64_t query_batch_stride, query_out_batch_stride;  // between sequences of the query; a key has one sequence
-  FastDiv sequence;     // tokens of a sequence
+  FastDiv sequence;  // tokens of a sequence
   FastDiv token_lanes;  // lanes per token: groups of query and of key heads, times lanes of a row
-  int32_t lanes;        // tokens * token_lanes, below 2^31
+  int32_t lanes;  // tokens * token_lanes, below 2^31
   int32_t query_heads, key_heads;
-  int32_t group_heads;   // heads that a lane does one after another, at most kRotaryHeads
+  int32_t group_heads;  // heads that a lane does one after another, at most kRotaryHeads
   int32_t query_groups;  // ceil(query_heads / group_heads)
-  int32_t lane_shift;    // a row has 2^lane_shift lanes
-  int32_t row_items;     // shape.rotary_items in place, shape.items to another tensor
+  int32_t lane_shift;  // a row has 2^lane_shift lanes
+  int32_t row_items;  // shape.rotary_items in place, shape.items to another tensor
 };
 
 struct RotaryKvWriteArgs {
@@ -69,10 +69,10 @@ struct RotaryKvWriteArgs {
   float inverse_head_size;
   int32_t lanes;  // tokens * token_lanes, below 2^31
   int32_t query_heads, kv_heads;
-  int32_t group_heads;              // as in RotaryArgs, at most kWriteHeads, kNormWriteHeads
+  int32_t group_heads;  // as in RotaryArgs, at most kWriteHeads, kNormWriteHeads
   int32_t query_groups, kv_groups;  // ceil(heads / group_heads)
   int32_t query_shift, kv_shift;  // lanes per row; equal with the norm
-  int32_t query_items;            // shape.rotary_items in place without the norm, else shape.items
+  int32_t query_items;  // shape.rotary_items in place without the norm, else shape.items
 };
 
 static_assert(sizeof(RotaryKvWriteArgs) <= 512);

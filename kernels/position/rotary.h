@@ -13,8 +13,8 @@ struct Rotary {
   using Args = RotaryArgs;
   // Few but busy lanes: each has twice kRotaryHeads vectors in flight, and takes the registers for that.
   static constexpr unsigned kWavesPerUnit = 3;
-  // Small groups, here and beside the KV write: on an H200 1 to 2 % faster than of 128 lanes for GLM-4-9B and with norms,
-  // the same for full rotary and GLM-4.6.
+  // Small groups, here and beside the KV write: on an H200 1 to 2 % faster than of 128 lanes for GLM-4-9B and with
+  // norms, the same for full rotary and GLM-4.6.
   static constexpr LaunchConfig kConfig{
       .wave = 1, .threads = 64, .blocks_per_unit = kSections ? 6 : 8, .early = kEarlyLaunch};
 
@@ -22,11 +22,10 @@ struct Rotary {
     const bool is_query = index < args.query_groups;
     const HeadRows& from = is_query ? args.query : args.key;
     const HeadRows& to = is_query ? args.query_out : args.key_out;
-    return head_group(token_rows<T>(from, sequence.remainder) + sequence.quotient * args.query_batch_stride,
-                      from.head_stride,
-                      token_rows<T>(to, sequence.remainder) + sequence.quotient * args.query_out_batch_stride,
-                      to.head_stride, is_query ? args.query_heads : args.key_heads, args.group_heads,
-                      is_query ? index : index - args.query_groups);
+    return head_group(
+        token_rows<T>(from, sequence.remainder) + sequence.quotient * args.query_batch_stride, from.head_stride,
+        token_rows<T>(to, sequence.remainder) + sequence.quotient * args.query_out_batch_stride, to.head_stride,
+        is_query ? args.query_heads : args.key_heads, args.group_heads, is_query ? index : index - args.query_groups);
   }
 
   RF_DEVICE static void run(const Args& args) {

@@ -34,9 +34,8 @@ struct RotaryKvWrite {
     if (lane < query_lanes) {
       const int lanes = 1 << args.query_shift;
       return {kQuery,
-              head_group(token_rows<T>(args.query, token), args.query.head_stride,
-                         token_rows<T>(args.query_out, token), args.query_out.head_stride, args.query_heads,
-                         args.group_heads, lane >> args.query_shift),
+              head_group(token_rows<T>(args.query, token), args.query.head_stride, token_rows<T>(args.query_out, token),
+                         args.query_out.head_stride, args.query_heads, args.group_heads, lane >> args.query_shift),
               args.query_items, lane & (lanes - 1), lanes};
     }
     const int kv_lane = lane - query_lanes;

@@ -8,15 +8,14 @@
 
 // The entry point, and its launch shape as a constant the runtime reads back. Shared memory is allocated statically on
 // this target, so the launch requests none.
-#define RF_KERNEL(name, ...)                                                                            \
-  extern "C" __attribute__((device, used, visibility("protected"))) const rocmforge::LaunchConfig       \
-      name##_config = rocmforge::detail::without_shared(__VA_ARGS__::kConfig);                          \
-  extern "C" __attribute__((global, visibility("protected"),                                            \
-                            amdgpu_flat_work_group_size(__VA_ARGS__::kConfig.threads,                   \
-                                                        __VA_ARGS__::kConfig.threads),                  \
-                            amdgpu_waves_per_eu(rocmforge::detail::waves_per_unit<__VA_ARGS__>())))     \
-  void name(const __VA_ARGS__::Args args) {                                                             \
-    __VA_ARGS__::run(args);                                                                             \
+#define RF_KERNEL(name, ...)                                                                                         \
+  extern "C" __attribute__((device, used, visibility("protected"))) const rocmforge::LaunchConfig name##_config =    \
+      rocmforge::detail::without_shared(__VA_ARGS__::kConfig);                                                       \
+  extern "C" __attribute__((global, visibility("protected"),                                                         \
+                            amdgpu_flat_work_group_size(__VA_ARGS__::kConfig.threads, __VA_ARGS__::kConfig.threads), \
+                            amdgpu_waves_per_eu(rocmforge::detail::waves_per_unit<__VA_ARGS__>()))) void             \
+  name(const __VA_ARGS__::Args args) {                                                                               \
+    __VA_ARGS__::run(args);                                                                                          \
   }
 
 namespace rocmforge {

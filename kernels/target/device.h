@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device dialect: what a kernel may use besides C++. Exactly one target is compiled in; each defines
 //   RF_DEVICE, RF_UNROLL, RF_NO_UNROLL, RF_KERNEL(name, Kernel: a struct with Args, kConfig and run(args))
-//   kHostTarget; kNativeWave: lanes of the hardware's wave; kDies: parts of the GPU with an L2 each, to which workgroups
-//   go in turn; kPackedFloats: floats that are best added and multiplied together
+//   kHostTarget; kNativeWave: lanes of the hardware's wave; kDies: parts of the GPU with an L2 each, to which
+//   workgroups go in turn; kPackedFloats: floats that are best added and multiplied together
 // Lanes
 //   thread_index(), block_index(d), barrier(), shared_memory<T>()
 //   shuffle_xor<Wave>(v, mask), shuffle_xor<Wave, mask>(v), shuffle<Wave>(v, lane), broadcast<Wave>(v, lane: the same

@@ -9,12 +9,12 @@
 #define RF_UNROLL  // no registers to keep arrays in: unrolling would only cost compile time
 #define RF_NO_UNROLL
 
-#define RF_KERNEL(name, ...)                                                                                     \
-  extern "C" __attribute__((visibility("default"))) const rocmforge::HostKernel name = {                        \
-      __VA_ARGS__::kConfig, [](const void* args, const rocmforge::int32_t* block, const rocmforge::int32_t* grid) { \
-        return rocmforge::run_host_block(                                                                        \
-            __VA_ARGS__::kConfig,                                                                                \
-            [](const void* a) { __VA_ARGS__::run(*static_cast<const __VA_ARGS__::Args*>(a)); }, args, block, grid); \
+#define RF_KERNEL(name, ...)                                                                                          \
+  extern "C" __attribute__((visibility("default"))) const rocmforge::HostKernel name = {                              \
+      __VA_ARGS__::kConfig, [](const void* args, const rocmforge::int32_t* block, const rocmforge::int32_t* grid) {   \
+        return rocmforge::run_host_block(                                                                             \
+            __VA_ARGS__::kConfig, [](const void* a) { __VA_ARGS__::run(*static_cast<const __VA_ARGS__::Args*>(a)); }, \
+            args, block, grid);                                                                                       \
       }};
 
 namespace rocmforge {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// For targets whose launches run strictly one after another: no early launch (device.h). Included by the target's header.
+// For targets whose launches run strictly one after another: no early launch (device.h). Included by the target's
+// header.
 #pragma once
 
 namespace rocmforge {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hints, and forms of shuffles, that only amd.h has code of its own for: elsewhere a hint does nothing and a shuffle with
-// a known lane is any other. Included at the end of the target's header.
+// Hints, and forms of shuffles, that only amd.h has code of its own for: elsewhere a hint does nothing and a shuffle
+// with a known lane is any other. Included at the end of the target's header.
 #pragma once
 
 namespace rocmforge {

@@ -8,11 +8,11 @@
 #define RF_UNROLL _Pragma("unroll")
 #define RF_NO_UNROLL _Pragma("unroll 1")
 
-#define RF_KERNEL(name, ...)                                                                                    \
-  extern "C" __device__ const rocmforge::LaunchConfig name##_config = __VA_ARGS__::kConfig;                     \
+#define RF_KERNEL(name, ...)                                                                                       \
+  extern "C" __device__ const rocmforge::LaunchConfig name##_config = __VA_ARGS__::kConfig;                        \
   extern "C" __global__ void __launch_bounds__(__VA_ARGS__::kConfig.threads, __VA_ARGS__::kConfig.blocks_per_unit) \
-      name(const __grid_constant__ __VA_ARGS__::Args args) {                                                    \
-    __VA_ARGS__::run(args);                                                                                     \
+      name(const __grid_constant__ __VA_ARGS__::Args args) {                                                       \
+    __VA_ARGS__::run(args);                                                                                        \
   }
 
 namespace rocmforge {

@@ -97,7 +97,7 @@ def test_launch_shapes_are_read_from_the_code() -> None:
         name = "attention_prefill_bf16_d128"
         config = code_object.launch_config(path, name)
         assert config.wave in (32, 64) and config.threads % config.wave == 0
-        assert config.rows % 16 == 0 and config.keys % 16 == 0 and config.staged == 1 and config.early == 0
+        assert config.rows % 16 == 0 and config.keys % 16 == 0 and config.prefers_shared == 1 and config.early == 0
         assert name in disassemble(path)
         with pytest.raises(ValueError, match="exports no absent"):
             code_object.constant(path, "absent", 32)

@@ -27,11 +27,11 @@ CUDA_CALLS = ("cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute"
 LAUNCH_CONFIG = Path(__file__).parents[2] / "kernels" / "launch_config.h"
 ABI = re.search(r"kLaunchAbi = (\d+);", LAUNCH_CONFIG.read_text())[1]
 CODE = f"""
-struct Config {{ int abi, wave, threads, shared, rows, keys, blocks, staged, rounds, early; }};
+struct Config {{ int abi, wave, threads, shared, rows, keys, blocks, prefers_shared, rounds, row_elements, early; }};
 extern "C" {{ extern const Config small_config, large_config, old_config;
-const Config small_config = {{{ABI}, 64, 256, 0, 16, 32, 2, 0, 3, 1}};
-const Config large_config = {{{ABI}, 32, 128, 100000, 16, 32, 1, 1, 1, 0}};
-const Config old_config = {{0, 32, 128, 0, 16, 32, 1, 0, 1, 0}}; }}
+const Config small_config = {{{ABI}, 64, 256, 0, 16, 32, 2, 0, 3, 0, 1}};
+const Config large_config = {{{ABI}, 32, 128, 100000, 16, 32, 1, 1, 1, 0, 0}};
+const Config old_config = {{0, 32, 128, 0, 16, 32, 1, 0, 1, 0, 0}}; }}
 """
 
 

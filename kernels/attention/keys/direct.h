@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every wave reads its own keys, and what a lane loads (16 bytes at a time) is what its matrix operands need, so K and V
-// pass through neither shared memory nor shuffles. The next tile's K is requested as soon as this one's has been
+// Every wave reads its own keys, and what a lane loads (16 bytes at a time) is what its matrix operands need, so K and
+// V pass through neither shared memory nor shuffles. The next tile's K is requested as soon as this one's has been
 // multiplied, and V likewise, so a tile is always under way. Where registers are short (Direct::alternate), V is
 // requested when K has been multiplied and the next K when V has: one set serves both.
 #pragma once
@@ -124,8 +124,7 @@ class DirectKeys {
 
   template <int N>
   RF_DEVICE static Words<Stored, N> load(const Stored* span, uint32_t offset) {
-    return load_words<Stored, N>(
-        reinterpret_cast<const Stored*>(reinterpret_cast<const char*>(span) + offset));
+    return load_words<Stored, N>(reinterpret_cast<const Stored*>(reinterpret_cast<const char*>(span) + offset));
   }
 
   RF_DEVICE void load_keys(int tile) {
@@ -146,8 +145,7 @@ class DirectKeys {
         const int dim = G::piece_dim(p);
         if (G::is_key_dim(dim))
           keys_[j][p] = load<R::kPiece>(span, offset + dim * static_cast<uint32_t>(sizeof(Stored)));
-        else
-          keys_[j][p] = {};
+        else keys_[j][p] = {};
       });
     });
   }

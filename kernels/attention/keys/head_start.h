@@ -20,8 +20,8 @@ RF_DEVICE void fetch_first_keys(const KeyPages& pages, const Share& share, const
   const Quotient page = divide(key, pages.block_size);
   const int number = load_unsettled(pages.block_table + block.request * pages.table_stride + page.quotient);
   if (number < 0 || number >= pages.blocks) return;
-  fetch_to_l2(static_cast<const Stored*>(pages.data) + number * pages.block_stride +
-                  share.head * pages.head_stride + page.remainder * pages.token_stride,
+  fetch_to_l2(static_cast<const Stored*>(pages.data) + number * pages.block_stride + share.head * pages.head_stride +
+                  page.remainder * pages.token_stride,
               Format::kRowElements * sizeof(Stored));
 }
 

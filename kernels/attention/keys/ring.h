@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Staged tiles (staged.h) where copies to shared memory are asynchronous: a ring of buffers, of which kLead are under
-// way. One barrier a tile: whoever passes tile t's barrier knows that tile t has arrived for everybody and that everybody
-// has left tile t - 1 - Held, whose buffer takes the next copy. RingCopies fills the buffers; what derives from it reads
-// them.
+// way. One barrier a tile: whoever passes tile t's barrier knows that tile t has arrived for everybody and that
+// everybody has left tile t - 1 - Held, whose buffer takes the next copy. RingCopies fills the buffers; what derives
+// from it reads them.
 #pragma once
 
 #include "../../target/unrolled.h"
@@ -31,8 +31,8 @@ class RingCopies {
   // All threads copy kPassRows whole rows in a pass (0: not whole ones). Where such passes make up spans, and these the
   // tile, one table lookup serves a span; else each pass has its own.
   static constexpr int kPassRows = kThreads % kRowChunks == 0 ? kThreads / kRowChunks : 0;
-  static constexpr bool kRegular =
-      kPassRows > 0 && kSpan % max(kPassRows, 1) == 0 && kTileKeys % kSpan == 0 && kChunks % kThreads == 0;
+  static constexpr bool kRegular = kPassRows > 0 &&
+                                   kSpan % max(kPassRows, 1) == 0 && kTileKeys % kSpan == 0 && kChunks % kThreads == 0;
   static constexpr int kLookups = kRegular ? kTileKeys / kSpan : kPasses;
   struct Shared {
     Stage stage[kStages];
@@ -111,25 +111,25 @@ class RingCopies {
   RF_DEVICE void find_pages(int tile, int (&pages)[kHeld]) const {
     if (tile >= end_) return;
     RF_UNROLL
-    for (int i = 0; i < kHeld; ++i)
-      pages[i] = source_.page(lookup_key(tile, held_lookup(i)));
+    for (int i = 0; i < kHeld; ++i) pages[i] = source_.page(lookup_key(tile, held_lookup(i)));
   }
 
   RF_DEVICE void copy(int tile, int buffer, const int (&pages)[kHeld]) {
     if (tile < end_) {
       int64_t at[kHeld];
       RF_UNROLL
-      for (int i = 0; i < kHeld; ++i) at[i] = source_.page_at(pages[i]) + source_.in_page(lookup_key(tile, held_lookup(i)));
+      for (int i = 0; i < kHeld; ++i)
+        at[i] = source_.page_at(pages[i]) + source_.in_page(lookup_key(tile, held_lookup(i)));
       if constexpr (kRegular) {
         const KeySpan seen = source_.seen();
         if (tile * kTileKeys >= seen.first && tile * kTileKeys + kTileKeys - 1 <= seen.last)
           copy_spans<true>(tile, shared_.stage[buffer], at[0]);
-        else
-          copy_spans<false>(tile, shared_.stage[buffer], at[0]);
+        else copy_spans<false>(tile, shared_.stage[buffer], at[0]);
       } else {
         unrolled<kPasses>([&](auto i) {
           const int chunk = thread_index() + i * kThreads;
-          if (kChunks % kThreads == 0 || chunk < kChunks) copy_chunk(shared_.stage[buffer], chunk, source_.rows() + at[i]);
+          if (kChunks % kThreads == 0 || chunk < kChunks)
+            copy_chunk(shared_.stage[buffer], chunk, source_.rows() + at[i]);
         });
       }
     }
@@ -158,8 +158,7 @@ class RingCopies {
   RF_DEVICE void copy_chunk(Stage& stage, int chunk, const Stored* row) {
     const int to = chunk / kRowChunks, column = chunk % kRowChunks * kChunk;
     if (G::Problem::has_key(column)) copy_async16(stage.key_chunk(to, column), row + column);
-    if (G::Problem::has_value(column))
-      copy_async16(stage.value_chunk(to, column), row + column + Format::value_at());
+    if (G::Problem::has_value(column)) copy_async16(stage.value_chunk(to, column), row + column + Format::value_at());
   }
 
   Source<Format> source_;

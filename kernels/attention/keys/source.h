@@ -35,9 +35,7 @@ class Source {
   RF_DEVICE const Stored* rows() const { return head_; }
   RF_DEVICE int page(int key) const { return table_[divide(key, pages_.block_size).quotient]; }
   RF_DEVICE int64_t page_at(int page) const { return page * pages_.block_stride; }
-  RF_DEVICE int64_t in_page(int key) const {
-    return divide(key, pages_.block_size).remainder * pages_.token_stride;
-  }
+  RF_DEVICE int64_t in_page(int key) const { return divide(key, pages_.block_size).remainder * pages_.token_stride; }
   RF_DEVICE int64_t stride() const { return pages_.token_stride; }  // of the rows of a page
 
  private:

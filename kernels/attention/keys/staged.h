@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The workgroup's waves share each tile through shared memory. Tiles stay in rows of dims, as in the cache; a lane reads
-// from them the same 16-byte pieces it would read from memory (direct.h). Two buffers and one barrier a tile: whoever
-// passes tile t's barrier knows that everybody has left tile t - 1. Where registers and shared memory are short
+// The workgroup's waves share each tile through shared memory. Tiles stay in rows of dims, as in the cache; a lane
+// reads from them the same 16-byte pieces it would read from memory (direct.h). Two buffers and one barrier a tile:
+// whoever passes tile t's barrier knows that everybody has left tile t - 1. Where registers and shared memory are short
 // (Staged::one_buffer), one buffer, filled between tiles.
 #pragma once
 
@@ -130,8 +130,8 @@ class StagedKeys {
     for (int i = 0; i < kPasses; ++i) {
       const int chunk = min(thread_index() + i * kThreads, kChunks - 1);
       const int key = source_.nearest(tile * kTileKeys + chunk / kRowChunks);
-      chunk_[i] = source_.rows() + source_.page_at(source_.page(key)) + source_.in_page(key) +
-                  chunk % kRowChunks * kChunk;
+      chunk_[i] =
+          source_.rows() + source_.page_at(source_.page(key)) + source_.in_page(key) + chunk % kRowChunks * kChunk;
     }
   }
 
@@ -147,7 +147,8 @@ class StagedKeys {
   RF_DEVICE void copy(int buffer) {
     each_chunk([&](auto i, int row, int column) {
       if (Problem::has_key(column)) copy_async16(&shared_.keys[buffer][row][column], chunk_[i]);
-      if (Problem::has_value(column)) copy_async16(&shared_.values[buffer][row][column], chunk_[i] + Format::value_at());
+      if (Problem::has_value(column))
+        copy_async16(&shared_.values[buffer][row][column], chunk_[i] + Format::value_at());
     });
     copy_commit();
   }

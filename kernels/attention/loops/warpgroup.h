@@ -48,10 +48,9 @@ struct OrderedQueries {
     unrolled<kProducts>([&](auto i) {
       unrolled<R::kQueryElements / kPair>([&](auto word) {
         constexpr int kElement = word * kPair;
-        held.operand[i].word[word] =
-            load_words<T, kPair>(row[query_stat<R>(kElement)] + i * G::Mma::kK +
-                                 G::Mma::a_k(lane<R::kWave>(), kElement))
-                .word[0];
+        held.operand[i].word[word] = load_words<T, kPair>(row[query_stat<R>(kElement)] + i * G::Mma::kK +
+                                                          G::Mma::a_k(lane<R::kWave>(), kElement))
+                                         .word[0];
       });
     });
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How keys and values lie in the cache and how they become what the matrix core multiplies. A format is a template of the
-// element, the key dims and the value dims, with
+// How keys and values lie in the cache and how they become what the matrix core multiplies. A format is a template of
+// the element, the key dims and the value dims, with
 //   Stored, Element        as an element lies in the cache; as it is multiplied, and as queries and results are
 //   kKeyDims, kValueDims   elements of a key, and of a value
 //   kRowElements           of Stored in a key's row of the cache, its value's included

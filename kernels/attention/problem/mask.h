@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which keys a row sees: one interval of its request's keys, for every mask there is. From one token of a request to the
-// next neither end of the interval falls: plans and loops bound many rows by the first and the last of them.
+// Which keys a row sees: one interval of its request's keys, for every mask there is. From one token of a request to
+// the next neither end of the interval falls: plans and loops bound many rows by the first and the last of them.
 #pragma once
 
 #include "../../target/device.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What attention computes, as a type: a key format and a score function. The mask (mask.h) is data of the launch. How it
-// is computed is the matrix core's and the tuning's matter.
+// What attention computes, as a type: a key format and a score function. The mask (mask.h) is data of the launch. How
+// it is computed is the matrix core's and the tuning's matter.
 #pragma once
 
 #include "key_format.h"

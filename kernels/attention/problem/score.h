@@ -6,8 +6,8 @@
 //   shape(args, row, key, s)      the score of a key, of the product s
 #pragma once
 
-#include "../args.h"
 #include "../../target/device.h"
+#include "../args.h"
 
 namespace rocmforge {
 

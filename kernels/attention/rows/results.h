@@ -117,7 +117,7 @@ struct Results {
   struct RowResult {
     T* out = nullptr;
     float* partial = nullptr;
-    float scale;        // of a result
+    float scale;  // of a result
     float value_scale;  // of a partial
   };
 
@@ -137,7 +137,8 @@ struct Results {
     const int64_t head = query_head(args.heads, seg.head, at);
     result.out = static_cast<T*>(args.out.data) + (seg.token_start + at.quotient) * args.out.token_stride +
                  head * args.out.head_stride;
-    result.scale = final_scale(row, args.softmax.sinks ? args.softmax.sinks[head] * kLog2E : kNoScore) * result.value_scale;
+    result.scale =
+        final_scale(row, args.softmax.sinks ? args.softmax.sinks[head] * kLog2E : kNoScore) * result.value_scale;
     return result;
   }
 

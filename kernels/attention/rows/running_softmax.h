@@ -25,7 +25,8 @@ struct RunningSoftmax {
       for (int j = 0; j < kScoreTiles; ++j) {
         RF_UNROLL
         for (int r = 0; r < R::kScores; ++r)
-          scores[j][r] = Score::shape(args.softmax, row[R::stat(r)], tile_key(first_key, j, r), scores[j][r] * key_scale);
+          scores[j][r] =
+              Score::shape(args.softmax, row[R::stat(r)], tile_key(first_key, j, r), scores[j][r] * key_scale);
       }
     }
   }
@@ -103,8 +104,8 @@ struct RunningSoftmax {
   }
 
   // Moves the maximum, and sums and outputs with it.
-  RF_DEVICE static void rescale(const Args& args, int head, const float (&top)[R::kStats], SoftmaxState (&row)[R::kStats],
-                                Tile (&out)[D::kTiles]) {
+  RF_DEVICE static void rescale(const Args& args, int head, const float (&top)[R::kStats],
+                                SoftmaxState (&row)[R::kStats], Tile (&out)[D::kTiles]) {
     float shrink[R::kStats];
     RF_UNROLL
     for (int s = 0; s < R::kStats; ++s) {
@@ -122,8 +123,9 @@ struct RunningSoftmax {
   }
 
   // Probabilities relative to the maximum, and what they add to the sums.
-  RF_DEVICE static void exponentiate(const Args& args, int head, const Tile (&scores)[kScoreTiles], const SoftmaxState (&row)[R::kStats],
-                              Tile (&powers)[kScoreTiles], float (&sum)[R::kStats]) {
+  RF_DEVICE static void exponentiate(const Args& args, int head, const Tile (&scores)[kScoreTiles],
+                                     const SoftmaxState (&row)[R::kStats], Tile (&powers)[kScoreTiles],
+                                     float (&sum)[R::kStats]) {
     constexpr int kRun = R::kScores / R::kStats;  // registers of one row
     constexpr int kPack = min(kPackedFloats, kRun);
     RF_UNROLL

@@ -158,14 +158,15 @@ struct MakePlan {
           run_keys(args.mask, {seq_len, seq_len - query_len}, split_row(args.heads, first_row).quotient,
                    split_row(args.heads, last_row).quotient);
       const int first_tile = keys.first / cls.tile_keys;
-      store_record(blocks, i, RowBlock{.request = request,
-                                       .first_row = first_row,
-                                       .first_tile = first_tile,
-                                       .begin = 0,
-                                       .tiles = keys.last / cls.tile_keys + 1 - first_tile,
-                                       .token_start = token_start,
-                                       .query_len = query_len,
-                                       .seq_len = seq_len});
+      store_record(blocks, i,
+                   RowBlock{.request = request,
+                            .first_row = first_row,
+                            .first_tile = first_tile,
+                            .begin = 0,
+                            .tiles = keys.last / cls.tile_keys + 1 - first_tile,
+                            .token_start = token_start,
+                            .query_len = query_len,
+                            .seq_len = seq_len});
     }
     barrier();
     return listed;

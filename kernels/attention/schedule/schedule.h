@@ -18,9 +18,9 @@ namespace rocmforge {
 
 struct RowBlock {
   int32_t request;
-  int32_t first_row;   // within the request's packed rows
+  int32_t first_row;  // within the request's packed rows
   int32_t first_tile;  // of the keys it sees; later than 0 only under a window
-  int32_t begin;       // where its tiles begin on a head's line
+  int32_t begin;  // where its tiles begin on a head's line
   int32_t tiles;
   int32_t token_start, query_len, seq_len;  // of the request
 };
@@ -33,11 +33,11 @@ inline constexpr int kFewParts = 4, kManyParts = 72;  // at most, at least: how 
 
 // What a workgroup takes of the line.
 struct Share {
-  int32_t tiles;            // in every round; 0: nothing
+  int32_t tiles;  // in every round; 0: nothing
   int32_t head, block, at;  // where it begins: the first round's KV head, the row block, the place on the head's line
-  int32_t number;           // of the share, in the line's order
-  int32_t row_blocks;       // of a head
-  int32_t heads, shares;    // of a round
+  int32_t number;  // of the share, in the line's order
+  int32_t row_blocks;  // of a head
+  int32_t heads, shares;  // of a round
 };
 
 // An item that cuts fall into: the last thing in share `share`, and the first in the next parts - 1. A round's shares

@@ -21,7 +21,9 @@ struct Tuning<MmaSm80> {
           .block = {.pv_groups = kDims <= 128 ? 2 : 1},
           .loop = {.feed = {.row_waves = QueryTiles, .stages = 3, .key_pad = key_pad(P::kKeyDims), .value_pad = 8},
                    .shared_query = kDims > 64},
-          .residency = {.blocks_per_unit = kDims < 128 ? 4 : kDims == 128 ? 3 : 2}};
+          .residency = {.blocks_per_unit = kDims < 128    ? 4
+                                           : kDims == 128 ? 3
+                                                          : 2}};
     else
       return Choice<Waves<Direct>>{
           .block = {},
@@ -31,14 +33,13 @@ struct Tuning<MmaSm80> {
   template <class P>
   static constexpr auto prefill() {
     constexpr bool wide = P::kMostDims > 128;
-    return Choice<Waves<Ring>>{
-        .block = {.query_tiles = wide ? 1 : 2, .pv_groups = 2},
-        .loop = {.feed = {.row_waves = wide ? 8 : 4,
-                          .stages = wide ? 2 : 3,
-                          .key_pad = key_pad(P::kKeyDims),
-                          .value_pad = 8},
-                 .shared_query = true},
-        .residency = {.blocks_per_unit = wide ? 1 : 2, .rounds = kRounds}};
+    return Choice<Waves<Ring>>{.block = {.query_tiles = wide ? 1 : 2, .pv_groups = 2},
+                               .loop = {.feed = {.row_waves = wide ? 8 : 4,
+                                                 .stages = wide ? 2 : 3,
+                                                 .key_pad = key_pad(P::kKeyDims),
+                                                 .value_pad = 8},
+                                        .shared_query = true},
+                               .residency = {.blocks_per_unit = wide ? 1 : 2, .rounds = kRounds}};
   }
 
  private:

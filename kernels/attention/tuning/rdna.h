@@ -29,13 +29,12 @@ struct RdnaTuning {
  protected:
   template <class P>
   static constexpr auto direct() {
-    return Choice<Waves<Direct>>{
-        .block = {},
-        .loop = {.feed = {.key_waves = 4, .alternate = true},
-                 .shared_query = true,
-                 .lazy_maximum = true,
-                 .most_operands = 2},
-        .residency = {.blocks_per_unit = 2, .simd_waves = P::kMostDims <= 128 ? 6 : 5}};
+    return Choice<Waves<Direct>>{.block = {},
+                                 .loop = {.feed = {.key_waves = 4, .alternate = true},
+                                          .shared_query = true,
+                                          .lazy_maximum = true,
+                                          .most_operands = 2},
+                                 .residency = {.blocks_per_unit = 2, .simd_waves = P::kMostDims <= 128 ? 6 : 5}};
   }
 
  private:
