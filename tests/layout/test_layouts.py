@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from kernels import variants
 from rocmforge_build.toolchain import find_cxx, host_flags
 from tests import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
-CORES = ("Mfma16x16x16", "Mfma32x32x8", "Mfma16x16x32", "Mfma32x32x16", "WmmaGfx11", "WmmaGfx12", "MmaSm80")
+CORES = ("Mfma16x16x16", *variants.CORES, *variants.WIDE_CORES)
 
 
 @pytest.mark.parametrize("core", CORES)
