@@ -11,6 +11,10 @@ MODEL ?=
 ARGS ?=
 ONCE ?=
 
+# Without it, as under `env -i`, Python does not find itself.
+PATH ?= /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+
 # One shell, so that what fails in the middle of a recipe ends it.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

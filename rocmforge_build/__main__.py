@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _list(targets: Sequence[str] | None) -> int:
-    plan = make_plan(requested(targets))
+    plan = make_plan(requested(targets) if targets else None)
     for target, compiler in plan.targets.items():
         print(f"{target:10} {compiler.path}")
     for reason, names in plan.left_out_by_reason().items():
