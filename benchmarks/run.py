@@ -77,7 +77,7 @@ def main() -> int:
     if unknown := set(names) - BENCHMARKS.keys():
         parser.error(f"--benchmarks has {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    done, failed = [], []
+    done, failed = list[str](), list[str]()
     for name in names:
         if why := missing(name):
             print(f"{name}: left out: {why}", flush=True)

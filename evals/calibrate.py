@@ -140,7 +140,8 @@ def table(args: argparse.Namespace) -> None:
         "|---|---|---|---|---|---|---|"
     )
     for (kind, dtype, name), several in sorted(rows.items()):
-        worst = [max((figures[i] for figures, _ in several if figures[i] is not None), default=None) for i in range(4)]
+        reached = [[value for figures, _ in several if (value := figures[i]) is not None] for i in range(4)]
+        worst = [max(values) if values else None for values in reached]
         cells = ["" if value is None else f"{value:.1e}" if i < 2 else f"{value:.2f}" for i, value in enumerate(worst)]
         print(
             f"| {kind}: {name} | {dtype} | {' | '.join(cells)} | {sum(same for _, same in several)} of {len(several)} |"

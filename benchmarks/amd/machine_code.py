@@ -106,7 +106,7 @@ class Figures:
     """
 
     counts: Counter[str] = field(default_factory=Counter)
-    clocks: Counter[str] = field(default_factory=Counter)
+    clocks: dict[str, float] = field(default_factory=dict)
     names: Counter[str] = field(default_factory=Counter)
     multiply_adds: int = 0
     load_bytes: float = 0
@@ -139,14 +139,17 @@ def figures(code: list[Instruction], target: str) -> Figures:
     # quarter as many lanes of transcendental units. LDS moves 128 bytes a clock for a CU's SIMDs: four, on RDNA two.
     step, lanes, simds = (4, 64, 4) if cdna else (1, 32, 2)
     counts: Counter[str] = Counter()
-    clocks: Counter[str] = Counter({"matrix": 0, "valu": 0, "transcendental": 0, "lds": 0})
+    clocks = {"matrix": 0.0, "valu": 0.0, "transcendental": 0.0, "lds": 0.0}
     names: Counter[str] = Counter()
     multiply_adds, loads = 0, []
     for instruction in code:
         unit = unit_of(instruction)
         counts[unit] += 1
         if unit == "matrix":
-            m, n, k = (int(x) for x in re.search(r"(\d+)x(\d+)x(\d+)", instruction.mnemonic).groups())
+            shape = re.search(r"(\d+)x(\d+)x(\d+)", instruction.mnemonic)
+            if shape is None:
+                raise ValueError(f"{instruction.mnemonic} does not name its shape")
+            m, n, k = map(int, shape.groups())
             multiply_adds += m * n * k
             clocks["matrix"] += m * n * k / rate
             names[instruction.mnemonic] += 1

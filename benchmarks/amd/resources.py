@@ -51,7 +51,7 @@ class Registers(Protocol):
 
 def all_resources(folder: Path) -> dict[tuple[str, str], Resources]:
     """Every kernel of every target, by (target, kernel), in the instantiation table's order."""
-    out = {}
+    out: dict[tuple[str, str], Resources] = {}
     for target in TARGETS:
         found = {r.kernel: r for path in (folder / target).glob("*.co") for r in code_object.read(path)}
         if missing := [kernel for kernel in built.units() if kernel not in found]:

@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -31,9 +32,9 @@ def ceilings() -> dict[str, float]:
     return {"copy": copy, "product": 2 * 8192**3 / milliseconds([lambda: torch.mm(a, b, out=product)])[0] * 1e3}
 
 
-def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[str, object]:
+def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[str, Any]:
     floor = max(case.bytes / ceiling["copy"], case.flops / ceiling["product"]) * 1e3
-    row: dict[str, object] = {"case": case.name, "floor_ms": floor, "bytes": case.bytes, "flops": case.flops,
+    row: dict[str, Any] = {"case": case.name, "floor_ms": floor, "bytes": case.bytes, "flops": case.flops,
                               "results": {}}
     sets = input_sets(case)
     for name, make in peers.available(case).items():
@@ -52,9 +53,9 @@ def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[
         if name in peers.PAGED:
             result["error"] = sampled_error(case, sets[0])
         row["results"][name] = result
-        error = f"{result['error']:.1e}" if "error" in result else ""
+        far = f"{result['error']:.1e}" if "error" in result else ""
         print(f"{case.name:38}{name:18}{time:10.4f} ms{floor / time:8.1%} of floor{result['tb_s']:7.2f} TB/s"
-              f"{result['tflop_s']:7.0f} TFLOP/s{host:7.1f} us of the host {error}", flush=True)
+              f"{result['tflop_s']:7.0f} TFLOP/s{host:7.1f} us of the host {far}", flush=True)
     if not only or "rocmforge" in only:
         row["plan_ms"], _, row["plan_host_us"] = device_and_host(peers.plan_only(case, sets))
     return row

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rocmforge_plugin.ops.attention import AttentionPlanner
 
 Calls = list[Callable[[], object]]
+Contestant = Callable[[Case, list[Inputs]], Calls]
 
 
 def planner_of(case: Case, device: torch.device | str) -> AttentionPlanner:
@@ -33,16 +35,16 @@ def ours(case: Case, sets: list[Inputs]) -> Calls:
     calls: Calls = []
     for x in sets:
         plan = planner_of(case, x.query.device).plan(x.query_start, x.seq_lens, case.query_len, case.tokens)
-        calls.append(lambda x=x, plan=plan: paged_attention(
-            x.query, x.kv_cache, x.block_table, x.seq_lens, x.query_start, max_query_len=case.query_len,
-            scale=case.head**-0.5, out=x.out, plan=plan))
+        calls.append(functools.partial(
+            paged_attention, x.query, x.kv_cache, x.block_table, x.seq_lens, x.query_start,
+            max_query_len=case.query_len, scale=case.head**-0.5, out=x.out, plan=plan))
     return calls
 
 
 def plan_only(case: Case, sets: list[Inputs]) -> Calls:
     """The plan of a step by itself."""
     planner = planner_of(case, "cuda")
-    return [lambda x=x: planner.plan(x.query_start, x.seq_lens, case.query_len, case.tokens) for x in sets]
+    return [functools.partial(planner.plan, x.query_start, x.seq_lens, case.query_len, case.tokens) for x in sets]
 
 
 def triton_unified(case: Case, sets: list[Inputs]) -> Calls:
@@ -56,8 +58,8 @@ def triton_unified(case: Case, sets: list[Inputs]) -> Calls:
     calls: Calls = []
     for x in sets:
         k, v = x.pages.split(case.head, -1)
-        calls.append(lambda x=x, k=k, v=v: unified_attention(
-            q=x.query, k=k, v=v, out=x.out, cu_seqlens_q=x.query_start, max_seqlen_q=case.query_len,
+        calls.append(functools.partial(
+            unified_attention, q=x.query, k=k, v=v, out=x.out, cu_seqlens_q=x.query_start, max_seqlen_q=case.query_len,
             seqused_k=x.seq_lens, max_seqlen_k=max(case.lens), softmax_scale=case.head**-0.5, causal=True,
             window_size=(-1, -1), block_table=x.block_table, softcap=0, q_descale=None, k_descale=None, v_descale=None,
             seq_threshold_3D=threshold, num_par_softmax_segments=segments, softmax_segm_output=output,
@@ -76,10 +78,11 @@ def flash_attention_3(case: Case, sets: list[Inputs]) -> Calls:
             batch_size=len(case.lens), max_seqlen_q=case.query_len, max_seqlen_k=max(case.lens), num_heads_q=case.heads,
             num_heads_kv=case.kv_heads, headdim=case.head, cache_seqlens=x.seq_lens, qkv_dtype=case.dtype,
             cu_seqlens_q=x.query_start, page_size=BLOCK, causal=True, num_splits=0)
-        calls.append(lambda x=x, k=k, v=v, schedule=schedule: flash_attn_varlen_func(
-            q=x.query, k=k, v=v, out=x.out, cu_seqlens_q=x.query_start, max_seqlen_q=case.query_len,
-            seqused_k=x.seq_lens, max_seqlen_k=max(case.lens), softmax_scale=case.head**-0.5, causal=True,
-            block_table=x.block_table, scheduler_metadata=schedule, fa_version=3))
+        calls.append(functools.partial(
+            flash_attn_varlen_func, q=x.query, k=k, v=v, out=x.out, cu_seqlens_q=x.query_start,
+            max_seqlen_q=case.query_len, seqused_k=x.seq_lens, max_seqlen_k=max(case.lens),
+            softmax_scale=case.head**-0.5, causal=True, block_table=x.block_table, scheduler_metadata=schedule,
+            fa_version=3))
     return calls
 
 
@@ -100,12 +103,12 @@ def torch_sdpa(case: Case, sets: list[Inputs]) -> Calls:
     return calls
 
 
-PAGED = {"rocmforge": ours, "vLLM Triton": triton_unified, "FlashAttention-3": flash_attention_3}
+PAGED: dict[str, Contestant] = {"rocmforge": ours, "vLLM Triton": triton_unified, "FlashAttention-3": flash_attention_3}
 
 
-def available(case: Case) -> dict[str, Callable[[Case, list[Inputs]], Calls]]:
+def available(case: Case) -> dict[str, Contestant]:
     """Contestants that can be imported and take this case."""
-    found = {"rocmforge": ours}
+    found: dict[str, Contestant] = {"rocmforge": ours}
     if importlib.util.find_spec("vllm"):
         found |= {name: make for name, make in PAGED.items() if name != "rocmforge"}
     if case.is_prefill and all(n == case.query_len for n in case.lens):

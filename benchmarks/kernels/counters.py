@@ -23,7 +23,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import attention_cases, elementwise_cases
 
 LAUNCHES = 4
 # What a row shows: a counter of ncu's and the factor to the unit named.
@@ -41,7 +44,8 @@ METRICS = {
 WAIT = "smsp__average_warps_issue_stalled_{}_per_issue_active.ratio"
 # Why warps wait, in cycles an instruction issued: memory, the tensor cores, a fixed latency, a barrier.
 WAITS = {"memory": "long_scoreboard", "products": "gmma", "fixed": "wait", "barrier": "barrier"}
-Case = tuple[str, Callable[[], Sequence[Callable[[], object]]]]
+Calls = Sequence[Callable[[], object]]
+Case = tuple[str, Callable[[], Calls]]
 
 
 def cases() -> Iterator[Case]:
@@ -54,19 +58,26 @@ def cases() -> Iterator[Case]:
     from .elementwise_peers import ours
 
     tokens = 8192
+
+    def rotary_calls(model: elementwise_cases.Model, kind: str) -> Calls:
+        return [functools.partial(ours(kind), b) for b in batches(model, tokens)]
+
+    def add_calls(elements: int) -> Calls:
+        return [functools.partial(x.add_, 1) for x in torch.randn(8, elements, device="cuda").bfloat16()]
+
+    def attention_calls(case: attention_cases.Case, name: str) -> Calls:
+        return peers.available(case)[name](case, input_sets(case))
+
     for model in MODELS:
         for kind in (ROTARY, BOTH, WRITE):
-            yield f"{model.name} {kind}", lambda model=model, kind=kind: [
-                functools.partial(ours(kind), b) for b in batches(model, tokens)]
+            yield f"{model.name} {kind}", functools.partial(rotary_calls, model, kind)
         elements = Batch.bytes_of(model, tokens, ROTARY) // 4  # read and written, 2 bytes each
-        yield f"{model.name} add_ in one piece", lambda elements=elements: [
-            lambda x=x: x.add_(1) for x in torch.randn(8, elements, device="cuda").bfloat16()]
+        yield f"{model.name} add_ in one piece", functools.partial(add_calls, elements)
     for case in CASES:
         if any(part in case.name for part in ("b1 ctx128k", "b32 ctx8k 32/8", "1x16k", "8x2k")):
             for name in ("rocmforge", "FlashAttention-3"):
                 if name in peers.available(case):
-                    yield f"{case.name} {name}", lambda case=case, name=name: peers.available(case)[name](
-                        case, input_sets(case))
+                    yield f"{case.name} {name}", functools.partial(attention_calls, case, name)
 
 
 def launch(name: str) -> None:

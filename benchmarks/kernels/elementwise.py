@@ -79,7 +79,7 @@ def measure(model: Model, tokens: int, copy: float, only: Sequence[str]) -> list
                 print(f"{model.name} {kind}: {name} cannot be imported: {reason}", flush=True)
                 continue
             timed(row, name, copy, functools.partial(error_of, call, sets[0], kind),
-                  [lambda b=b, call=call: call(b) for b in sets])
+                  [functools.partial(call, b) for b in sets])
         rows.append(row)
     return rows
 
@@ -96,7 +96,7 @@ def measure_mask(shape: tuple[int, ...], copy: float, only: Sequence[str]) -> di
             return mask.error()
 
         if not only or name in only:
-            timed(row, name, copy, check, [lambda call=call: call(mask)])
+            timed(row, name, copy, check, [functools.partial(call, mask)])
     return row
 
 

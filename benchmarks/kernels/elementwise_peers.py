@@ -107,7 +107,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def torch_rotary(kind: str, write: Callable[[Batch, torch.Tensor], None],
                  compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Call:
     """torch's arithmetic through `compiler`, then `write(batch, key [tokens, kv_heads, HEAD])`."""
-    function = compiler({BOTH_OUT: rotate_out, NORM: norm_rotate_out}.get(kind, rotate_in_place))
+    written: dict[str, Callable[..., Any]] = {BOTH_OUT: rotate_out, NORM: norm_rotate_out}
+    function = compiler(written.get(kind, rotate_in_place))
 
     def call(b: Batch) -> torch.Tensor | None:
         m = b.model

@@ -157,11 +157,11 @@ def main(source: str, *others: str) -> None:
         result["bench"] |= json.loads(Path(path).read_text())["bench"]
     marker, text = KINDS[kind]
     begin, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
-    path = Path(document)
-    before, found, rest = path.read_text().partition(begin)
+    page = Path(document)
+    before, found, rest = page.read_text().partition(begin)
     if not found or end not in rest:
         raise ValueError(f"{document} lacks the lines {begin.strip()} and {end}")
-    path.write_text(before + begin + text(result) + rest[rest.index(end):])
+    page.write_text(before + begin + text(result) + rest[rest.index(end):])
 
 
 if __name__ == "__main__":

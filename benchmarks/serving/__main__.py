@@ -33,7 +33,7 @@ from .worker import KINDS, write
 
 SECTIONS = ("parity", "features", "throughput", "profile")
 NAMED_SECTIONS = ("bench",)  # that take too long to be run unasked
-FEATURES = {  # settings, and the counter that shows that it happened
+FEATURES: dict[str, tuple[dict[str, Any], str | None]] = {  # settings, and the counter that shows that it happened
     "chunked": ({"max_num_batched_tokens": 64, "max_num_seqs": 32}, None),
     "prefix": ({"enable_prefix_caching": True}, "prefix_cache_hits"),
     "ngram": ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4,
@@ -331,8 +331,8 @@ def main() -> int:
         start = time.monotonic()
         texts = set(sections) & {"parity", "features"}
         if prepare(run, KINDS if texts else (), bench.SMOKE_SHAPE if arguments.smoke else {}):
-            if text := [s for s in sections if s in ("parity", "features")]:
-                text_sections(run, text)
+            if texts:
+                text_sections(run, [section for section in sections if section in texts])
             if "throughput" in sections:
                 throughput(run)
             if gpu and "profile" in sections:

@@ -76,7 +76,8 @@ class Task:
         if self.spec["task"] == "prepare" and saved:
             return saved
         if not saved.get("done"):
-            why = f"stopped after {self.took:.0f} s" if self.late else f"exit status {self.process.returncode}"
+            status = self.process.returncode if self.process else None
+            why = f"stopped after {self.took:.0f} s" if self.late else f"exit status {status}"
             saved["failed"] = f"{why}\n{log_end(self.log.read_text(errors='replace'))}"
         return saved
 
@@ -91,7 +92,7 @@ def log_end(text: str) -> str:
 
 def run_pool(tasks: Sequence[Task], width: int, deadline: float, done: Callable[[Task], None]) -> None:
     """Run tasks, at most `width` at once, and report each as it ends; what the deadline leaves is reported unrun."""
-    waiting, active = list(tasks), []
+    waiting, active = list(tasks), list[Task]()
     while waiting or active:
         while waiting and len(active) < width and time.monotonic() < deadline:
             active.append(waiting.pop(0))

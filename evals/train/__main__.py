@@ -44,8 +44,8 @@ def train(args: argparse.Namespace, network: torch.nn.Module, device: str) -> li
             group["full"] = group["lr"]
     planned = [int(n) for n in args.steps.split(",")] if args.steps else None
     started, step, done, counts = time.time(), 0, 0.0, []
-    for phase, (length, share) in enumerate(PHASES):
-        length = min(length, args.longest)
+    for phase, (longest, share) in enumerate(PHASES):
+        length = min(longest, args.longest)
         data = batches.loader(args.seed + phase, max(1, args.tokens // length), length, args.workers)
         compute = torch.compile(loss_of, dynamic=False) if args.compile else loss_of
         begun, first = time.time(), step

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,8 @@ def test_elementwise_results_become_tables(tmp_path):
         return {"ms": ms, "spread_ms": 0.0, "gb_s": 1.0 / ms, "of_copy": 0.5, "error": error,
                 "wrong": not error <= bench.WRONG}
 
-    rows = [{"case": "A 32/2", "kernel": "rotary", "tokens": 64, "bytes": 1,
+    rows: list[dict[str, Any]] = [
+            {"case": "A 32/2", "kernel": "rotary", "tokens": 64, "bytes": 1,
              "results": {"rocmforge": result(0.002), "vLLM CUDA": result(0.003), "inductor": result(0.001, math.nan)}},
             {"case": "B 96/8", "kernel": "rotary", "tokens": 1, "bytes": 1,
              "results": {"rocmforge": result(0.002), "vLLM CUDA": result(0.012)}},

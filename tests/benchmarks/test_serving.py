@@ -7,6 +7,7 @@ import pathlib
 import random
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,8 @@ def run(seed, size=0.01, shift=0.0, outlier=0.0, regret=0.0, texts=8, length=32)
     """A backend's run whose log probabilities err by `size` (normally distributed) and by `shift` besides."""
     draw = random.Random(seed)
     fixed = random.Random(0)
-    rows, scores, exact_scores = [], [], []
+    rows: list[dict[str, list[float]]] = []
+    scores, exact_scores = [], []
     for _ in range(texts):
         exact = [-fixed.random() for _ in range(length)]
         best = [q + 0.1 * size * draw.random() for q in exact]
@@ -152,7 +154,7 @@ class Clock:
 
 
 def test_pool_reports_results_and_crashes(task):
-    found = {}
+    found: dict[str, Any] = {}
     tasks = [task("good", "work"), task("bad", "crash")]
     pool.run_pool(tasks, 2, time.monotonic() + HANG, lambda t: found.__setitem__(t.name, t.result()))
     assert found["good"] == {"done": True, "env": "7"}
@@ -161,7 +163,8 @@ def test_pool_reports_results_and_crashes(task):
 
 def test_pool_ends_what_takes_too_long(task, monkeypatch):
     """It keeps what the task saved before, and leaves none of its children."""
-    found, slow = {}, task("slow one", "hang")
+    found: dict[str, Any] = {}
+    slow = task("slow one", "hang")
     monkeypatch.setattr(pool, "time", Clock(slow))
     pool.run_pool([slow], 2, time.monotonic() + 1e6, lambda t: found.__setitem__(t.name, t.result()))
     assert found["slow one"]["half"] and "stopped after 86" in found["slow one"]["failed"]
@@ -182,7 +185,7 @@ def test_pool_stops_at_the_deadline(task, monkeypatch, capsys):
 
 
 def test_gated_tasks_measure_one_after_another(task):
-    found = {}
+    found: dict[str, Any] = {}
     tasks = [task("one", "gate"), task("broken", "crash"), task("two", "gate")]
     pool.run_gated(tasks, HANG, time.monotonic() + HANG, lambda t: found.__setitem__(t.name, t.result()))
     assert "failed" in found["broken"]

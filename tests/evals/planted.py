@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rocmforge_plugin.vllm.report import LaunchCounts
 
 
 class Planted(LaunchCounts):
     """Adds what POST /collective_rpc calls in every worker."""
+
+    model_runner: Any  # the worker's that this extends
 
     def scale_attention(self, factor: float) -> list[str]:
         """Multiply the scale of every attention layer; returns the classes of their implementations."""

@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("vllm")
 pytest.importorskip("lm_eval")
-from vllm.platforms import current_platform  # noqa: E402
+from vllm.platforms import current_platform
 
-from rocmforge_plugin.evaluate import items, rule  # noqa: E402
-from rocmforge_plugin.evaluate.records import Run  # noqa: E402
-from tests import HANG  # noqa: E402
+from rocmforge_plugin.evaluate import items, rule
+from rocmforge_plugin.evaluate.records import Run
+from tests import HANG
 
 #: rocmforge has float32 on CPUs alone, and the planted faults take the place of vLLM's CPU attention.
 on_cpus = pytest.mark.skipif(not current_platform.is_cpu(), reason="asks vLLM's CPU platform in float32")
@@ -97,7 +97,7 @@ def test_planted_faults_are_caught_and_clean_variants_are_not(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    ("arguments", "said"),
     [
         (("--dtype", "int8"), "there is no rule for it"),
         (("--engine", "nonsense"), "expected KEY=VALUE"),

@@ -17,14 +17,14 @@ import pytest
 
 pytest.importorskip("vllm")
 pytest.importorskip("lm_eval")
-from vllm.platforms import current_platform  # noqa: E402
+from vllm.platforms import current_platform
 
-from rocmforge_plugin.evaluate import command, report, rule  # noqa: E402
-from rocmforge_plugin.evaluate.records import Run  # noqa: E402
-from rocmforge_plugin.evaluate.server import ServerSession, ask  # noqa: E402
-from tests import HANG  # noqa: E402
-from tests.evals.planted import Planted  # noqa: E402
-from tools import serve  # noqa: E402
+from rocmforge_plugin.evaluate import command, report, rule
+from rocmforge_plugin.evaluate.records import Run
+from rocmforge_plugin.evaluate.server import ServerSession, ask
+from tests import HANG
+from tests.evals.planted import Planted
+from tools import serve
 
 on_cpus = pytest.mark.skipif(not current_platform.is_cpu(), reason="rocmforge has float32 on CPUs alone")
 ROOT = Path(__file__).resolve().parents[2]

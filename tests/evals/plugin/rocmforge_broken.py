@@ -123,7 +123,7 @@ class TorchImpl(CPUAttentionBackendImpl):
         kv_cache,
         attn_metadata,
         output,
-        output_scale=None,  # type: ignore
+        output_scale=None,
         output_block_scale=None,
     ):
         if attn_metadata is None:
