@@ -19,7 +19,8 @@
 #define RF_CORE Mfma16x16x16
 #elif defined(__GFX11__)
 #define RF_CORE WmmaGfx11
-#elif defined(__GFX12__) && !defined(__gfx1250__)  // gfx1250 shares the family's macro but not its matrix core
+// By name: gfx1250 and gfx1251 define __GFX12__ too, and have other matrix instructions.
+#elif defined(__gfx1200__) || defined(__gfx1201__) || defined(__gfx12_generic__)
 #define RF_CORE WmmaGfx12
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define RF_CORE MmaSm90

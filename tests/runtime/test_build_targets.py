@@ -63,6 +63,22 @@ def test_a_gpu_without_a_matrix_core_is_refused(monkeypatch: pytest.MonkeyPatch,
         work.make_plan((target,))
 
 
+@pytest.mark.parametrize("arch", ["gfx1250", "gfx1251", "gfx1030", "gfx908", "gfx9-generic"])
+def test_the_kernels_refuse_it_too(tmp_path: Path, arch: str) -> None:
+    """Whatever the compiler's macros for its family are, no other GPU's core is taken."""
+    compiler, missing = toolchain.find_amd(("gfx1201",))
+    if compiler is None or missing:
+        pytest.skip(missing["gfx1201"])
+    source = tmp_path / "product.hip"
+    source.write_text(PRODUCT)
+    command = [word.replace("gfx1201", arch) for word in compiler.command("gfx1201")]
+    done = subprocess.run([*command, "-fsyntax-only", f"-I{driver.ROOT}", str(source)], capture_output=True, text=True)
+    assert done.returncode != 0
+    if "invalid offload arch" in done.stderr or "unknown target CPU" in done.stderr:
+        pytest.skip(f"{compiler.path} does not know {arch}")
+    assert "no matrix core is described for this architecture" in done.stderr
+
+
 def test_an_nvidia_gpu_without_the_products_is_refused() -> None:
     assert toolchain.family("sm_89") == toolchain.family("sm_120") == "nvidia"
     with pytest.raises(BuildError, match="sm_75 cannot be built: .* sm_80"):
