@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> emulation.EmulatedGpus:
 
 @pytest.fixture
 def emulated(gpus: emulation.EmulatedGpus, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., _C.Device]]:
-    """emulated(target, order, quantum, compute_units) makes CPU tensors those of an emulated GPU, until the test ends.
+    """Called with (target, order, quantum, compute_units): CPU tensors are an emulated GPU's until the test ends.
 
     The poisoned buffers that the kernel tests share then end at an unmapped page.
     """
@@ -48,7 +49,7 @@ def emulated(gpus: emulation.EmulatedGpus, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(kernel_support, "poison", lambda *a: emulation.guarded(poison(*a)))
     contexts = []
 
-    def use(target: str, *schedule: str | int, **more: str | int) -> _C.Device:
+    def use(target: str, *schedule: Any, **more: Any) -> _C.Device:
         if not Path(kernels_dir(), target, "kernels.txt").exists():
             pytest.skip(f"no code for {target} is built here: python -m rocmforge_build --targets {target}")
         contexts.append(gpus.use(target, *schedule, **more))

@@ -66,7 +66,7 @@ def _kernel_class() -> Any:
     """The launcher's AmdKernel, disassembling a code object once for its kernels while they are in use."""
     if os.environ["AMDGPU_TOOLS"] not in sys.path:
         sys.path.append(os.environ["AMDGPU_TOOLS"])
-    amdrun = importlib.import_module("amdrun")
+    amdrun: Any = importlib.import_module("amdrun")
     amdrun.CodeObject = functools.lru_cache(maxsize=8)(amdrun.CodeObject)
 
     def run_eight_bytes(wave: Any, instruction: Any, kernel: Any) -> None:
@@ -104,7 +104,8 @@ def _kernel_class() -> Any:
         def _fill(self, pc: int) -> None:
             instruction = self.instructions.get(pc - self.base)
             if instruction is None or not self.arch.startswith("gfx9") or not _upper_half(instruction):
-                return super()._fill(pc)
+                super()._fill(pc)
+                return
             raw = _as_vop3(self.co.read(instruction.addr, 4))
             function, arguments = self._emulated(instruction, instruction.mnemonic, raw, self._text(pc))
             name = instruction.mnemonic + " of v128 and up"

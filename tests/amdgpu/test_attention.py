@@ -94,8 +94,8 @@ def test_prefill(emulated: Use, target: str, dtype: torch.dtype, head: int) -> N
     """Prompts, chunks of prompts and decode in one batch, with row blocks and tiles that end anywhere."""
     rows, keys = rows_and_keys(emulated(target), "prefill", dtype, head)
     # Waves that run from barrier to barrier, in either order, are as far apart as barriers let them be.
-    for group, window, *schedule in (*([(1, 0, "forward"), (8, 70, "reverse"), (8, 0, 3, 127)] if ALL else []),
-                                     (4, 0, "forward"), (3, 40, "reverse")):
+    more = [(1, 0, ("forward",)), (8, 70, ("reverse",)), (8, 0, (3, 127))] if ALL else []
+    for group, window, schedule in (*more, (4, 0, ("forward",)), (3, 40, ("reverse",))):
         emulated(target, *schedule)
         tokens = -(-rows // group) + 1  # one more than a row block holds
         requests = [(tokens, tokens), (17, keys + 40), (1, 2 * keys + 1), (keys - 1, keys + 15)]

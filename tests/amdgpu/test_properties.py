@@ -32,7 +32,7 @@ PROPERTIES: list[tuple[Callable[..., None], dict[str, Any]]] = [
 @pytest.mark.parametrize(("test", "arguments"), PROPERTIES,
                          ids=["-".join([test.__name__[5:], *map(str, more.values())]) for test, more in PROPERTIES])
 def test_property(emulated: Callable[..., _C.Device], monkeypatch: pytest.MonkeyPatch, target: str,
-                  test: Callable[..., None], arguments: dict[str, Any]) -> None:
+                  test: Any, arguments: dict[str, Any]) -> None:
     emulated(target, order=11, quantum=211)
     monkeypatch.setattr(attention, "TYPES", attention.DTYPES[:2])  # attention in float32 is the CPU target's alone
     # Few examples, and the same ones each time: an example takes seconds here.

@@ -104,7 +104,7 @@ def test_every_tile_is_in_one_share(emulated: Use, target: str, requests: list[t
     cut = []
     for (head, block), pieces in parts.items():
         pieces.sort()
-        shares, begins, ends = zip(*pieces)
+        shares, begins, ends = zip(*pieces, strict=True)
         assert shares == tuple(range(shares[0], shares[0] + len(shares)))
         assert (begins[0], *ends) == (0, *begins[1:], blocks[block][4])
         if len(pieces) > 1:

@@ -19,7 +19,8 @@ from .emulation import EmulatedGpus
 
 
 def code(*lines: str) -> list[Instruction]:
-    return [Instruction(4 * i, *(line.split(" ", 1) + [""])[:2], None) for i, line in enumerate(lines)]
+    words = (line.partition(" ") for line in lines)
+    return [Instruction(4 * i, mnemonic, operands, None) for i, (mnemonic, _, operands) in enumerate(words)]
 
 
 def test_units_and_clocks() -> None:

@@ -74,9 +74,18 @@ def toy_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return accept(root / "package" / "_kernels")
 
 
+def compiler_of(target: str) -> toolchain.Compiler:
+    """The compiler of a GPU target; the test is skipped where there is none."""
+    find = {"amd": toolchain.find_amd, "nvidia": toolchain.find_nvidia}[toolchain.family(target)]
+    compiler, missing = find((target,))
+    if compiler is None or missing:
+        raise pytest.skip.Exception(missing[target])
+    return compiler
+
+
 @pytest.fixture(scope="session")
 def compile_shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """compile_shared(source, name, *flags) -> path of the shared library, compiled once per name."""
+    """Called with (source, name, *flags): the path of the shared library, compiled once per name."""
     folder = tmp_path_factory.mktemp("shared")
 
     def compile_it(source: Path, name: str, *flags: str) -> Path:

@@ -88,7 +88,7 @@ def test_it_hits_wherever_python_and_the_compiler_are(tmp_path: Path, monkeypatc
     """As under pip's build isolation, where pybind11 lies in another temporary folder each time."""
     import pybind11
 
-    real, headers = Path(shutil.which(toolchain.find_cxx().path)), Path(pybind11.get_include())
+    real, headers = toolchain.find_cxx().path, Path(pybind11.get_include())
     monkeypatch.setenv("ROCMFORGE_CACHE", str(tmp_path / "cache"))
     compiled = []
     for number, name in enumerate(("one", "two", "two", "three")):
@@ -154,7 +154,7 @@ def test_results_of_another_user_are_replaced(tmp_path: Path, monkeypatch: pytes
         def refuse(path: Path) -> None:
             raise PermissionError(path)
 
-        monkeypatch.setattr(cache.os, "utime", refuse)
+        monkeypatch.setattr(os, "utime", refuse)
         assert results.find(NAME) is None
 
 
@@ -197,13 +197,13 @@ def test_two_builds_do_not_compile_the_same(tmp_path: Path) -> None:
 
     def say(line: str) -> None:
         lines.append(line)
-        if line.startswith("waiting"):
+        if line.startswith("waiting") and other.stdin:
             other.stdin.write("\n")
             other.stdin.flush()
 
     with subprocess.Popen([sys.executable, "-c", HOLD, str(folder), theirs.result], cwd=REPOSITORY, text=True,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other, Cache(folder) as results:
-        assert other.stdout.readline() == "True\n"
+        assert other.stdout and other.stdout.readline() == "True\n"
         runner = Runner(tmp_path, results, 1, say)
         done = runner.run([theirs, mine])
     assert done[theirs].read_text() == "by another build" and done[mine].read_text() == "mine"
@@ -216,7 +216,7 @@ def test_two_builds_do_not_compile_the_same(tmp_path: Path) -> None:
 def test_a_build_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), NAME], cwd=REPOSITORY, text=True,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other, Cache(tmp_path) as results:
-        assert other.stdout.readline() == "True\n"
+        assert other.stdout and other.stdout.readline() == "True\n"
         with results.claim(NAME) as mine, results.claim(OTHER) as another:
             assert (mine, another) == (False, True)
         other.kill()
@@ -258,6 +258,7 @@ def test_one_install_at_a_time_into_a_tree(tree: Path) -> None:
         with subprocess.Popen([sys.executable, "-c", program, str(tree)], cwd=REPOSITORY) as second:
             results = Cache(Path(os.environ["ROCMFORGE_CACHE"]))
             library = work.plan_work(tree, results, ["cpu"], False, print).library
+            assert library is not None
             deadline = time.monotonic() + 120
             while not results.path(library.result).exists():
                 assert time.monotonic() < deadline and second.poll() is None

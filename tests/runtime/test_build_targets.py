@@ -13,6 +13,8 @@ from rocmforge_build import BuildError, build, code_object, driver, toolchain, w
 from rocmforge_build.units import load_units
 from rocmforge_plugin import served
 
+from .conftest import compiler_of
+
 SIBLINGS = ("gfx1101", "gfx1150", "gfx9-4-generic", "gfx11-generic", "gfx12-generic")
 WITHOUT_CORE = ("gfx1250", "gfx1251", "gfx1170", "gfx1030", "gfx908", "gfx90c", "gfx9-generic", "gfx10-3-generic")
 PRODUCT = """
@@ -66,9 +68,7 @@ def test_a_gpu_without_a_matrix_core_is_refused(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("arch", ["gfx1250", "gfx1251", "gfx1030", "gfx908", "gfx9-generic"])
 def test_the_kernels_refuse_it_too(tmp_path: Path, arch: str) -> None:
     """Whatever the compiler's macros for its family are, no other GPU's core is taken."""
-    compiler, missing = toolchain.find_amd(("gfx1201",))
-    if compiler is None or missing:
-        pytest.skip(missing["gfx1201"])
+    compiler = compiler_of("gfx1201")
     source = tmp_path / "product.hip"
     source.write_text(PRODUCT)
     command = [word.replace("gfx1201", arch) for word in compiler.command("gfx1201")]
@@ -88,9 +88,7 @@ def test_an_nvidia_gpu_without_the_products_is_refused() -> None:
 @pytest.mark.parametrize("target", [*served.AMD_ARCHS, *SIBLINGS])
 def test_every_amd_target_that_is_taken_has_a_matrix_core(tmp_path: Path, target: str) -> None:
     """Down to machine code: the compiler's front end takes instructions that a target lacks."""
-    compiler, missing = toolchain.find_amd((target,))
-    if compiler is None or missing:
-        pytest.skip(missing[target])
+    compiler = compiler_of(target)
     source = tmp_path / "product.hip"
     source.write_text(PRODUCT)
     command = [*compiler.command(target), f"-I{driver.ROOT}", str(source), "-o", str(tmp_path / "product.co")]
@@ -100,10 +98,8 @@ def test_every_amd_target_that_is_taken_has_a_matrix_core(tmp_path: Path, target
 
 @pytest.mark.parametrize("target", ["cpu", "gfx942", "sm_80"])
 def test_types_with_commas_reach_the_compiler(tree: Path, target: str) -> None:
-    find = {"cpu": lambda _: (toolchain.find_cxx(), {}), "gfx942": toolchain.find_amd, "sm_80": toolchain.find_nvidia}
-    compiler, missing = find[target]((target,))
-    if compiler is None or missing:
-        pytest.skip(str(missing))
+    if target != "cpu":
+        compiler_of(target)
     (tree / "kernels" / "toy" / "words.hip").write_text(WORDS)
     (tree / "kernels" / "variants.py").write_text(
         "from rocmforge_build.units import Unit\n"

@@ -14,6 +14,7 @@ from rocmforge_build import driver, toolchain, units
 from rocmforge_plugin import _C
 from rocmforge_plugin.device import kernels_dir
 
+from .conftest import compiler_of
 from .fake_gpu import SOURCE, Fake
 
 TARGETS = sorted(path.parent.name for path in kernels_dir().glob("*/kernels.txt"))
@@ -78,9 +79,7 @@ def test_every_cpu_kernel_can_be_loaded() -> None:
 @pytest.mark.parametrize("part", ["decode", "prefill"])
 def test_ptxas_leaves_warpgroup_products_alone(part: str, head: int, tmp_path: Path) -> None:
     """It says so, as a remark (C7510 to C7519), where it runs products one by one or waits for them early."""
-    compiler, missing = toolchain.find_nvidia(("sm_90",))
-    if missing:
-        pytest.skip(missing["sm_90"])
+    compiler = compiler_of("sm_90")
     unit = next(u for u in units.load_units(driver.ROOT) if u.name == f"attention_{part}_bf16_d{head}")
     defines = toolchain.define_flags("sm_90", unit.defines)
     done = subprocess.run([*compiler.command("sm_90"), *defines, unit.source, "-o", str(tmp_path / "cubin")],
