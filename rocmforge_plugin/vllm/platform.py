@@ -11,7 +11,7 @@ from rocmforge_plugin.vllm import NAME
 from rocmforge_plugin.vllm.log import logger
 
 # Whichever CPU platform vLLM would have used (there is one for Zen CPUs as well).
-_HostPlatform = resolve_obj_by_qualname(cpu_platform_plugin() or "vllm.platforms.cpu.CpuPlatform")
+_HostPlatform: Any = resolve_obj_by_qualname(cpu_platform_plugin() or "vllm.platforms.cpu.CpuPlatform")
 
 
 class RocmForgeCpuPlatform(_HostPlatform):
@@ -21,10 +21,10 @@ class RocmForgeCpuPlatform(_HostPlatform):
     def get_attn_backend_cls(cls, selected_backend: Any, attn_selector_config: Any, *args: Any, **kwargs: Any) -> str:
         """Class path of the backend for one layer; ValueError with the reasons when rocmforge cannot serve it."""
         if getattr(selected_backend, "name", None) != NAME:
-            return super().get_attn_backend_cls(selected_backend, attn_selector_config, *args, **kwargs)
+            return str(super().get_attn_backend_cls(selected_backend, attn_selector_config, *args, **kwargs))
         reasons = selected_backend.get_class().validate_configuration(
             device_capability=None, **attn_selector_config._asdict())
         if reasons:
             raise ValueError(f"Selected backend {NAME} is not valid for this configuration. Reason: {reasons}")
         logger.info_once("Using %s backend (selected via --attention-backend).", NAME)
-        return selected_backend.get_path()
+        return str(selected_backend.get_path())

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proof of execution: one line in the engine's log at start, and launch counts on request.
+r"""Proof of execution: one line in the engine's log at start, and launch counts on request.
 
 Counts live where the kernels are launched, in the engine's worker processes. Two of vLLM's own extension points bring
 them out, both opt-in and neither on any hot path:
 
-    vllm serve MODEL --attention-backend rocmforge \\
-        --worker-extension-cls rocmforge_plugin.vllm.report.LaunchCounts \\
+    vllm serve MODEL --attention-backend rocmforge \
+        --worker-extension-cls rocmforge_plugin.vllm.report.LaunchCounts \
         --middleware rocmforge_plugin.vllm.report.LaunchReport
     curl http://localhost:8000/rocmforge/launches
 

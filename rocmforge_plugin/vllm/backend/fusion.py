@@ -13,8 +13,10 @@ from rocmforge_plugin.vllm.backend.aiter_quant import declare_quant_op
 
 
 class CacheUpdates:
-    """The fused cache updates that vLLM's passes ask an attention implementation for. The rotated key goes to the cache
-    only: `k_out` stays unwritten, since this backend's attention reads no key."""
+    """The fused cache updates that vLLM's passes ask an attention implementation for.
+
+    The rotated key goes to the cache only: `k_out` stays unwritten, since this backend's attention reads no key.
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -58,6 +60,7 @@ class CacheUpdates:
                         interleaved=not is_neox, mrope_section=mrope_section, mrope_interleaved=is_interleaved,
                         q_norm_weight=q_weight, k_norm_weight=k_weight, eps=rms_norm_eps, query_out=q_out)
 
-    def _split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         kv_size = self.num_kv_heads * self.head_size
-        return qkv.split([self.num_heads * self.head_size, kv_size, kv_size], dim=-1)
+        query, key, value = qkv.split([self.num_heads * self.head_size, kv_size, kv_size], dim=-1)
+        return query, key, value

@@ -14,9 +14,9 @@ from vllm.model_executor.models import chatglm, glm4, glm4_moe, glm4_moe_mtp
 from vllm.v1.attention.backend import AttentionType
 
 from rocmforge_plugin.vllm import NAME
+from rocmforge_plugin.vllm.log import logger
 from rocmforge_plugin.vllm.position.compile_cache import salt_compile_cache
 from rocmforge_plugin.vllm.position.rotary_kv import rotary_kv
-from rocmforge_plugin.vllm.log import logger
 from rocmforge_plugin.vllm.position.rotary_layers import host_fuses_rotary
 
 
@@ -99,7 +99,7 @@ def fuse(model: nn.Module, config: VllmConfig) -> None:
     salt_compile_cache(fused_layers=fused)
     if fused:
         logger.info_once("rotary and the KV write are one launch in %d layers", fused)
-    if obstacles and NAME == (config.attention_config.backend.name if config.attention_config.backend else None):
+    if obstacles and getattr(config.attention_config.backend, "name", None) == NAME:
         logger.info_once("rotary and the KV write are two launches: %s", "; ".join(obstacles))
 
 

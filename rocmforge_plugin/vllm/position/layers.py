@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from vllm.model_executor.custom_op import op_registry_oot
 
-from rocmforge_plugin.vllm.position.compile_cache import SWITCH, mark_compile_cache, switched_on
 from rocmforge_plugin.vllm.log import logger
+from rocmforge_plugin.vllm.position.compile_cache import SWITCH, mark_compile_cache, switched_on
 
 
 def register() -> None:
     """Replaces vLLM's rotary layers in models built from now on. Safe to call again; a layer that another plugin has
-    replaced stays that plugin's."""
+    replaced stays that plugin's.
+    """
     mark_compile_cache()
     if not switched_on():
         logger.info("%s=0: vLLM's own position layers are used", SWITCH)

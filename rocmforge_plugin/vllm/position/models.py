@@ -17,7 +17,8 @@ MODELS = {
 
 def register() -> None:
     """Names the classes in vLLM's registry; they are imported when a model is built. ROCMFORGE_POSITION=0 keeps
-    vLLM's own. Safe to call again."""
+    vLLM's own. Safe to call again.
+    """
     if not switched_on():
         return
     from vllm.model_executor.models.registry import ModelRegistry

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from vllm.model_executor.layers.attention.attention import get_attention_context
-from vllm.utils.torch_utils import (LayerNameType, _encode_layer_name, _resolve_layer_name, direct_register_custom_op)
+from vllm.utils.torch_utils import LayerNameType, _encode_layer_name, _resolve_layer_name, direct_register_custom_op
 
 from rocmforge_plugin.ops.position import rotary_kv_write
 
@@ -27,6 +27,7 @@ def rotary_kv(attention: Any, positions: torch.Tensor, qkv: torch.Tensor,
         positions: int64 [tokens] or [3, tokens].
         qkv: [tokens, q_size + 2 * kv_size]; eager, the query is rotated in place.
         norms: the query's and the key's RMSNorm, if the model has them.
+
     Returns:
         [tokens, q_size]. Nothing is written (and the values mean nothing) while vLLM measures memory, when there is no
         cache yet.

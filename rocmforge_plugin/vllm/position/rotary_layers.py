@@ -11,16 +11,20 @@ from typing import Any
 
 import torch
 from vllm.config import get_cached_compilation_config, get_current_vllm_config_or_none
-from vllm.model_executor.layers.rotary_embedding import (DeepseekScalingRotaryEmbedding, MRotaryEmbedding,
-                                                         RotaryEmbedding, YaRNScalingRotaryEmbedding)
+from vllm.model_executor.layers.rotary_embedding import (
+    DeepseekScalingRotaryEmbedding,
+    MRotaryEmbedding,
+    RotaryEmbedding,
+    YaRNScalingRotaryEmbedding,
+)
 from vllm.model_executor.layers.rotary_embedding.common import ApplyRotaryEmb
 from vllm.platforms import current_platform
 
 from rocmforge_plugin import __version__, ops
 from rocmforge_plugin.ops.checks import ELEMENTS
 from rocmforge_plugin.vllm.backend import target
-from rocmforge_plugin.vllm.position.compile_cache import salt_compile_cache
 from rocmforge_plugin.vllm.log import logger
+from rocmforge_plugin.vllm.position.compile_cache import salt_compile_cache
 
 
 def host_fuses_rotary() -> bool:
@@ -39,7 +43,10 @@ def device_usable() -> bool:
     return not refusals
 
 
-class _Layer:
+_Replaced: Any = object  # in each class below, the layer of vLLM's comes after these
+
+
+class _Layer(_Replaced):
     """On unless switched off: vLLM turns all custom ops off under inductor, which would put its own layers back."""
 
     name: str
@@ -48,14 +55,14 @@ class _Layer:
     def enabled(cls) -> bool:
         """Whether the kernels are used: not with `-rotary_embedding` (or the class's name) among the custom ops."""
         if not device_usable() or host_fuses_rotary():
-            return super().enabled()
+            return bool(super().enabled())
         directives = get_cached_compilation_config().custom_ops
         return not any(f"-{name}" in directives for name in (cls.name, cls.host_class()))
 
     @classmethod
     def host_class(cls) -> str:
         """Name of the class of vLLM that this one replaces."""
-        return next(host.__name__ for host, ours in LAYERS.items() if ours is cls)
+        return next(str(host.__name__) for host, ours in LAYERS.items() if ours is cls)
 
     def uses_kernels(self) -> bool:
         return self.enabled() and device_usable() and not host_fuses_rotary()
@@ -74,13 +81,16 @@ class _RotaryLayer(_Layer):
 
     def _rotate(self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None,
                 offsets: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Eager: in place, and the arguments are returned. Traced: an op that returns new tensors, since inductor
-        pays for an op that writes to views of the QKV product with two copies of it."""
+        """Eager: in place, and the arguments are returned. Traced: an op that returns new tensors.
+
+        Inductor pays for an op that writes to views of the QKV product with two copies of it.
+        """
         if not self.kernels:
             arguments = (positions, query, key) if offsets is None else (positions, query, key, offsets)
-            if current_platform.is_cpu():
-                return super().forward_cpu(*arguments)
-            return (super().forward_hip if current_platform.is_rocm() else super().forward_cuda)(*arguments)
+            host = (super().forward_cpu if current_platform.is_cpu() else
+                    super().forward_hip if current_platform.is_rocm() else super().forward_cuda)
+            rotated: tuple[torch.Tensor, torch.Tensor | None] = host(*arguments)
+            return rotated
         if offsets is not None:
             positions = positions + offsets
         section = getattr(self, "mrope_section", None) if positions.dim() == 2 else None
@@ -95,7 +105,7 @@ class _RotaryLayer(_Layer):
         table = self._match_cos_sin_cache_dtype(query)
         if torch.compiler.is_compiling() and key is not None and not self.must_mutate:
             query_out, key_out = ops.rotary_out(positions, rows, key_rows, table, **options)
-            return query_out.view(query.shape), key_out.view(key.shape)
+            return query_out.view(query.shape), None if key_out is None else key_out.view(key.shape)
         ops.rotary(positions, rows, key_rows, table, **options)
         return query, key
 
