@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Python side of the host module: each part defines its bind function and is named here.
+// The Python side of the host module: a bind function for each op, in launch/bind_*.cpp.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <optional>
 
-#include "runtime/kernel.h"
+#include "launch/op_kernels.h"
 
 namespace rocmforge {
 
-// Adds functions to the module. Arguments are plain integers (pointers, strides, streams) that Python has checked, but
-// for attention's tensors.
-#define ROCMFORGE_OPS(OP) OP(causal_mask) OP(kv_write) OP(rotary) OP(rotary_kv_write) OP(attention) OP(tensor)
-
-#define ROCMFORGE_DECLARE(op) void bind_##op(pybind11::module_& module);
-ROCMFORGE_OPS(ROCMFORGE_DECLARE)
-#undef ROCMFORGE_DECLARE
+// Each adds an op's functions to the module, and the names of its conditions.
+void bind_attention(pybind11::module_& module);
+void bind_cache(pybind11::module_& module);
+void bind_mask(pybind11::module_& module);
+void bind_position(pybind11::module_& module);
+// Adds use_torch, which comes before any op.
+void bind_tensor(pybind11::module_& module);
 
 // Lets other Python threads run while a CPU kernel does. A GPU launch is over before the lock would have changed hands.
 class ReleaseGil {

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <cstring>
+#include <utility>
 
 #include "bindings.h"
 #include "runtime/arch.h"
@@ -15,6 +16,20 @@ namespace py = pybind11;
 namespace rocmforge {
 
 namespace {
+
+constexpr std::pair<const char*, int32_t LaunchConfig::*> kConfigFields[] = {
+    {"abi", &LaunchConfig::abi},
+    {"wave", &LaunchConfig::wave},
+    {"threads", &LaunchConfig::threads},
+    {"shared_bytes", &LaunchConfig::shared_bytes},
+    {"rows", &LaunchConfig::rows},
+    {"keys", &LaunchConfig::keys},
+    {"blocks_per_unit", &LaunchConfig::blocks_per_unit},
+    {"prefers_shared", &LaunchConfig::prefers_shared},
+    {"rounds", &LaunchConfig::rounds},
+    {"row_elements", &LaunchConfig::row_elements},
+    {"early", &LaunchConfig::early}};
+static_assert(sizeof(LaunchConfig) == std::size(kConfigFields) * sizeof(int32_t));
 
 // Both are RuntimeErrors in Python; DriverError carries what failed as attributes.
 void register_errors(py::module_& module) {
@@ -34,33 +49,26 @@ void register_errors(py::module_& module) {
 }
 
 void register_device(py::module_& module) {
-  py::class_<Device>(module, "Device", "A device with code for it: opened once, kernels are loaded as they are needed.")
+  py::class_<OpDevice>(module, "Device", "A device with code for it: opened once, kernels loaded as they are needed.")
       .def(py::init<const std::string&, int, const std::string&, const std::string&>(), py::arg("kind"),
            py::arg("ordinal"), py::arg("kernels_dir"), py::arg("library") = "")
       .def_property_readonly("kind", &Device::kind)
-      .def_property_readonly("name", [](const Device& device) { return device.info().name; })
-      .def_property_readonly("arch", [](const Device& device) { return device.info().arch; })
-      .def_property_readonly("compute_units", [](const Device& device) { return device.info().compute_units; })
+      .def_property_readonly("name", [](const OpDevice& device) { return device.info().name; })
+      .def_property_readonly("arch", [](const OpDevice& device) { return device.info().arch; })
+      .def_property_readonly("compute_units", [](const OpDevice& device) { return device.info().compute_units; })
       .def_property_readonly("target", &Device::target)
       .def_property_readonly("synchronous", &Device::synchronous)
       .def("kernel_names", &Device::kernel_names)
       .def("kernel_config",
-           [](Device& device, const std::string& name) {
-             const LaunchConfig& config = device.kernel(name).config();
+           [](OpDevice& device, const std::string& name) {
              py::dict out;
-             out["wave"] = config.wave;
-             out["threads"] = config.threads;
-             out["shared_bytes"] = config.shared_bytes;
-             out["rows"] = config.rows;
-             out["keys"] = config.keys;
-             out["blocks_per_unit"] = config.blocks_per_unit;
-             out["rounds"] = config.rounds;
+             for (const auto& [field, value] : kConfigFields) out[field] = device.kernel(name).config().*value;
              return out;
            },
            py::arg("name"), "Loads a kernel, if it is not loaded yet, and returns its launch shape.")
       .def(
           "launch",
-          [](Device& device, const std::string& name, const Grid& grid, Stream stream, const std::string& args) {
+          [](OpDevice& device, const std::string& name, const Grid& grid, Stream stream, const std::string& args) {
             if (args.size() > kMaxArgs) throw py::value_error("args is longer than any kernel's arguments");
             alignas(16) char bytes[kMaxArgs] = {};  // a kernel may read its whole argument, whatever came
             std::memcpy(bytes, args.data(), args.size());
@@ -94,9 +102,11 @@ PYBIND11_MODULE(_C, module) {
       "A gcnArchName's processor and features.");
   module.def("amd_targets", &amd_targets, "Targets whose code an AMD processor runs, best first.");
   module.def("cuda_targets", &cuda_targets, "Targets whose code a compute capability runs, best first.");
-#define ROCMFORGE_BIND(op) bind_##op(module);
-  ROCMFORGE_OPS(ROCMFORGE_BIND)
-#undef ROCMFORGE_BIND
+  bind_tensor(module);
+  bind_mask(module);
+  bind_cache(module);
+  bind_position(module);
+  bind_attention(module);
 }
 
 }  // namespace rocmforge

@@ -11,6 +11,8 @@
 #include <optional>
 #include <string_view>
 
+#include "bindings.h"
+
 namespace py = pybind11;
 
 namespace rocmforge {
@@ -38,7 +40,7 @@ constexpr int kDlCpu = 1, kDlCuda = 2, kDlRocm = 10;
 
 struct Torch {
   py::object tensor, parameter;     // torch.Tensor, torch.nn.Parameter
-  std::array<py::object, 4> types;  // bfloat16, float16, float32, int32
+  std::array<py::object, 5> types;  // bfloat16, float16, float32, int32, int64
   const DlExchange* exchange = nullptr;
 };
 
@@ -52,66 +54,72 @@ TensorType type_of(int code, int bits) {
   if (code == kDlBfloat && bits == 16) return TensorType::kBf16;
   if (code == kDlFloat && bits == 16) return TensorType::kF16;
   if (code == kDlFloat && bits == 32) return TensorType::kFloat;
-  return code == kDlInt && bits == 32 ? TensorType::kInt32 : TensorType::kOther;
+  if (code == kDlInt && bits == 32) return TensorType::kInt32;
+  return code == kDlInt && bits == 64 ? TensorType::kInt64 : TensorType::kOther;
 }
 
-bool read_exchange(py::handle object, TensorView& view) {
+}  // namespace
+
+TensorView::TensorView(py::handle object) {
+  given = !object.is_none();
+  readable = given && read(object);
+}
+
+bool TensorView::read(py::handle object) {
+  // Other subclasses may stand for memory that is elsewhere, or nowhere, as fake tensors do.
+  const py::handle kind = py::type::handle_of(object);
+  if (!kind.is(torch().tensor) && !kind.is(torch().parameter)) return false;
+  if (!(torch().exchange && read_exchange(object)) && !read_attributes(object)) return false;
+  return data != 0 || std::find(shape, shape + dims, 0) != shape + dims;
+}
+
+bool TensorView::read_exchange(py::handle object) {
   DlTensor tensor{};
   if (torch().exchange->read(object.ptr(), &tensor) != 0) {
     PyErr_Clear();
     return false;
   }
-  if (tensor.dims > TensorView::kMaxDims || tensor.type_lanes != 1 || !tensor.strides) return false;
+  if (tensor.type_lanes != 1 || !tensor.strides) return false;
   switch (tensor.device_type) {
-    case kDlCpu: view.device = -1; break;
+    case kDlCpu: device = -1; break;
     case kDlCuda:
-    case kDlRocm: view.device = tensor.device_id; break;
+    case kDlRocm: device = tensor.device_id; break;
     default: return false;
   }
-  view.type = type_of(tensor.type_code, tensor.type_bits);
-  view.dims = tensor.dims;
-  view.data = reinterpret_cast<uintptr_t>(tensor.data) + tensor.byte_offset;
-  std::copy_n(tensor.shape, tensor.dims, view.shape);
-  std::copy_n(tensor.strides, tensor.dims, view.stride);
+  type = type_of(tensor.type_code, tensor.type_bits);
+  dims = tensor.dims;
+  data = reinterpret_cast<uintptr_t>(tensor.data) + tensor.byte_offset;
+  shape = tensor.shape;
+  stride = tensor.strides;
   return true;
 }
 
-bool read_attributes(py::handle object, TensorView& view) {
+bool TensorView::read_attributes(py::handle object) {
   try {
-    const py::tuple shape = object.attr("shape"), stride = object.attr("stride")();
-    if (shape.size() > TensorView::kMaxDims) return false;
-    view.dims = static_cast<int>(shape.size());
-    for (size_t i = 0; i < shape.size(); ++i) {
-      view.shape[i] = shape[i].cast<int64_t>();
-      view.stride[i] = stride[i].cast<int64_t>();
-    }
-    const py::object type = object.attr("dtype");
+    if (!object.attr("is_cpu").cast<bool>() && !object.attr("is_cuda").cast<bool>()) return false;
+    device = object.attr("get_device")().cast<int>();
+    copied_ = object.attr("shape").cast<std::vector<int64_t>>();
+    dims = static_cast<int>(copied_.size());
+    const auto strides = object.attr("stride")().cast<std::vector<int64_t>>();
+    copied_.insert(copied_.end(), strides.begin(), strides.end());
+    shape = copied_.data();
+    stride = shape + dims;
+    const py::object kind = object.attr("dtype");
     const auto& types = torch().types;
-    view.type = static_cast<TensorType>(
-        std::find_if(types.begin(), types.end(), [&](const py::object& known) { return known.is(type); }) -
+    type = static_cast<TensorType>(
+        std::find_if(types.begin(), types.end(), [&](const py::object& known) { return known.is(kind); }) -
         types.begin());
-    view.device = object.attr("get_device")().cast<int>();
-    view.data = object.attr("data_ptr")().cast<uintptr_t>();
+    data = object.attr("data_ptr")().cast<uintptr_t>();
     return true;
   } catch (const py::error_already_set&) {
-    return false;  // the caller's checks say what is wrong with it
+    return false;  // sparse, meta and the like: Python's side says which
   }
-}
-
-}  // namespace
-
-bool read_tensor(py::handle object, TensorView& view) {
-  // Other subclasses may stand for memory that is elsewhere, or nowhere, as fake tensors do.
-  const py::handle type = py::type::handle_of(object);
-  if (!type.is(torch().tensor) && !type.is(torch().parameter)) return false;
-  if (!(torch().exchange && read_exchange(object, view)) && !read_attributes(object, view)) return false;
-  return view.data != 0 || std::find(view.shape, view.shape + view.dims, 0) != view.shape + view.dims;
 }
 
 void bind_tensor(py::module_& module) {
   module.def(
       "use_torch",
-      [](py::type tensor, py::type parameter, std::array<py::object, 4> types, std::optional<py::capsule> exchange) {
+      [](py::type tensor, py::type parameter, std::array<py::object, 5> types, std::optional<py::capsule> exchange) {
         const bool named = exchange && std::string_view(exchange->name()) == "dlpack_exchange_api";
         const DlExchange* table = named ? exchange->get_pointer<const DlExchange>() : nullptr;
         if (table && (table->major != kDlMajor || !table->read)) table = nullptr;
@@ -119,8 +127,8 @@ void bind_tensor(py::module_& module) {
         return table != nullptr;
       },
       py::arg("tensor"), py::arg("parameter"), py::arg("types"), py::arg("exchange"),
-      "Names torch.Tensor, torch.nn.Parameter, bfloat16, float16, float32, int32 and torch's DLPack exchange table, if "
-      "it has one; returns whether the table is used.");
+      "Names torch.Tensor, torch.nn.Parameter, bfloat16, float16, float32, int32, int64 and torch's DLPack exchange "
+      "table, if it has one; returns whether the table is used.");
 }
 
 }  // namespace rocmforge

@@ -8,7 +8,7 @@ the names in it must agree with the RF_ENTRY lines of the source (tests check th
 from __future__ import annotations
 
 from rocmforge_build.units import Unit
-from rocmforge_plugin.problem import kernel_suffix
+from rocmforge_plugin.problem import combine_suffix, kernel_suffix
 from rocmforge_plugin.served import ELEMENTS, PROBLEMS
 
 TYPES = tuple(ELEMENTS.values())
@@ -57,7 +57,7 @@ def attention(element: str, format: str, score: str, key_dims: int, value_dims: 
 
 def combine(element: str, value_dims: int, targets: tuple[str, ...]) -> Unit:
     """What joins the partial results of all problems with results of this type and this many dims."""
-    suffix = f"{element}_d{value_dims}"
+    suffix = combine_suffix(element, value_dims)
     return Unit(
         name=f"attention_combine_{suffix}",
         source="kernels/attention/combine.hip",

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import os
-import re
-from collections import defaultdict
 from pathlib import Path
 
 import torch
+
+from .problem import KernelName
 
 try:
     from . import _C
@@ -29,7 +29,7 @@ _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)  # on ROCm bu
 def read_tensors_by(exchange: object | None) -> bool:
     """Lets the host module read tensors through a DLPack C exchange table, which torch has since 2.11 (five tensors in
     0.3 us), or, with None, by their attributes. Returns whether it does so through the table."""
-    types = torch.bfloat16, torch.float16, torch.float32, torch.int32
+    types = torch.bfloat16, torch.float16, torch.float32, torch.int32, torch.int64
     return _C.use_torch(torch.Tensor, torch.nn.Parameter, types, exchange)
 
 
@@ -41,30 +41,23 @@ def kernels_dir() -> Path:
     return Path(os.environ.get("ROCMFORGE_KERNELS") or Path(__file__).parent / "_kernels")
 
 
-def of(tensor: torch.Tensor) -> Device:
-    """The runtime's device for `tensor`, opened at the first call.
+def known(index: int) -> Device | None:
+    """The runtime's device with torch's index (-1: the CPU), if it is open already."""
+    return _open_devices.get(index)
+
+
+def stream_of(index: int) -> int:
+    """The stream torch would launch on, as an integer, by its index of a GPU; 0 for -1, the CPU."""
+    return _raw_stream(index) if index >= 0 else 0
+
+
+def open_device(device: torch.device | str) -> Device:
+    """The runtime's device for a torch device, opened at the first call. ``cuda`` without an index is the current one.
 
     Raises:
         DeviceError: no kernels are built for it, or its driver library is missing.
         TypeError: rocmforge has no kernels for that type of device.
     """
-    found = _open_devices.get(tensor.get_device())
-    # A meta tensor's index is the CPU's, but it has no memory to launch on.
-    return open_device(tensor.device) if found is None or tensor.is_meta else found
-
-
-def stream(tensor: torch.Tensor) -> int:
-    """The stream torch would launch on for `tensor`, as an integer; 0 on the CPU."""
-    return stream_of(tensor.get_device())
-
-
-def stream_of(index: int) -> int:
-    """As `stream`, for torch's index of a GPU; -1 is the CPU."""
-    return _raw_stream(index) if index >= 0 else 0
-
-
-def open_device(device: torch.device | str) -> Device:
-    """As `of`, for a torch device. ``cuda`` without an index is the current one."""
     device = torch.device(device)
     if device.type == "cpu":
         index, kind, ordinal = -1, "cpu", 0
@@ -88,24 +81,24 @@ def target_of(device: torch.device) -> str:
     return "amd" if torch.version.hip else "nvidia"
 
 
+def _first_number(dims: str) -> int:
+    return int(dims.split("v")[0])
+
+
 def summary(device: torch.device | str) -> str:
     """One line: the target, the device, and the kernels that are there with their element types and head sizes.
 
     The CPU's copies for other matrix cores, which only tests ask for, are left out.
     """
     found = open_device(device)
-    variants: dict[str, tuple[dict[str, None], dict[int, None]]] = defaultdict(lambda: ({}, {}))
-    for name in found.kernel_names():
-        match = re.fullmatch(r"(.*?)(?:_v\d+)?_(bf16|f16|float)(?:_d(\d+))?", name)
-        if match:
-            types, sizes = variants[match[1]]
-            types[match[2]] = None
-            if match[3]:
-                sizes[int(match[3])] = None
-        elif not re.search(r"_(bf16|f16|float)_", name):
-            variants[name]  # a kernel without variants
-    listed = "; ".join(" ".join([name, *types, *(["of head", *map(str, sorted(sizes))] if sizes else [])])
-                       for name, (types, sizes) in sorted(variants.items()))
+    types: dict[str, dict[str, None]] = {}  # by what the kernel computes, in the order of the index
+    dims: dict[str, dict[str, None]] = {}
+    for kernel in map(KernelName.parse, found.kernel_names()):
+        if not kernel.core:
+            types.setdefault(kernel.kernel, {}).update({kernel.element: None} if kernel.element else {})
+            dims.setdefault(kernel.kernel, {}).update({kernel.dims: None} if kernel.dims else {})
+    listed = "; ".join(" ".join([name, *types[name], *(["of head", *sorted(dims[name], key=_first_number)]
+                                                       if dims[name] else [])]) for name in sorted(types))
     unit = "threads" if found.kind == "cpu" else "compute units"
     return f"{found.target} code on {found.name} ({found.arch}, {found.compute_units} {unit}): {listed or 'no kernels'}"
 

@@ -6,6 +6,7 @@ csrc/launch/problem.h is the host module's side of it, kernels/attention/problem
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +29,43 @@ def kernel_suffix(element: str, format: str, score: str, key_dims: int, value_di
     dims = f"d{key_dims}" if key_dims == value_dims else f"d{key_dims}v{value_dims}"
     parts = (element, dims, "" if format == "joined" else format, "" if score == "plain" else score, core)
     return "_".join(part for part in parts if part)
+
+
+def combine_suffix(element: str, value_dims: int) -> str:
+    """As `kernel_suffix`, for the kernel that joins partial results: it only knows results."""
+    return f"{element}_d{value_dims}"
+
+
+_NAME = re.compile(rf"(?P<kernel>\w+?)(?:_v(?P<width>\d+))?_(?P<element>{'|'.join(served.ELEMENTS.values())})"
+                   r"(?:_d(?P<dims>\d+(?:v\d+)?)(?P<kind>(?:_[a-z]\w*?)?)(?:_(?P<core>[A-Z]\w*))?)?")
+
+
+class KernelName(NamedTuple):
+    """A kernel's name, taken apart; a part that it has not is empty.
+
+    Attributes:
+        kernel: what it computes, such as ``attention_prefill``, ``kv_write``.
+        width: bytes of its memory accesses.
+        element: type of the elements, as `served.ELEMENTS` spells it.
+        dims: of a head, ``128`` or ``576v512``.
+        kind: what else its problem has that is not usual.
+        core: matrix core other than the target's own.
+    """
+
+    kernel: str
+    width: str = ""
+    element: str = ""
+    dims: str = ""
+    kind: str = ""
+    core: str = ""
+
+    @classmethod
+    def parse(cls, name: str) -> KernelName:
+        """The parts of any kernel's name."""
+        found = _NAME.fullmatch(name)
+        if found is None:
+            return cls(name)
+        return cls(**{part: (text or "").removeprefix("_") for part, text in found.groupdict().items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +104,7 @@ class Problem:
 
     @property
     def suffix(self) -> str:
-        """How the names of this problem's kernels end, such as ``bf16_d128``; csrc/launch/problem.h spells the same."""
+        """How the names of this problem's kernels end, such as ``bf16_d128``."""
         return kernel_suffix(served.ELEMENTS[self.dtype], self.format, self.score, self.key_dims, self.value_dims,
                              self.core)
 
@@ -93,9 +131,10 @@ class Problem:
             pairs = ", ".join(f"{value_dims} beside {key_dims}" for key_dims, value_dims in heads)
             demand((self.key_dims, self.value_dims) in heads, "value_dims",
                    f"{self.value_dims} beside key_dims {self.key_dims}", f"one of {pairs}")
-        demand(self.num_kv_heads >= 1 and self.num_heads % max(self.num_kv_heads, 1) == 0
-               and 1 <= self.num_heads // max(self.num_kv_heads, 1) <= served.MAX_GROUP, "num_heads",
-               f"{self.num_heads} beside num_kv_heads {self.num_kv_heads}", f"1 to {served.MAX_GROUP} times num_kv_heads")
-        demand(self.window >= 0, "window", self.window, "at least 0")
+        whole = self.num_kv_heads >= 1 and self.num_heads % self.num_kv_heads == 0
+        demand(whole and 1 <= self.group <= served.MAX_GROUP, "num_heads",
+               f"{self.num_heads} beside num_kv_heads {self.num_kv_heads}",
+               f"1 to {served.MAX_GROUP} times num_kv_heads")
+        demand(0 <= self.window < 1 << 31, "window", self.window, "at least 0 and less than 2^31")
         demand(not self.core or target == "cpu", "core", self.core, f"left empty on the {target} target")
         return found

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "kernels/attention/schedule/words.h"
 #include "launch/lanes.h"
@@ -10,31 +11,31 @@
 namespace rocmforge {
 namespace {
 
-constexpr const char* kDecodeNames[3] = {"attention_decode1", "attention_decode2", "attention_decode4"};
-
-// Name of a kernel of this layer, such as attention_prefill_bf16_d128.
-std::string variant_name(const AttentionLayer& layer, const std::string& kernel) {
-  std::string name =
-      kernel + "_" + kElementNames[static_cast<int>(layer.element)] + "_d" + std::to_string(layer.head_size);
-  return layer.core.empty() ? name : name + "_" + layer.core;
-}
-
-// It joins the results of all problems with as many dims, whatever core made them.
-std::string combine_name(const AttentionLayer& layer) {
-  return std::string("attention_combine_") + kElementNames[static_cast<int>(layer.element)] + "_d" +
-         std::to_string(layer.head_size);
-}
-
 int64_t round_up(int64_t words) { return ceil_quotient(words, 4) * 4; }  // row blocks are read 16 bytes at a time
 
 }  // namespace
 
-int decode_variant(const int (&variant_rows)[3], int group, int64_t decode_query_len) {
-  for (int64_t tokens : {decode_query_len, int64_t{1}}) {
-    for (int i = 0; i < 3; ++i)
-      if (variant_rows[i] >= tokens * group) return i;
+DecodeKernels::DecodeKernels(Device& device, const Problem& problem) {
+  constexpr AttentionKernel kAll[kCount] = {AttentionKernel::kDecode1, AttentionKernel::kDecode2,
+                                            AttentionKernel::kDecode4};
+  for (int i = 0; i < kCount; ++i) {
+    const std::string name = kernel_name(problem, kAll[i]);
+    if (device.has_kernel(name)) kernels[i] = &device.kernel(name);
   }
-  return -1;
+}
+
+Kernel* DecodeKernels::smallest(int group, int64_t tokens) const {
+  for (int64_t held : {tokens, int64_t{1}}) {
+    for (Kernel* kernel : kernels)
+      if (kernel && kernel->config().rows >= held * group) return kernel;
+  }
+  return nullptr;
+}
+
+int DecodeKernels::most_rows() const {
+  int most = 0;
+  for (const Kernel* kernel : kernels) most = std::max(most, kernel ? kernel->config().rows : 0);
+  return most;
 }
 
 int64_t row_block_bound(const BatchBounds& bounds, int group, int block_rows) {
@@ -42,83 +43,80 @@ int64_t row_block_bound(const BatchBounds& bounds, int group, int block_rows) {
   return std::min(bounds.requests, bounds.tokens) + bounds.tokens * group / block_rows;
 }
 
-AttentionPlanner::AttentionPlanner(Device& device, AttentionLayer layer, const BatchBounds& bounds)
+AttentionPlanner::AttentionPlanner(Device& device, Problem problem, const BatchBounds& bounds)
     : device_(device),
-      layer_(std::move(layer)),
+      problem_(std::move(problem)),
       bounds_(bounds),
-      plan_(&device.kernel("attention_plan")),
-      combine_(&device.kernel(combine_name(layer_))) {
-  Kernel* decoders[3] = {};
-  int rows[3] = {};
-  for (int i = 0; i < 3; ++i) {
-    const std::string name = variant_name(layer_, kDecodeNames[i]);
-    if (!device.has_kernel(name)) continue;
-    decoders[i] = &device.kernel(name);
-    rows[i] = decoders[i]->config().rows;
+      plan_(&device.kernel(kernel_name(problem_, AttentionKernel::kPlan))),
+      combine_(&device.kernel(kernel_name(problem_, AttentionKernel::kCombine))) {
+  if (Kernel* decode = DecodeKernels(device, problem_).smallest(problem_.group, bounds.decode_query_len)) {
+    set_class(decode_, *decode, 1, decode->config().rows, std::min(bounds.requests, bounds.tokens));
   }
-  const int variant = decode_variant(rows, layer_.group, bounds.decode_query_len);
-  if (variant >= 0) set_part(decode_, *decoders[variant], 1, rows[variant], std::min(bounds.requests, bounds.tokens));
-  Kernel& prefill = device.kernel(variant_name(layer_, "attention_prefill"));
-  set_part(prefill_, prefill, decode_.max_rows + 1, std::numeric_limits<int>::max(),
-           row_block_bound(bounds, layer_.group, prefill.config().rows));
+  Kernel& prefill = device.kernel(kernel_name(problem_, AttentionKernel::kPrefill));
+  set_class(prefill_, prefill, decode_.max_rows + 1, std::numeric_limits<int>::max(),
+            row_block_bound(bounds, problem_.group, prefill.config().rows));
 }
 
-void AttentionPlanner::set_part(AttentionPart& part, Kernel& kernel, int min_rows, int max_rows, int64_t capacity) {
-  part.attention = &kernel;
-  part.min_rows = min_rows;
-  part.max_rows = max_rows;
-  part.block_rows = kernel.config().rows;
-  part.workgroups = std::max(1, device_.info().compute_units * kernel.config().blocks_per_unit);
-  part.capacity = static_cast<int>(capacity);
-  part.plan_offset = plan_words_;
-  plan_words_ += round_up(plan_size(part.workgroups, part.capacity));
-  part.scratch_offset = plan_words_;
+void AttentionPlanner::set_class(RequestClass& requests, Kernel& kernel, int min_rows, int max_rows, int64_t capacity) {
+  requests.attention = &kernel;
+  requests.min_rows = min_rows;
+  requests.max_rows = max_rows;
+  requests.block_rows = kernel.config().rows;
+  requests.workgroups = std::max(1, device_.info().compute_units * kernel.config().blocks_per_unit);
+  requests.capacity = static_cast<int>(capacity);
+  requests.plan_offset = plan_words_;
+  plan_words_ += round_up(plan_size(requests.workgroups, requests.capacity));
+  requests.scratch_offset = plan_words_;
   plan_words_ += round_up(bounds_.requests);
-  part.rounds = kernel.config().rounds;
-  const int64_t partials = int64_t{2} * part.workgroups * part.rounds;
-  workspace_rows_ = std::max(workspace_rows_, partials * part.block_rows);
+  requests.rounds = kernel.config().rounds;
+  const int64_t partials = int64_t{2} * requests.workgroups * requests.rounds;
+  workspace_rows_ = std::max(workspace_rows_, partials * requests.block_rows);
 }
 
-void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_lens, int64_t requests, int64_t tokens,
-                            int64_t max_query_len) {
-  // That a request can be; not even the longest where tokens count padding.
-  const int64_t shortest = std::min(tokens - (requests - 1) * max_query_len, max_query_len);
-  prefill_only_ = shortest * layer_.group > decode_.max_rows;
+bool AttentionPlanner::only_long(const Batch& batch) const {
+  // The shortest that a request can be; not even the longest where tokens count padding.
+  const int64_t shortest =
+      std::min(batch.tokens - (batch.requests - 1) * batch.max_query_len, batch.max_query_len);
+  return shortest * problem_.group > decode_.max_rows;
+}
+
+void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_lens, const Batch& batch) {
   PlanArgs args{.query_start = reinterpret_cast<const int32_t*>(query_start),
                 .seq_lens = reinterpret_cast<const int32_t*>(seq_lens),
-                .requests = static_cast<int32_t>(requests),
-                .heads = {make_fast_div(static_cast<uint32_t>(layer_.group)), layer_.kv_heads},
-                .mask = {layer_.window},
+                .requests = static_cast<int32_t>(batch.requests),
+                .heads = {make_fast_div(static_cast<uint32_t>(problem_.group)), problem_.kv_heads},
+                .mask = {problem_.window},
                 .classes = {}};
+  const bool to_prefill = only_long(batch);
   int classes = 0;
-  for (const AttentionPart* part : {&decode_, &prefill_}) {
-    if (!part->attention) continue;
-    const bool decode = part == &decode_;
-    args.classes[classes++] = {.plan = buffers_.plan + part->plan_offset,
-                               .first_block = buffers_.plan + part->scratch_offset,
-                               .min_rows = prefill_only_ && !decode ? 1 : part->min_rows,
-                               .max_rows = prefill_only_ && decode ? 0 : part->max_rows,
-                               .block_rows = part->block_rows,
-                               .tile_keys = part->attention->config().keys,
-                               .workgroups = part->workgroups,
-                               .capacity = part->capacity,
-                               .rounds = part->rounds};
+  for (const RequestClass* requests : {&decode_, &prefill_}) {
+    if (!requests->attention) continue;
+    const bool decode = requests == &decode_;
+    args.classes[classes++] = {.plan = buffers_.plan + requests->plan_offset,
+                               .first_block = buffers_.plan + requests->scratch_offset,
+                               .min_rows = to_prefill && !decode ? 1 : requests->min_rows,
+                               .max_rows = to_prefill && decode ? 0 : requests->max_rows,
+                               .block_rows = requests->block_rows,
+                               .tile_keys = requests->attention->config().keys,
+                               .workgroups = requests->workgroups,
+                               .capacity = requests->capacity,
+                               .rounds = requests->rounds};
   }
   plan_->launch({classes, 1, 1}, stream, args);
 }
 
-void AttentionPlanner::run(Stream stream, int64_t max_query_len, AttentionArgs args) {
+void AttentionPlanner::run(Stream stream, const Batch& batch, AttentionArgs args) {
   args.work.partial_out = buffers_.workspace;
-  args.work.partial_stats = args.work.partial_out + workspace_rows_ * layer_.head_size;
-  for (const AttentionPart* part : {&decode_, &prefill_}) {
-    if (!part->attention || max_query_len * layer_.group < part->min_rows) continue;
-    if (part == &decode_ && prefill_only_ && !device_.capturing(stream)) continue;
-    args.work.plan = buffers_.plan + part->plan_offset;
-    args.work.workgroups = part->workgroups;
-    args.work.block_rows = part->block_rows;
-    part->attention->launch({part->workgroups, 1, 1}, stream, args);
+  args.work.partial_stats = args.work.partial_out + workspace_rows_ * problem_.value_dims;
+  for (const RequestClass* requests : {&decode_, &prefill_}) {
+    if (!requests->attention || batch.max_query_len * problem_.group < requests->min_rows) continue;
+    if (requests == &decode_ && only_long(batch) && !device_.capturing(stream)) continue;
+    args.work.plan = buffers_.plan + requests->plan_offset;
+    args.work.workgroups = requests->workgroups;
+    args.work.block_rows = requests->block_rows;
+    requests->attention->launch({requests->workgroups, 1, 1}, stream, args);
     // Rows that a plan can have joined.
-    const int64_t rows = int64_t{part->workgroups - 1} * part->rounds * part->block_rows;
+    const int64_t rows = int64_t{requests->workgroups - 1} * requests->rounds * requests->block_rows;
     const int64_t blocks = device_.info().compute_units * combine_->config().blocks_per_unit;
     args.work.combine_blocks = static_cast<int32_t>(std::min(rows, blocks));
     if (args.work.combine_blocks > 0) combine_->launch({args.work.combine_blocks, 1, 1}, stream, args);

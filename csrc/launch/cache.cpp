@@ -6,13 +6,6 @@
 #include "launch/lanes.h"
 
 namespace rocmforge {
-namespace {
-
-const KernelTable kernels(kWidths * kElements, [](int variant) {
-  return std::string("kv_write_") + kWidthNames[variant / kElements] + "_" + kElementNames[variant % kElements];
-});
-
-}  // namespace
 
 PagedRows CacheView::args() const {
   return {.data = reinterpret_cast<void*>(data),
@@ -25,7 +18,7 @@ PagedRows CacheView::args() const {
           .block_size = make_fast_div(static_cast<uint32_t>(block_size))};
 }
 
-void launch_kv_write(Device& device, Stream stream, const KvWriteCall& call) {
+void launch_kv_write(OpDevice& device, Stream stream, const KvWriteCall& call) {
   const int64_t tokens = std::min(call.tokens, call.cache.slot_count);
   if (tokens == 0 || call.heads == 0) return;
   Alignment alignment(call.element);
@@ -43,7 +36,7 @@ void launch_kv_write(Device& device, Stream stream, const KvWriteCall& call) {
                          .row_lanes = make_fast_div(static_cast<uint32_t>(row_lanes)),
                          .lanes = checked_lanes("kv_write", lanes),
                          .head_size = static_cast<int32_t>(call.head_size)};
-  Kernel& kernel = kernels.get(device, static_cast<int>(width) * kElements + static_cast<int>(call.element));
+  Kernel& kernel = device.kv_write.get(width, call.element);
   kernel.launch(grid_of(kernel, lanes), stream, args);
 }
 

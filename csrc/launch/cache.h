@@ -5,9 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cache/args.h"
-#include "launch/element.h"
-#include "launch/width.h"
-#include "runtime/kernel.h"
+#include "launch/op_kernels.h"
 
 namespace rocmforge {
 
@@ -41,6 +39,6 @@ struct KvWriteCall {
   CacheView cache;
 };
 
-void launch_kv_write(Device& device, Stream stream, const KvWriteCall& call);
+void launch_kv_write(OpDevice& device, Stream stream, const KvWriteCall& call);
 
 }  // namespace rocmforge

@@ -2,35 +2,24 @@
 #include "launch/mask.h"
 
 #include <algorithm>
-#include <string>
 
-#include "kernels/mask/args.h"
 #include "launch/lanes.h"
 
 namespace rocmforge {
-namespace {
 
-constexpr int kSlotsPerLane = 4;  // CausalMask::kSlots
-
-const KernelTable kernels(2 * kElements, [](int variant) {
-  return std::string(variant < kElements ? "causal_mask_v16_" : "causal_mask_v1_") + kElementNames[variant % kElements];
-});
-
-}  // namespace
-
-void launch_causal_mask(Device& device, Stream stream, const CausalMaskCall& call) {
+void launch_causal_mask(OpDevice& device, Stream stream, const CausalMaskCall& call) {
   const int64_t masked = std::max<int64_t>(0, call.columns - 1 - call.cache_len);
   const int64_t rows = std::min(call.rows, masked);
   int64_t batch = 1;
-  for (const int64_t size : call.batch_size) batch *= size;
+  for (int dim = 0; dim < call.batch_dims; ++dim) batch *= call.batch_size[dim];
   if (rows == 0 || batch == 0) return;
 
   const bool contiguous = call.column_stride == 1;
   const int64_t width = contiguous ? 16 / element_size(call.element) : 1;
-  Kernel& kernel = kernels.get(device, (contiguous ? 0 : kElements) + static_cast<int>(call.element));
+  Kernel& kernel = device.causal_mask.get(contiguous ? Width::k16 : Width::kElement, call.element);
   // Each of a pair's two tails may start and end inside a slot.
   const int64_t pair_slots = (2 * masked - rows + 1 + 4 * (width - 1)) / width;
-  const int64_t block_slots = int64_t{kSlotsPerLane} * kernel.config().threads;
+  const int64_t block_slots = int64_t{kMaskLaneSlots} * kernel.config().threads;
   const int64_t pair_blocks = ceil_quotient(pair_slots, block_slots);
   const int64_t block_pairs = std::max<int64_t>(1, block_slots / pair_slots);
   const int64_t pairs = ceil_quotient(rows, 2);
@@ -45,11 +34,11 @@ void launch_causal_mask(Device& device, Stream stream, const CausalMaskCall& cal
                       .pair_blocks = make_fast_div(static_cast<uint32_t>(pair_blocks)),
                       .all_pairs = batch * pairs,
                       .block_pairs = static_cast<int32_t>(block_pairs),
-                      .batch_dims = static_cast<int32_t>(call.batch_size.size()),
+                      .batch_dims = call.batch_dims,
                       .rows = static_cast<int32_t>(rows),
                       .columns = static_cast<int32_t>(call.columns),
                       .masked = static_cast<int32_t>(masked)};
-  for (size_t dim = 0; dim < call.batch_size.size(); ++dim) {
+  for (int dim = 0; dim < call.batch_dims; ++dim) {
     args.batch_size[dim] = make_fast_div(static_cast<uint32_t>(call.batch_size[dim]));
     args.batch_stride[dim] = call.batch_stride[dim];
   }

@@ -2,11 +2,11 @@
 // causal_mask: -inf into the future scores, in place. Strides count elements.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <vector>
 
-#include "launch/element.h"
-#include "runtime/kernel.h"
+#include "kernels/mask/args.h"
+#include "launch/op_kernels.h"
 
 namespace rocmforge {
 
@@ -14,10 +14,11 @@ struct CausalMaskCall {
   Element element;
   uintptr_t scores;
   int64_t rows, columns, row_stride, column_stride;
-  std::vector<int64_t> batch_size, batch_stride;  // at most kMaskBatchDims, the last dimension first
+  int batch_dims;
+  std::array<int64_t, kMaskBatchDims> batch_size, batch_stride;  // the last dimension first
   int64_t cache_len;
 };
 
-void launch_causal_mask(Device& device, Stream stream, const CausalMaskCall& call);
+void launch_causal_mask(OpDevice& device, Stream stream, const CausalMaskCall& call);
 
 }  // namespace rocmforge

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <string>
 
 #include "launch/lanes.h"
 
@@ -13,25 +12,9 @@ namespace {
 constexpr int kMaxRowLanes = 32;  // of the smallest wave: lanes of one row exchange their sums
 constexpr int kLanesPerUnit = 512;  // on one compute unit at once, to hide the latency of memory
 
-std::string variant_name(const char* kernel, int variant) {
-  return std::string(kernel) + "_" + kWidthNames[variant / kElements] + "_" + kElementNames[variant % kElements];
-}
-
-// A kernel without and with sections, in all widths and types.
-KernelTable kernel_table(const char* plain, const char* sections) {
-  return {2 * kWidths * kElements, [plain, sections](int variant) {
-            const int rest = variant % (kWidths * kElements);
-            return variant_name(variant == rest ? plain : sections, rest);
-          }};
-}
-
-const KernelTable rotary_kernels = kernel_table("rotary", "mrope");
-const KernelTable write_kernels = kernel_table("rotary_kv_write", "mrope_kv_write");
-const KernelTable norm_kernels = kernel_table("norm_rotary_kv_write", "norm_mrope_kv_write");
-
-int variant_of(const RopeView& table, Width width, Element element) {
-  const bool sections = table.mode == PositionMode::kSections || table.mode == PositionMode::kInterleaved;
-  return (sections ? kWidths * kElements : 0) + static_cast<int>(width) * kElements + static_cast<int>(element);
+// Which of the kernels without and with sections of positions.
+bool has_sections(const RopeView& table) {
+  return table.mode == PositionMode::kSections || table.mode == PositionMode::kInterleaved;
 }
 
 int parts_of(const RopeView& table) { return table.mode == PositionMode::kAxes ? 2 : 1; }
@@ -87,7 +70,7 @@ int group_heads(const Device& device, int most, int64_t tokens, int64_t heads, i
 
 }  // namespace
 
-void launch_rotary(Device& device, Stream stream, const RotaryCall& call) {
+void launch_rotary(OpDevice& device, Stream stream, const RotaryCall& call) {
   const int64_t heads = call.query_heads + call.key_heads;
   if (call.tokens == 0 || heads == 0) return;
   const bool in_place = call.query.data == call.query_out.data;
@@ -120,11 +103,11 @@ void launch_rotary(Device& device, Stream stream, const RotaryCall& call) {
                         .query_groups = static_cast<int32_t>(query_groups),
                         .lane_shift = shift,
                         .row_items = row_items};
-  Kernel& kernel = rotary_kernels.get(device, variant_of(call.table, width, call.element));
+  Kernel& kernel = device.rotary[has_sections(call.table)].get(width, call.element);
   kernel.launch(grid_of(kernel, args.lanes), stream, args);
 }
 
-void launch_rotary_kv_write(Device& device, Stream stream, const RotaryKvWriteCall& call) {
+void launch_rotary_kv_write(OpDevice& device, Stream stream, const RotaryKvWriteCall& call) {
   if (call.tokens == 0 || call.query_heads + call.kv_heads == 0) return;
   const bool norm = call.query_weight != 0;
   Alignment alignment(call.element);
@@ -165,7 +148,8 @@ void launch_rotary_kv_write(Device& device, Stream stream, const RotaryKvWriteCa
                                .query_shift = query_shift,
                                .kv_shift = kv_shift,
                                .query_items = query_items};
-  Kernel& kernel = (norm ? norm_kernels : write_kernels).get(device, variant_of(call.table, width, call.element));
+  OpKernels* kernels = norm ? device.norm_rotary_kv_write : device.rotary_kv_write;
+  Kernel& kernel = kernels[has_sections(call.table)].get(width, call.element);
   kernel.launch(grid_of(kernel, args.lanes), stream, args);
 }
 

@@ -36,7 +36,7 @@ struct RotaryCall {
   int64_t query_batch_stride, query_out_batch_stride;
 };
 
-void launch_rotary(Device& device, Stream stream, const RotaryCall& call);
+void launch_rotary(OpDevice& device, Stream stream, const RotaryCall& call);
 
 struct RotaryKvWriteCall {
   Element element;
@@ -49,6 +49,6 @@ struct RotaryKvWriteCall {
   double epsilon;
 };
 
-void launch_rotary_kv_write(Device& device, Stream stream, const RotaryKvWriteCall& call);
+void launch_rotary_kv_write(OpDevice& device, Stream stream, const RotaryKvWriteCall& call);
 
 }  // namespace rocmforge

@@ -12,6 +12,8 @@ enum class Width : int { k16, k8, kElement };
 inline constexpr int kWidths = 3;
 inline constexpr const char* kWidthNames[kWidths] = {"v16", "v8", "v1"};
 
+constexpr const char* name_of(Width width) { return kWidthNames[static_cast<int>(width)]; }
+
 class Alignment {
  public:
   explicit Alignment(Element element) : size_(element_size(element)) {}

@@ -24,11 +24,6 @@ Registry& registry() {
   return all;
 }
 
-int reserve_slots(int count) {
-  static int used = 0;  // tables are made one after another while the module is loaded
-  return (used += count) - count;
-}
-
 std::unique_ptr<Driver> open_driver(const std::string& kind, int ordinal, const std::string& library) {
   if (kind == "hip") return open_hip(ordinal, library);
   if (kind == "cuda") return open_cuda(ordinal, library);
@@ -55,7 +50,7 @@ std::vector<std::string> built_targets(const std::string& kernels_dir) {
 }  // namespace
 
 Device::Device(const std::string& kind, int ordinal, const std::string& kernels_dir, const std::string& library)
-    : kind_(kind), driver_(open_driver(kind, ordinal, library)), slots_(static_cast<size_t>(reserve_slots(0))) {
+    : kind_(kind), driver_(open_driver(kind, ordinal, library)) {
   choose_target(kernels_dir);
   read_index();
   std::lock_guard lock(registry().mutex);
@@ -129,15 +124,6 @@ void Device::add_launches(std::map<std::string, uint64_t>& totals) const {
 void Device::reset_launches() {
   std::lock_guard lock(mutex_);
   for (const auto& [name, kernel] : kernels_) kernel->reset_launches();
-}
-
-KernelTable::KernelTable(int count, std::function<std::string(int)> name)
-    : first_(reserve_slots(count)), name_(std::move(name)) {}
-
-Kernel& KernelTable::resolve(Device& device, int variant) const {
-  Kernel& kernel = device.kernel(name_(variant));
-  device.slots_[static_cast<size_t>(first_ + variant)].store(&kernel, std::memory_order_release);
-  return kernel;
 }
 
 std::map<std::string, uint64_t> launch_counts() {

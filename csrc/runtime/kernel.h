@@ -5,7 +5,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -76,8 +75,6 @@ class Device {
   void reset_launches();
 
  private:
-  friend class KernelTable;
-
   void choose_target(const std::string& kernels_dir);
   void read_index();
 
@@ -89,25 +86,6 @@ class Device {
   mutable std::mutex mutex_;
   std::map<std::string, std::unique_ptr<Module>> modules_;
   std::map<std::string, std::unique_ptr<Kernel>> kernels_;
-  std::vector<std::atomic<Kernel*>> slots_;
-};
-
-// One op's variants, numbered by the op. A device's kernel for a number is found by name the first time and by one load
-// afterwards. Tables are objects of namespace scope in csrc/launch: they must exist before the first device.
-class KernelTable {
- public:
-  KernelTable(int count, std::function<std::string(int)> name);
-
-  Kernel& get(Device& device, int variant) const {
-    Kernel* found = device.slots_[static_cast<size_t>(first_ + variant)].load(std::memory_order_acquire);
-    return found ? *found : resolve(device, variant);
-  }
-
- private:
-  Kernel& resolve(Device& device, int variant) const;
-
-  int first_;
-  std::function<std::string(int)> name_;
 };
 
 // Totals over all devices of this process, by kernel name; kernels that never ran are not in it.

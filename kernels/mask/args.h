@@ -7,6 +7,7 @@
 namespace rocmforge {
 
 inline constexpr int kMaskBatchDims = 6;
+inline constexpr int kMaskLaneSlots = 4;  // that a lane does: some stores in flight for one index calculation
 
 // Row i of a matrix keeps its first `kept + i` elements (kept >= 1); the rest become -inf.
 //

@@ -28,7 +28,7 @@ template <class T, int N>
 struct CausalMask {
   using Args = CausalMaskArgs;
   static constexpr LaunchConfig kConfig{.wave = 1, .threads = 256};
-  static constexpr int kSlots = 4;  // per lane: a few stores in flight for the price of one index calculation
+  static constexpr int kSlots = kMaskLaneSlots;
 
   RF_DEVICE static T* matrix(const Args& args, int32_t batch) {
     T* start = static_cast<T*>(args.scores);

@@ -3,17 +3,50 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
-from .. import _C, device, served
-from ..problem import Problem
+from .. import _C, served
+from .. import device as _device
+from ..problem import Problem, combine_suffix
 from . import checks
 
 _OP = "paged_attention"
+_INT32 = {"dtype": "int32", "device": "on {planner.device}"}
+PLAN: checks.Works = {
+    "num_tokens.bounds": "0 to max_num_tokens, {planner.max_num_tokens}",
+    "max_query_len.least": "at least 0",
+    "seq_lens.dims": "[requests]",
+    "seq_lens.bounds": "of 1 to max_num_reqs, {planner.max_num_reqs}, requests",
+    "query_start_loc.shape": "of size [requests + 1], as seq_lens is {seq_lens.shape}",
+    **{f"{name}.{what}": works for name in ("query_start_loc", "seq_lens")
+       for what, works in (*_INT32.items(), ("contiguous", "contiguous"))},
+}
+_ALIGNED = "contiguous in its last dimension, with address and other strides multiples of 16 bytes"
+RUN: checks.Works = {
+    "scale.range": "positive and finite",
+    "window.plan": "{planner.problem.window}, as the plan has it",
+    "max_query_len.plan": "at most {plan.max_query_len}, as the plan has it",
+    "query.dtype": "{planner.problem.dtype}, as the plan has it",
+    "query.device": "on {planner.device}, as the plan is",
+    "query.shape": "[tokens, {planner.problem.num_heads}, {planner.problem.key_dims}], as the plan has it",
+    "query.aligned": _ALIGNED,
+    "kv_cache.shape": "[blocks, {planner.problem.num_kv_heads}, block_size, {planner.row_elements}], a key's "
+                      "and its value's elements in a row",
+    "kv_cache.block_size": f"of a block size that {served.BLOCK_MULTIPLE} divides",
+    "kv_cache.aligned": _ALIGNED,
+    "out.shape": "[tokens, num_heads, {planner.problem.value_dims}], as query is {query.shape}",
+    "out.aligned": _ALIGNED,
+    "seq_lens.plan": "of {plan.num_reqs} requests, as the plan is",
+    "block_table.dtype": "int32",
+    "block_table.shape": "[requests, blocks], as seq_lens is {seq_lens.shape}",
+    "block_table.contiguous": "of contiguous rows",
+    "sinks.dtype": "float32",
+    "sinks.shape": "[{planner.problem.num_heads}], one for each query head",
+    "sinks.contiguous": "contiguous",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +86,7 @@ class AttentionPlanner:
                  decode_query_len: int = 1) -> None:
         op = "AttentionPlanner"
         target = torch.device(device)
-        for refusal in problem.refusals(_device.target_of(target)):
-            raise (TypeError if refusal.field == "dtype" else ValueError)(f"{op}: {refusal}")
+        _refuse_problem(op, problem, target)
         for name, value in (("max_num_reqs", max_num_reqs), ("max_num_tokens", max_num_tokens),
                             ("decode_query_len", decode_query_len)):
             if value < 1:
@@ -62,13 +94,12 @@ class AttentionPlanner:
         self.problem = problem
         self.max_num_reqs = max_num_reqs
         self.max_num_tokens = max_num_tokens
-        self._native = _C.AttentionPlanner(
-            _device.open_device(target), list(served.ELEMENTS).index(problem.dtype), problem.key_dims,
-            problem.num_kv_heads, problem.group, problem.window, problem.core, max_num_reqs, max_num_tokens,
-            decode_query_len)
+        self._native = _C.AttentionPlanner(_device.open_device(target), _native(problem), max_num_reqs, max_num_tokens,
+                                           decode_query_len)
         # The workspace holds the parts of items that several workgroups share; a batch writes what it reads.
         self._words = torch.zeros(self._native.plan_words, dtype=torch.int32, device=target)
         self._workspace = torch.empty(self._native.workspace_floats, dtype=torch.float32, device=target)
+        self.row_elements = self._native.row_elements
         self.device = self._words.device
         self._index = self._words.get_device()
         self._native.use_buffers(self._words.data_ptr(), self._workspace.data_ptr(), self._index)
@@ -85,46 +116,49 @@ class AttentionPlanner:
             max_query_len: longest query of the batch, or an upper bound.
             num_tokens: query tokens of the batch, or an upper bound.
         """
-        if not self._plan(device.stream_of(self._index), query_start_loc, seq_lens, num_tokens, max_query_len):
-            self._check_batch(query_start_loc, seq_lens, num_tokens)
-            raise ValueError("AttentionPlanner.plan: query_start_loc or seq_lens has no memory")
+        failed = self._plan(_device.stream_of(self._index), query_start_loc, seq_lens, num_tokens, max_query_len)
+        if failed:
+            checks.refuse("AttentionPlanner.plan", failed, PLAN, {
+                "query_start_loc": query_start_loc, "seq_lens": seq_lens, "num_tokens": num_tokens,
+                "max_query_len": max_query_len, "planner": self})
         return AttentionPlan(self, seq_lens.shape[0], num_tokens, max_query_len)
-
-    def _check_batch(self, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, num_tokens: int) -> None:
-        """Raises if an argument is not what `plan` takes."""
-        op = "AttentionPlanner.plan"
-        checks.plain(op, query_start_loc=query_start_loc, seq_lens=seq_lens)
-        num_reqs = seq_lens.numel()
-        for name, tensor, size in (("query_start_loc", query_start_loc, num_reqs + 1),
-                                   ("seq_lens", seq_lens, num_reqs)):
-            _check_indices(op, name, tensor, self.device)
-            if tensor.dim() != 1 or tensor.shape[0] != size or (size > 1 and tensor.stride(0) != 1):
-                checks.fail(op, name, checks.shape_of(tensor), f"contiguous and of size [{size}]")
-        if not 0 < num_reqs <= self.max_num_reqs:
-            checks.fail(op, "seq_lens", f"of {num_reqs} requests", f"of 1 to max_num_reqs, {self.max_num_reqs}")
-        if not 0 <= num_tokens <= self.max_num_tokens:
-            checks.fail(op, "num_tokens", num_tokens, f"at most max_num_tokens, {self.max_num_tokens}")
 
     def run(self, plan: AttentionPlan, query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor,
             seq_lens: torch.Tensor, out: torch.Tensor, max_query_len: int, scale: float, window: int,
-            sinks: torch.Tensor | None) -> bool:
+            sinks: torch.Tensor | None) -> str | None:
         """Launches attention if the arguments, `paged_attention`'s, are right and what the plan was made for.
 
-        Returns False otherwise, having launched nothing: the host module asks what `_check` and `_check_plan`, which
-        have the messages, do.
+        Returns the name of the condition that fails, if one does, having launched nothing.
         """
-        return self._run(device.stream_of(self._index), plan.num_reqs, plan.max_query_len, query, kv_cache, block_table,
-                         seq_lens, out, sinks, max_query_len, scale, window)
+        return self._run(_device.stream_of(self._index), plan.num_reqs, plan.num_tokens, plan.max_query_len, query,
+                         kv_cache, block_table, seq_lens, out, sinks, max_query_len, scale, window)
+
+    def plan_and_run(self, query_start_loc: torch.Tensor, query: torch.Tensor, kv_cache: torch.Tensor,
+                     block_table: torch.Tensor, seq_lens: torch.Tensor, out: torch.Tensor, max_query_len: int,
+                     scale: float, window: int, sinks: torch.Tensor | None) -> str | None:
+        """Both, for one call; or neither, as `run`."""
+        return self._native.plan_and_run(_device.stream_of(self._index), query_start_loc, query.shape[0], query,
+                                         kv_cache, block_table, seq_lens, out, sinks, max_query_len, scale, window)
 
 
-_device = device  # `device` is also the name of a public argument
+def _native(problem: Problem) -> _C.Problem:
+    element = served.ELEMENTS[problem.dtype]
+    return _C.Problem(element=element, key_dims=problem.key_dims, value_dims=problem.value_dims,
+                      kv_heads=problem.num_kv_heads, group=problem.group, window=problem.window,
+                      suffix=problem.suffix, combine_suffix=combine_suffix(element, problem.value_dims))
 
 
-def _check_indices(op: str, name: str, tensor: torch.Tensor, where: torch.device) -> None:
-    if tensor.dtype != torch.int32:
-        raise TypeError(f"{op}: {name} is {tensor.dtype}; it must be int32")
-    if tensor.device != where:
-        checks.fail(op, name, f"on {tensor.device}", f"on {where}")
+def _refuse_problem(who: str, problem: Problem, where: torch.device) -> None:
+    """Raises for the first field that there are no kernels for."""
+    for refusal in problem.refusals(_device.target_of(where)):
+        raise (TypeError if refusal.field == "dtype" else ValueError)(f"{who}: {refusal}")
+
+
+@lru_cache(maxsize=64)
+def _decode_rows(problem: Problem, where: torch.device) -> int:
+    """The most packed rows (query tokens * group) of a request that a decode kernel takes."""
+    _refuse_problem(f"{_OP}, of query, kv_cache and window", problem, where)
+    return _C.decode_rows(_device.open_device(where), _native(problem))
 
 
 @lru_cache(maxsize=64)
@@ -132,62 +166,32 @@ def _planner(problem: Problem, where: torch.device, reqs: int, tokens: int, deco
     return AttentionPlanner(problem, where, reqs, tokens, decode_query_len)
 
 
+def forget_planners() -> None:
+    """Lets go of the planners that calls without a plan share, and of their buffers."""
+    _planner.cache_clear()
+    _decode_rows.cache_clear()
+
+
+def _planner_for(query: torch.Tensor, kv_cache: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int,
+                 window: int) -> AttentionPlanner:
+    """One that calls of like shapes share; what only a plan asks of the tensors is left to it."""
+    for name, tensor, dims, works in (("query", query, 3, "[tokens, num_heads, head_size]"),
+                                      ("kv_cache", kv_cache, 4, "[blocks, num_kv_heads, block_size, 2 * head_size]"),
+                                      ("seq_lens", seq_lens, 1, "[requests]")):
+        checks.placed(_OP, name, tensor)
+        if tensor.dim() != dims:
+            checks.fail(_OP, name, checks.shape_of(tensor), works)
+    tokens, num_heads, head_size = query.shape
+    problem = Problem(str(query.dtype), num_heads, kv_cache.shape[1], head_size, head_size, window)
+    decode_rows = _decode_rows(problem, query.device)
+    # Queries that are too long for a decode step's kernels want no planner of their own, which has buffers.
+    short = 0 < max_query_len * problem.group <= decode_rows
+    return _planner(problem, query.device, _power_of_two(seq_lens.shape[0]), _power_of_two(tokens),
+                    max_query_len if short else 1)
+
+
 def _power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
-
-
-def _check(query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor, seq_lens: torch.Tensor,
-           out: torch.Tensor, scale: float, sinks: torch.Tensor | None) -> None:
-    """Raises if a tensor is not what `paged_attention` takes."""
-    checks.plain(_OP, query=query, kv_cache=kv_cache, block_table=block_table, seq_lens=seq_lens, out=out,
-                 **({} if sinks is None else {"sinks": sinks}))
-    kind = checks.element(_OP, "query", query)
-    if query.dim() != 3:
-        checks.fail(_OP, "query", checks.shape_of(query), "[tokens, num_heads, head_size]")
-    _, num_heads, head_size = query.shape
-    if kv_cache.dim() != 4 or kv_cache.shape[3] != 2 * head_size:
-        checks.fail(_OP, "kv_cache", checks.shape_of(kv_cache), f"[blocks, num_kv_heads, block_size, {2 * head_size}]")
-    if out.shape != query.shape:
-        checks.fail(_OP, "out", checks.shape_of(out), f"of query's shape, {list(query.shape)}")
-    for name, tensor in (("kv_cache", kv_cache), ("out", out)):
-        checks.same_dtype(_OP, name, tensor, "query", query.dtype)
-        checks.same_device(_OP, name, tensor, "query", query)
-    per_16_bytes = 8 if kind != 2 else 4
-    for name, tensor in (("query", query), ("out", out), ("kv_cache", kv_cache)):
-        *outer, inner = tensor.stride()
-        if inner != 1 or tensor.data_ptr() % 16 or any(stride % per_16_bytes for stride in outer):
-            checks.fail(_OP, name, f"{checks.shape_of(tensor)} at address {tensor.data_ptr():#x}",
-                        f"contiguous in its last dimension, with address and other strides multiples of 16 bytes "
-                        f"({per_16_bytes} elements)")
-    if kv_cache.shape[2] % served.BLOCK_MULTIPLE or not kv_cache.shape[2]:
-        checks.fail(_OP, "kv_cache", f"of block size {kv_cache.shape[2]}",
-                    f"of a block size that {served.BLOCK_MULTIPLE} divides")
-    num_reqs = seq_lens.shape[0]
-    _check_indices(_OP, "block_table", block_table, query.device)
-    if block_table.dim() != 2 or block_table.shape[0] < num_reqs or block_table.stride(1) != 1:
-        checks.fail(_OP, "block_table", checks.shape_of(block_table), f"[{num_reqs}, blocks], contiguous rows")
-    if not (scale > 0 and math.isfinite(scale)):
-        checks.fail(_OP, "scale", scale, "positive and finite")
-    if sinks is not None and (sinks.dtype != torch.float32 or sinks.shape != (num_heads,) or not sinks.is_contiguous()
-                              or sinks.device != query.device):
-        checks.fail(_OP, "sinks", f"{sinks.dtype} {checks.shape_of(sinks)} on {sinks.device}",
-                    f"float32 [{num_heads}], contiguous, on {query.device}")
-
-
-def _problem(query: torch.Tensor, kv_cache: torch.Tensor, window: int) -> Problem:
-    _, num_heads, head_size = query.shape
-    return Problem(query.dtype, num_heads, kv_cache.shape[1], head_size, head_size, window)
-
-
-def _check_plan(plan: AttentionPlan, query: torch.Tensor, kv_cache: torch.Tensor, seq_lens: torch.Tensor,
-                max_query_len: int, window: int) -> None:
-    """Raises if the plan was made for something else."""
-    made_for, asked = plan.planner.problem, replace(_problem(query, kv_cache, window), core=plan.planner.problem.core)
-    if made_for != asked or plan.planner.device != query.device:
-        checks.fail(_OP, "plan", f"for {made_for} on {plan.planner.device}", f"for {asked} on {query.device}")
-    if plan.num_reqs != seq_lens.shape[0] or max_query_len > plan.max_query_len:
-        checks.fail(_OP, "plan", f"for {plan.num_reqs} requests and queries of up to {plan.max_query_len} tokens",
-                    f"for {seq_lens.shape[0]} requests and queries of up to {max_query_len}")
 
 
 def paged_attention(query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor, seq_lens: torch.Tensor,
@@ -222,20 +226,21 @@ def paged_attention(query: torch.Tensor, kv_cache: torch.Tensor, block_table: to
         TypeError, ValueError: an argument is none of these.
     """
     if out is None:
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    if plan is None:
-        _check(query, kv_cache, block_table, seq_lens, out, scale, sinks)
-        num_reqs, tokens = seq_lens.shape[0], query.shape[0]
-        if tokens == 0 or num_reqs == 0:
+        checks.placed(_OP, "query", query)
+        size = query.shape if plan is None else (*query.shape[:-1], plan.planner.problem.value_dims)
+        out = torch.empty(size, dtype=query.dtype, device=query.device)
+    if plan is not None:
+        planner = plan.planner
+        failed = planner.run(plan, query, kv_cache, block_table, seq_lens, out, max_query_len, scale, window, sinks)
+    else:
+        planner = _planner_for(query, kv_cache, seq_lens, max_query_len, window)
+        if query.shape[0] == 0 or seq_lens.shape[0] == 0:
             return out
-        problem = _problem(query, kv_cache, window)
-        # Queries that are too long for a decode step's kernels want no planner of their own, which has buffers.
-        short = max_query_len * problem.num_heads <= served.MAX_GROUP * problem.num_kv_heads
-        planner = _planner(problem, query.device, _power_of_two(num_reqs), _power_of_two(tokens),
-                           max_query_len if short else 1)
-        plan = planner.plan(query_start_loc, seq_lens, max_query_len, tokens)
-    if not plan.planner.run(plan, query, kv_cache, block_table, seq_lens, out, max_query_len, scale, window, sinks):
-        _check(query, kv_cache, block_table, seq_lens, out, scale, sinks)
-        _check_plan(plan, query, kv_cache, seq_lens, max_query_len, window)
-        raise ValueError(f"{_OP}: an argument has no memory; all must be tensors of this device's memory")
+        failed = planner.plan_and_run(query_start_loc, query, kv_cache, block_table, seq_lens, out, max_query_len,
+                                      scale, window, sinks)
+    if failed:
+        checks.refuse(_OP, failed, PLAN | RUN, {
+            "query": query, "kv_cache": kv_cache, "block_table": block_table, "seq_lens": seq_lens, "out": out,
+            "query_start_loc": query_start_loc, "max_query_len": max_query_len, "scale": scale, "window": window,
+            "sinks": sinks, "plan": plan, "planner": planner})
     return out

@@ -1,33 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the ops' arguments, and the integers that the host module takes in their place.
+"""The words for what is wrong with an op's arguments.
 
-Every message names the argument, what came and what would work. No check reads a tensor's values: that would wait for
-the device and break graph capture.
+The host module reads and checks them (csrc/conditions.h) and returns the name of the condition that failed, such as
+"query.dtype"; here it becomes an error that names the argument, what came and what would work. No check reads a
+tensor's values: that would wait for the device and break graph capture.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from string import Formatter
+from typing import Any, NoReturn
 
 import torch
 
-# Numbered as csrc/launch/element.h does.
-ELEMENTS: dict[torch.dtype, int] = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+from .. import _C, device
 
-Rows = tuple[int, int, int]  # pointer, token stride, head stride (in elements)
-NO_ROWS: Rows = (0, 0, 0)
+PLAIN = (torch.Tensor, torch.nn.Parameter)  # other subclasses' memory may be elsewhere, or nowhere
+
+# What must be, by the condition's name or, where all arguments have the same words, by what comes after its dot: format
+# strings over the op's arguments, the first of which the others must agree with.
+Works = Mapping[str, str]
+ELEMENTS = "bfloat16, float16 or float32"
+_ALWAYS: Works = {
+    "tensor": "a dense torch.Tensor, of no subclass, in the memory of the CPU or a GPU",
+    "dtype": "of {first_name}'s dtype, {first.dtype}",
+    "device": "on {first_name}'s device, {first.device}",
+    "tokens": "of as many tokens as {first_name}, {first.shape[0]}",
+    "contiguous": "contiguous in its last dimension (stride 1)",
+    "own": "a tensor of its own, not an expanded one, since it is written",
+}
 
 
-def fail(op: str, argument: str, came: object, works: str) -> NoReturn:
-    """Raises ValueError in the one form that all messages have."""
-    raise ValueError(f"{op}: {argument} is {came}; it must be {works}")
+class _Words(Formatter):
+    """Shapes as lists, as messages show them everywhere."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return str(list(value)) if isinstance(value, torch.Size) else super().format_field(value, format_spec)
 
 
-def plain(op: str, **arguments: object) -> None:
-    """TypeError unless all are torch tensors or parameters: another subclass's memory may be elsewhere, or nowhere."""
-    for name, value in arguments.items():
-        if type(value) not in (torch.Tensor, torch.nn.Parameter):
-            raise TypeError(f"{op}: {name} is a {type(value).__name__}; it must be a torch.Tensor, not of a subclass")
+def fail(op: str, argument: str, came: object, works: str, error: type[Exception] = ValueError) -> NoReturn:
+    """Raises the error in the one form that all messages have."""
+    raise error(f"{op}: {argument} is {came}; it must be {works}")
 
 
 def shape_of(tensor: torch.Tensor) -> str:
@@ -35,77 +49,72 @@ def shape_of(tensor: torch.Tensor) -> str:
     return f"{list(tensor.shape)} with strides {list(tensor.stride())}"
 
 
-def element(op: str, argument: str, tensor: torch.Tensor) -> int:
-    """The number of the tensor's dtype; TypeError unless it is one the kernels are built for."""
-    number = ELEMENTS.get(tensor.dtype)
-    if number is None:
-        raise TypeError(f"{op}: {argument} is {tensor.dtype}; it must be bfloat16, float16 or float32")
-    return number
+def works_of(condition: str, works: Works) -> str:
+    """What must be, as a format string; KeyError for a condition without words."""
+    what = condition.split(".")[1]
+    return works[condition] if condition in works else _ALWAYS[what]
 
 
-def same_dtype(op: str, argument: str, tensor: torch.Tensor, like: str, dtype: torch.dtype) -> None:
-    """TypeError unless the dtypes agree."""
-    if tensor.dtype != dtype:
-        raise TypeError(f"{op}: {argument} is {tensor.dtype}; it must have {like}'s dtype, {dtype}")
+def refuse(op: str, condition: str, works: Works, arguments: Mapping[str, Any]) -> NoReturn:
+    """Raises for a condition that does not hold, with the op's own words and its arguments by their names."""
+    argument, what = condition.split(".")
+    value = arguments[argument]
+    if what == "tensor":
+        unreadable(op, argument, value)
+    first_name, first = next(iter(arguments.items()))
+    text = _Words().vformat(works_of(condition, works), (), {**arguments, "first_name": first_name, "first": first})
+    came, error = _CAME.get(what, (_as_it_is, ValueError))
+    fail(op, argument, came(value), text, error)
 
 
-def same_device(op: str, argument: str, tensor: torch.Tensor, like: str, other: torch.Tensor) -> None:
-    """ValueError unless both tensors are on one device."""
-    if tensor.device != other.device:
-        fail(op, argument, f"on {tensor.device}", f"on {like}'s device, {other.device}")
+def _as_it_is(value: object) -> object:
+    return shape_of(value) if isinstance(value, torch.Tensor) else value
 
 
-def rows(op: str, argument: str, tensor: torch.Tensor, head_size: int, *, written: bool = False) -> tuple[int, Rows]:
-    """Heads of a tensor [tokens, heads * head_size] or [tokens, heads, head_size], and where its rows lie.
+# What to show of an argument, and the error's type, where that is not shape and strides and ValueError.
+_CAME: Mapping[str, tuple[Callable[[Any], object], type[Exception]]] = {
+    "dtype": (lambda tensor: tensor.dtype, TypeError),
+    "device": (lambda tensor: f"on {tensor.device}", ValueError),
+    "aligned": (lambda tensor: f"{shape_of(tensor)} at address {tensor.data_ptr():#x}", ValueError),
+}
 
-    The strides between tokens and between heads are free; a head's elements must be contiguous. A stride that no
-    element depends on counts as 0, so that it does not narrow the memory accesses.
+
+def unreadable(op: str, argument: str, value: object) -> NoReturn:
+    """Raises for what the host module cannot read."""
+    works = _ALWAYS["tensor"]
+    if not isinstance(value, torch.Tensor) or type(value) not in PLAIN:
+        fail(op, argument, f"a {type(value).__name__}", works, TypeError)
+    if value.layout is not torch.strided:
+        fail(op, argument, f"of layout {value.layout}", works)
+    if value.device.type not in ("cpu", "cuda"):
+        fail(op, argument, f"on {value.device}", works)
+    fail(op, argument, "without memory of its own", works)
+
+
+def placed(op: str, argument: str, tensor: torch.Tensor) -> None:
+    """Raises unless it is a plain tensor of a kind of device that there are kernels for."""
+    if type(tensor) not in PLAIN or tensor.device.type not in ("cpu", "cuda"):
+        unreadable(op, argument, tensor)
+
+
+def place(op: str, argument: str, tensor: torch.Tensor) -> tuple[_C.Device, int]:
+    """The runtime's device of an op's first tensor and torch's current stream there, as the host module takes it.
+
+    Raises:
+        TypeError, ValueError: it is no tensor of a device that rocmforge has kernels for.
+        DeviceError: no kernels are built for the device, or its driver library is missing.
     """
-    shape, stride = tensor.shape, tensor.stride()
-    if len(shape) == 3:
-        tokens, heads, size = shape
-        if size != head_size:
-            fail(op, argument, shape_of(tensor), f"[tokens, heads, {head_size}] or [tokens, heads * {head_size}]")
-        token_stride, head_stride, inner = stride
-    elif len(shape) == 2:
-        tokens, width = shape
-        heads = width // head_size
-        if heads * head_size != width:
-            fail(op, argument, shape_of(tensor), f"[tokens, heads, {head_size}] or [tokens, heads * {head_size}]")
-        token_stride, inner = stride
-        head_stride = head_size
-    else:
-        fail(op, argument, shape_of(tensor), f"[tokens, heads, {head_size}] or [tokens, heads * {head_size}]")
-    if inner != 1 and head_size > 1 and tokens and heads:
-        fail(op, argument, shape_of(tensor), "contiguous in its last dimension (stride 1)")
-    if tokens < 2:
-        token_stride = 0
-    elif written and token_stride == 0:
-        fail(op, argument, shape_of(tensor), "a tensor of its own, not an expanded one, since it is written")
-    if heads < 2:
-        head_stride = 0
-    elif written and head_stride == 0 and tokens:
-        fail(op, argument, shape_of(tensor), "a tensor of its own, not an expanded one, since it is written")
-    return heads, (tensor.data_ptr(), token_stride, head_stride)
+    if type(tensor) not in PLAIN:
+        unreadable(op, argument, tensor)
+    index = tensor.get_device()
+    found = device.known(index)
+    if found is None:
+        placed(op, argument, tensor)
+        found = device.open_device(tensor.device)
+    return found, device.stream_of(index)
 
 
-def cache(op: str, kv_cache: torch.Tensor, slot_mapping: torch.Tensor, heads: int, head_size: int,
-          tokens: int) -> tuple[int, ...]:
-    """A cache [blocks, heads, block_size, 2 * head_size] and its slots, as the host module takes them."""
-    shape, stride = kv_cache.shape, kv_cache.stride()
-    if len(shape) != 4 or shape[1] != heads or shape[3] != 2 * head_size:
-        fail(op, "kv_cache", shape_of(kv_cache), f"[blocks, {heads}, block_size, {2 * head_size}] (keys, then values)")
-    blocks, _, block_size, _ = shape
-    if stride[3] != 1:
-        fail(op, "kv_cache", shape_of(kv_cache), "contiguous in its last dimension (stride 1)")
-    if blocks * block_size >= 1 << 31:
-        fail(op, "kv_cache", f"{blocks} blocks of {block_size}", "fewer than 2^31 slots")
-    if slot_mapping.dtype != torch.int64:
-        raise TypeError(f"{op}: slot_mapping is {slot_mapping.dtype}; it must be int64")
-    slots = slot_mapping.shape[0] if slot_mapping.dim() == 1 else -1
-    if slots < 0 or slots > tokens:
-        fail(op, "slot_mapping", shape_of(slot_mapping), f"[slots] with at most as many slots as tokens, {tokens}")
-    if slots > 1 and slot_mapping.stride(0) != 1:
-        fail(op, "slot_mapping", shape_of(slot_mapping), "contiguous")
-    return (kv_cache.data_ptr(), stride[0], stride[1], stride[2], blocks, max(block_size, 1), slot_mapping.data_ptr(),
-            slots)
+def empty_like(op: str, argument: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A new contiguous tensor of an argument's shape."""
+    placed(op, argument, tensor)
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)

@@ -5,10 +5,22 @@ from __future__ import annotations
 
 import torch
 
-from .. import _C, device
+from .. import _C
 from . import checks
 
-_OP = "kv_write"
+PAGES: checks.Works = {
+    "kv_cache.slots": "of fewer than 2^31 slots, blocks * block_size",
+    "slot_mapping.dtype": "int64",
+    "slot_mapping.shape": "[slots] with at most as many slots as tokens, {first.shape[0]}",
+    "slot_mapping.contiguous": "contiguous",
+}
+WORKS: checks.Works = {
+    **PAGES,
+    "key.dtype": checks.ELEMENTS,
+    "key.shape": "[tokens, kv_heads, head_size] with a head_size of at least 1",
+    "value.shape": "of key's shape, {key.shape}",
+    "kv_cache.shape": "[blocks, {key.shape[1]}, block_size, 2 * {key.shape[2]}], keys, then values",
+}
 
 
 def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slot_mapping: torch.Tensor) -> None:
@@ -28,17 +40,7 @@ def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slo
     if torch.compiler.is_compiling():
         torch.ops.rocmforge.kv_write(key, value, kv_cache, slot_mapping)
         return
-    kind = checks.element(_OP, "key", key)
-    if key.dim() != 3:
-        checks.fail(_OP, "key", checks.shape_of(key), "[tokens, kv_heads, head_size]")
-    if value.shape != key.shape:
-        checks.fail(_OP, "value", checks.shape_of(value), f"of key's shape, {list(key.shape)}")
-    tokens, heads, head_size = key.shape
-    checks.same_dtype(_OP, "value", value, "key", key.dtype)
-    checks.same_dtype(_OP, "kv_cache", kv_cache, "key", key.dtype)
-    for name, tensor in (("value", value), ("kv_cache", kv_cache), ("slot_mapping", slot_mapping)):
-        checks.same_device(_OP, name, tensor, "key", key)
-    _, key_rows = checks.rows(_OP, "key", key, head_size)
-    _, value_rows = checks.rows(_OP, "value", value, head_size)
-    pages = checks.cache(_OP, kv_cache, slot_mapping, heads, head_size, tokens)
-    _C.kv_write(device.of(key), device.stream(key), kind, tokens, heads, head_size, key_rows, value_rows, pages)
+    failed = _C.kv_write(*checks.place("kv_write", "key", key), key, value, kv_cache, slot_mapping)
+    if failed:
+        checks.refuse("kv_write", failed, WORKS,
+                      {"key": key, "value": value, "kv_cache": kv_cache, "slot_mapping": slot_mapping})

@@ -13,21 +13,49 @@ a position outside the table is the caller's error and reads memory that is not 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum
 
 import torch
 
-from .. import _C, device
+from .. import _C
 from . import checks
-from .checks import NO_ROWS, Rows
+from .kv_cache import PAGES
 
-
-class _Mode(IntEnum):  # numbered as kernels/position/args.h does
-    ONE = 0
-    SECTIONS = 1
-    INTERLEAVED = 2
-    AXES = 3
-    PER_TOKEN = 4
+_ROWS = "[tokens, heads, {head_size}] or [tokens, heads * {head_size}]"
+_ROTATION: checks.Works = {
+    "query.dtype": checks.ELEMENTS,
+    "query.shape": _ROWS, "key.shape": _ROWS,
+    "positions.dtype": "int64",
+    "positions.shape": "[{query.shape[0]}] or [3, {query.shape[0]}], one for each of query's tokens",
+    "positions.contiguous": "contiguous over query's tokens",
+    "cos_sin_cache.dtype": "float32 or of query's dtype, {query.dtype}",
+    "cos_sin_cache.shape": "[max_position, rotary_dim] with rotary_dim even and 2 to {head_size}",
+    "mrope_section.sum": "three counts that add up to rotary_dim / 2, {cos_sin_cache.shape[1]} / 2, since positions "
+                         "are [3, tokens]",
+}
+ROTARY: checks.Works = _ROTATION | {"head_size.least": "at least 1"}
+ROTARY_2D: checks.Works = ROTARY | {
+    "positions.shape": "[2, {query.shape[0]}], two for each of query's tokens",
+    "cos_sin_cache.shape": "[max_position, {head_size} / 2], half a head, of an even number of elements",
+}
+_PER_TOKEN = "[sequence, rotary_dim / 2] for x's sequence and rotary_dim <= head_size, as x is {x.shape}"
+APPLY_ROTARY: checks.Works = {
+    "x.dtype": checks.ELEMENTS,
+    "x.shape": "[sequence, heads, head_size] or [batch, sequence, heads, head_size]",
+    "cos.dtype": "float32 or of x's dtype, {x.dtype}", "sin.dtype": "float32 or of x's dtype, {x.dtype}",
+    "cos.shape": _PER_TOKEN, "sin.shape": _PER_TOKEN,
+    "sin.like_cos": "like cos, {cos.shape} of {cos.dtype}",
+}
+_WEIGHT = "[{head_size}] and contiguous"
+ROTARY_KV_WRITE: checks.Works = _ROTATION | PAGES | {
+    "kv_cache.dims": "[blocks, kv_heads, block_size, 2 * head_size]",
+    "kv_cache.shape": "[blocks, kv_heads, block_size, 2 * {head_size}] for key's heads, as key is {key.shape}",
+    "value.shape": _ROWS, "query_out.shape": _ROWS,
+    "value.heads": "of key's heads, as key is {key.shape}",
+    "query_out.heads": "of query's heads, as query is {query.shape}",
+    "q_norm_weight.pair": "given, because k_norm_weight is", "k_norm_weight.pair": "given, because q_norm_weight is",
+    "q_norm_weight.shape": _WEIGHT, "k_norm_weight.shape": _WEIGHT,
+    "eps.range": "finite and at least 0",
+}
 
 
 def rotary(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None, cos_sin_cache: torch.Tensor, *,
@@ -54,8 +82,8 @@ def rotary(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | Non
         torch.ops.rocmforge.rotary(positions, query, key, cos_sin_cache, head_size, interleaved,
                                    None if mrope_section is None else list(mrope_section), mrope_interleaved)
         return
-    table = _table("rotary", positions, query, cos_sin_cache, head_size, mrope_section, mrope_interleaved)
-    _rotate("rotary", query, key, query, key, head_size, interleaved, cos_sin_cache.shape[1], table)
+    _rotate("rotary", ROTARY, positions, query, key, None, None, cos_sin_cache, head_size, interleaved, mrope_section,
+            mrope_interleaved)
 
 
 def rotary_out(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None, cos_sin_cache: torch.Tensor, *,
@@ -67,10 +95,10 @@ def rotary_out(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor |
             positions, query, key, cos_sin_cache, head_size, interleaved,
             None if mrope_section is None else list(mrope_section), mrope_interleaved)
         return query_out, None if key is None else key_out
-    table = _table("rotary_out", positions, query, cos_sin_cache, head_size, mrope_section, mrope_interleaved)
-    query_out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    key_out = None if key is None else torch.empty(key.shape, dtype=key.dtype, device=key.device)
-    _rotate("rotary_out", query, key, query_out, key_out, head_size, interleaved, cos_sin_cache.shape[1], table)
+    query_out = checks.empty_like("rotary_out", "query", query)
+    key_out = None if key is None else checks.empty_like("rotary_out", "key", key)
+    _rotate("rotary_out", ROTARY, positions, query, key, query_out, key_out, cos_sin_cache, head_size, interleaved,
+            mrope_section, mrope_interleaved)
     return query_out, key_out
 
 
@@ -94,14 +122,8 @@ def rotary_2d(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | 
     if torch.compiler.is_compiling():
         torch.ops.rocmforge.rotary_2d(positions, query, key, cos_sin_cache, head_size, interleaved)
         return
-    op = "rotary_2d"
-    _check_positions(op, positions, query, axes=2)
-    _check_table(op, "cos_sin_cache", cos_sin_cache, query, head_size)
-    if 2 * cos_sin_cache.shape[1] != head_size:
-        checks.fail(op, "cos_sin_cache", checks.shape_of(cos_sin_cache),
-                    f"[max_position, {head_size // 2}], half a head")
-    table = _table_args(cos_sin_cache, positions, _Mode.AXES)
-    _rotate(op, query, key, query, key, head_size, interleaved, cos_sin_cache.shape[1], table)
+    _rotate("rotary_2d", ROTARY_2D, positions, query, key, None, None, cos_sin_cache, head_size, interleaved, None,
+            False, halves=True)
 
 
 def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, interleaved: bool = False) -> torch.Tensor:
@@ -119,27 +141,10 @@ def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, inter
     if torch.compiler.is_compiling():
         return torch.ops.rocmforge.apply_rotary(x, cos, sin, interleaved)
     op = "apply_rotary"
-    kind = checks.element(op, "x", x)
-    if x.dim() not in (3, 4):
-        checks.fail(op, "x", checks.shape_of(x), "[sequence, heads, head_size] or [batch, sequence, heads, head_size]")
-    batch, (sequence, heads, head_size) = (x.shape[0] if x.dim() == 4 else 1), x.shape[-3:]
-    for name, tensor in (("cos", cos), ("sin", sin)):
-        if tensor.dim() != 2 or tensor.shape[0] != sequence or not 0 < 2 * tensor.shape[1] <= head_size:
-            checks.fail(op, name, checks.shape_of(tensor),
-                        f"[{sequence}, rotary_dim / 2] with rotary_dim <= {head_size}")
-        _check_table_layout(op, name, tensor, x)
-    if cos.shape != sin.shape or cos.dtype != sin.dtype:
-        checks.fail(op, "sin", f"{checks.shape_of(sin)} {sin.dtype}", f"like cos, {list(cos.shape)} {cos.dtype}")
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    if x.numel() == 0:
-        return out
-    _, rows = checks.rows(op, "x", x if x.dim() == 3 else x[0], head_size)
-    _, out_rows = checks.rows(op, "out", out if x.dim() == 3 else out[0], head_size)
-    strides = (x.stride(0), out.stride(0)) if batch > 1 else (0, 0)
-    table = (cos.data_ptr(), sin.data_ptr(), cos.stride(0) if sequence > 1 else 0, sin.stride(0) if sequence > 1 else 0,
-             int(cos.dtype == torch.float32), 0, 0, 0, 0, _Mode.PER_TOKEN)
-    _C.rotary(device.of(x), device.stream(x), kind, batch * sequence, heads, 0,
-              (head_size, 2 * cos.shape[1], interleaved), table, rows, out_rows, NO_ROWS, NO_ROWS, (sequence, *strides))
+    out = checks.empty_like(op, "x", x)
+    failed = _C.apply_rotary(*checks.place(op, "x", x), x, cos, sin, out, interleaved)
+    if failed:
+        checks.refuse(op, failed, APPLY_ROTARY, {"x": x, "cos": cos, "sin": sin, "out": out})
     return out
 
 
@@ -179,125 +184,26 @@ def rotary_kv_write(positions: torch.Tensor, query: torch.Tensor, key: torch.Ten
         else:
             torch.ops.rocmforge.rotary_kv_write_out(*arguments, query_out, *rest)
         return
-    kind = checks.element(op, "query", query)
-    if kv_cache.dim() != 4:
-        checks.fail(op, "kv_cache", checks.shape_of(kv_cache), "[blocks, kv_heads, block_size, 2 * head_size]")
-    head_size = kv_cache.shape[3] // 2
-    table = _table(op, positions, query, cos_sin_cache, head_size, mrope_section, mrope_interleaved)
-    tokens = positions.shape[-1]
-    heads, query_rows = checks.rows(op, "query", query, head_size, written=query_out is None)
-    kv_heads, key_rows = checks.rows(op, "key", key, head_size)
-    value_heads, value_rows = checks.rows(op, "value", value, head_size)
-    if value_heads != kv_heads:
-        checks.fail(op, "value", checks.shape_of(value), f"of key's {kv_heads} heads")
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
-        if tensor.shape[0] != tokens:
-            checks.fail(op, name, checks.shape_of(tensor), f"of as many tokens as there are positions, {tokens}")
-    for name, tensor in (("key", key), ("value", value), ("kv_cache", kv_cache)):
-        checks.same_dtype(op, name, tensor, "query", query.dtype)
-        checks.same_device(op, name, tensor, "query", query)
-    checks.same_device(op, "slot_mapping", slot_mapping, "query", query)
-    out_rows = query_rows
-    if query_out is not None:
-        checks.same_dtype(op, "query_out", query_out, "query", query.dtype)
-        checks.same_device(op, "query_out", query_out, "query", query)
-        out_heads, out_rows = checks.rows(op, "query_out", query_out, head_size, written=True)
-        if out_heads != heads or query_out.shape[0] != tokens:
-            checks.fail(op, "query_out", checks.shape_of(query_out), f"of query's {tokens} tokens and {heads} heads")
-    weights = _norm_weights(op, q_norm_weight, k_norm_weight, head_size, query)
-    pages = checks.cache(op, kv_cache, slot_mapping, kv_heads, head_size, tokens)
-    _C.rotary_kv_write(device.of(query), device.stream(query), kind, tokens, heads, kv_heads,
-                       (head_size, cos_sin_cache.shape[1], interleaved), table, query_rows, out_rows, key_rows,
-                       value_rows, pages, *weights, eps)
+    failed = _C.rotary_kv_write(
+        *checks.place(op, "query", query), positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping,
+        interleaved, mrope_section, mrope_interleaved, q_norm_weight, k_norm_weight, eps, query_out)
+    if failed:
+        shape = getattr(kv_cache, "shape", ())  # what failed may be that it is no tensor, or of other dimensions
+        checks.refuse(op, failed, ROTARY_KV_WRITE, {
+            "query": query, "key": key, "value": value, "positions": positions, "cos_sin_cache": cos_sin_cache,
+            "kv_cache": kv_cache, "slot_mapping": slot_mapping, "mrope_section": mrope_section, "eps": eps,
+            "q_norm_weight": q_norm_weight, "k_norm_weight": k_norm_weight, "query_out": query_out,
+            "head_size": shape[3] // 2 if len(shape) == 4 else 0})
 
 
-def _norm_weights(op: str, q_norm_weight: torch.Tensor | None, k_norm_weight: torch.Tensor | None, head_size: int,
-                  query: torch.Tensor) -> tuple[int, int]:
-    if q_norm_weight is None and k_norm_weight is None:
-        return 0, 0
-    pointers = []
-    for name, other, weight in (("q_norm_weight", "k_norm_weight", q_norm_weight),
-                                ("k_norm_weight", "q_norm_weight", k_norm_weight)):
-        if weight is None:
-            checks.fail(op, name, "None", f"given, because {other} is")
-        checks.same_dtype(op, name, weight, "query", query.dtype)
-        checks.same_device(op, name, weight, "query", query)
-        if weight.shape != (head_size,) or (head_size > 1 and weight.stride(0) != 1):
-            checks.fail(op, name, checks.shape_of(weight), f"[{head_size}] and contiguous")
-        pointers.append(weight.data_ptr())
-    return pointers[0], pointers[1]
-
-
-def _rotate(op: str, query: torch.Tensor, key: torch.Tensor | None, query_out: torch.Tensor,
-            key_out: torch.Tensor | None, head_size: int, interleaved: bool, rotary_dim: int,
-            table: tuple[int, ...]) -> None:
-    tokens = query.shape[0]
-    in_place = query_out is query
-    kind = checks.element(op, "query", query)
-    heads, query_rows = checks.rows(op, "query", query, head_size, written=in_place)
-    query_out_rows = query_rows if in_place else checks.rows(op, "query_out", query_out, head_size)[1]
-    key_heads, key_rows, key_out_rows = 0, NO_ROWS, NO_ROWS
-    if key is not None:
-        checks.same_dtype(op, "key", key, "query", query.dtype)
-        checks.same_device(op, "key", key, "query", query)
-        key_heads, key_rows = checks.rows(op, "key", key, head_size, written=in_place)
-        if key.shape[0] != tokens:
-            checks.fail(op, "key", checks.shape_of(key), f"of as many tokens as query, {tokens}")
-        key_out_rows = key_rows if in_place else checks.rows(op, "key_out", key_out, head_size)[1]
-    _C.rotary(device.of(query), device.stream(query), kind, tokens, heads, key_heads,
-              (head_size, rotary_dim, interleaved), table, query_rows, query_out_rows, key_rows, key_out_rows,
-              (max(tokens, 1), 0, 0))
-
-
-def _table(op: str, positions: torch.Tensor, query: torch.Tensor, cos_sin_cache: torch.Tensor, head_size: int,
-           mrope_section: Sequence[int] | None, mrope_interleaved: bool) -> tuple[int, ...]:
-    axes = positions.dim() == 2
-    _check_positions(op, positions, query, axes=3 if axes else 1)
-    _check_table(op, "cos_sin_cache", cos_sin_cache, query, head_size)
-    if not axes:
-        return _table_args(cos_sin_cache, positions, _Mode.ONE)
-    pairs = cos_sin_cache.shape[1] // 2
-    if mrope_section is None or len(mrope_section) != 3 or sum(mrope_section) != pairs or min(mrope_section) < 0:
-        checks.fail(op, "mrope_section", mrope_section,
-                    f"three counts that add up to rotary_dim / 2, {pairs}, since positions are [3, tokens]")
-    time, height, width = mrope_section
-    if mrope_interleaved:
-        return _table_args(cos_sin_cache, positions, _Mode.INTERLEAVED, 3 * height, 3 * width)
-    return _table_args(cos_sin_cache, positions, _Mode.SECTIONS, time, time + height)
-
-
-def _table_args(cos_sin_cache: torch.Tensor, positions: torch.Tensor, mode: _Mode, first: int = 0,
-                second: int = 0) -> tuple[int, ...]:
-    cos = cos_sin_cache.data_ptr()
-    sin = cos + cos_sin_cache.shape[1] // 2 * cos_sin_cache.element_size()
-    stride = cos_sin_cache.stride(0) if cos_sin_cache.shape[0] > 1 else 0
-    return (cos, sin, stride, stride, int(cos_sin_cache.dtype == torch.float32), positions.data_ptr(),
-            positions.stride(0) if positions.dim() == 2 else 0, first, second, mode)
-
-
-def _check_positions(op: str, positions: torch.Tensor, query: torch.Tensor, axes: int) -> None:
-    if positions.dtype != torch.int64:
-        raise TypeError(f"{op}: positions is {positions.dtype}; it must be int64")
-    checks.same_device(op, "positions", positions, "query", query)
-    tokens = query.shape[0] if query.dim() else 0
-    shape = [tokens] if axes == 1 else [axes, tokens]
-    if list(positions.shape) != shape or (tokens > 1 and positions.stride(-1) != 1):
-        wanted = f"{shape}" if op == "rotary_2d" else f"[{tokens}] or [3, {tokens}]"
-        checks.fail(op, "positions", checks.shape_of(positions), f"{wanted}, contiguous over query's tokens")
-
-
-def _check_table(op: str, name: str, table: torch.Tensor, query: torch.Tensor, head_size: int) -> None:
-    if table.dim() != 2 or table.shape[1] % 2 or not 0 < table.shape[1] <= head_size:
-        checks.fail(op, name, checks.shape_of(table), f"[max_position, rotary_dim], rotary_dim even, 2 to {head_size}")
-    _check_table_layout(op, name, table, query)
-
-
-def _check_table_layout(op: str, name: str, table: torch.Tensor, rows: torch.Tensor) -> None:
-    if table.dtype != torch.float32 and table.dtype != rows.dtype:
-        raise TypeError(f"{op}: {name} is {table.dtype}; it must be float32 or {rows.dtype}")
-    checks.same_device(op, name, table, "the rows", rows)
-    if table.shape[1] > 1 and table.stride(1) != 1:
-        checks.fail(op, name, checks.shape_of(table), "contiguous in its last dimension (stride 1)")
-
-
-__all__ = ["Rows", "apply_rotary", "rotary", "rotary_2d", "rotary_kv_write", "rotary_out"]
+def _rotate(op: str, works: checks.Works, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None,
+            query_out: torch.Tensor | None, key_out: torch.Tensor | None, cos_sin_cache: torch.Tensor, head_size: int,
+            interleaved: bool, mrope_section: Sequence[int] | None, mrope_interleaved: bool,
+            halves: bool = False) -> None:
+    """Rotates query and key, in place where there is no tensor to write to."""
+    failed = _C.rotary(*checks.place(op, "query", query), positions, query, key, query_out, key_out, cos_sin_cache,
+                       head_size, interleaved, mrope_section, mrope_interleaved, halves)
+    if failed:
+        checks.refuse(op, failed, works, {
+            "query": query, "key": key, "positions": positions, "cos_sin_cache": cos_sin_cache, "head_size": head_size,
+            "mrope_section": mrope_section, "query_out": query_out, "key_out": key_out})

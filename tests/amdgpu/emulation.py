@@ -229,12 +229,12 @@ class EmulatedGpus:
         """Operations on CPU tensors run on the emulated device of `target` within this context."""
         before = device._open_devices.get(-1)
         device._open_devices[-1] = self.open(target, compute_units)
-        attention._planner.cache_clear()  # it holds planners of the device before
+        attention.forget_planners()  # it holds planners of the device before
         self.order, self.quantum = order, quantum
         try:
             yield device._open_devices[-1]
         finally:
-            attention._planner.cache_clear()
+            attention.forget_planners()
             if before is None:
                 del device._open_devices[-1]
             else:

@@ -17,7 +17,7 @@ from rocmforge_plugin.ops.attention import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.served import HEAD_SIZES
 from tests.kernels.kernel_support import SUFFIX
-from tests.kernels.test_attention import Batch
+from tests.kernels.attention_support import Batch
 
 from .conftest import ALL, TARGETS
 from .emulation import EmulatedGpus, guarded

@@ -11,6 +11,7 @@ import torch
 
 from rocmforge_build import driver, units
 from rocmforge_plugin import _C, ops, reference
+from rocmforge_plugin.problem import KernelName
 from tests.kernels.kernel_support import (SUFFIX, Buffer, assert_within, cos_sin_table, generator, launched, same_bits)
 
 from .conftest import ALL, TARGETS
@@ -20,7 +21,6 @@ Use = Callable[..., _C.Device]
 DTYPES = {name: dtype for dtype, name in SUFFIX.items()}
 KERNELS = [kernel for unit in units.load_units(driver.ROOT) if "amd" in unit.targets for kernel in unit.kernels
            if not kernel.startswith("attention")]
-FAMILY = re.compile(r"(?P<kernel>\w+?)_v(?P<width>\d+)_(?P<kind>bf16|f16|float)")
 
 
 def chosen(kernel: str, target: str) -> bool:
@@ -33,9 +33,9 @@ CASES = [(target, kernel) for target in TARGETS for kernel in KERNELS if chosen(
 
 def apart(kernel: str) -> tuple[str, int, torch.dtype]:
     """(operation, elements that an address lies past a 16-byte boundary, dtype)."""
-    found = FAMILY.fullmatch(kernel)
-    dtype = DTYPES[found["kind"]]
-    return found["kernel"], {"16": 0, "8": 8 // dtype.itemsize, "1": 1}[found["width"]], dtype
+    name = KernelName.parse(kernel)
+    dtype = DTYPES[name.element]
+    return name.kernel, {"16": 0, "8": 8 // dtype.itemsize, "1": 1}[name.width], dtype
 
 
 def rows(tokens: int, heads: int, size: int, shift: int, dtype: torch.dtype, seed: int) -> Buffer:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rocmforge_plugin import _C, device
+from rocmforge_plugin import _C, device, ops
 
 from . import emulation
 
@@ -38,15 +38,16 @@ def test_guarded_memory_ends_at_its_page() -> None:
 
 @pytest.mark.parametrize("target", ["gfx942", "gfx1100", "gfx1201"])
 def test_a_wrong_access_is_an_error(emulated: Callable[..., _C.Device], target: str) -> None:
-    """A mask of more rows than the memory has: the launch fails and names the instruction; the next one runs."""
-    gpu = emulated(target)
-    scores = emulation.guarded(torch.zeros(8, 8))
-    mask = lambda rows: _C.causal_mask(gpu, 0, 2, scores.data_ptr(), (rows, 5000, 8, 1), [], [], 0)  # noqa: E731
-    with pytest.raises(_C.DriverError, match=r"bad address .*causal_mask_v16_float\+0x\w+: global_store"):
-        mask(64)
+    """A position that its table has not: the launch fails and names the instruction; the next one runs."""
+    emulated(target)
+    query, table = (emulation.guarded(torch.ones(rows, 64)) for rows in (1, 2))
+    rotate = lambda position: ops.rotary(  # noqa: E731
+        emulation.guarded(torch.tensor([position])), query, None, table, head_size=64, interleaved=False)
+    with pytest.raises(_C.DriverError, match=r"bad address .*rotary_v16_float\+0x\w+: global_load"):
+        rotate(2)
     device.reset_launches()
-    _C.causal_mask(gpu, 0, 2, scores.data_ptr(), (8, 8, 8, 1), [], [], 0)
-    assert device.launches() == {"causal_mask_v16_float": 1} and scores[0, 1] == float("-inf")
+    rotate(0)
+    assert device.launches() == {"rotary_v16_float": 1} and query[0].tolist() == [0.0] * 32 + [2.0] * 32
 
 
 @pytest.mark.parametrize(("four_bytes", "eight_bytes"), [

@@ -34,7 +34,7 @@ PROPERTIES: list[tuple[Callable[..., None], dict[str, Any]]] = [
 def test_property(emulated: Callable[..., _C.Device], monkeypatch: pytest.MonkeyPatch, target: str,
                   test: Any, arguments: dict[str, Any]) -> None:
     emulated(target, order=11, quantum=211)
-    monkeypatch.setattr(attention, "TYPES", attention.DTYPES[:2])  # attention in float32 is the CPU target's alone
+    monkeypatch.setattr(attention, "TYPES", attention.TYPES[:2])  # attention in float32 is the CPU target's alone
     # Few examples, and the same ones each time: an example takes seconds here.
     few = settings(test._hypothesis_internal_use_settings, max_examples=EXAMPLES, derandomize=True, database=None)
     monkeypatch.setattr(test, "_hypothesis_internal_use_settings", few)

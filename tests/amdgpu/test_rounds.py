@@ -18,7 +18,7 @@ import rocmforge_plugin
 from rocmforge_plugin import _C
 from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
 from rocmforge_plugin.problem import Problem
-from tests.kernels.test_attention import Batch
+from tests.kernels.attention_support import Batch
 
 from .conftest import TARGETS
 from .emulation import guarded

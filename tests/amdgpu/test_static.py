@@ -13,7 +13,7 @@ from benchmarks.amd.machine_code import Instruction, disassemble, figures, hot_l
 from rocmforge_build import code_object
 from rocmforge_plugin import _C
 from rocmforge_plugin.device import kernels_dir
-from tests.kernels.test_attention import Batch
+from tests.kernels.attention_support import Batch
 
 from .emulation import EmulatedGpus
 

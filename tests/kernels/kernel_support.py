@@ -4,16 +4,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
 import rocmforge_plugin
+from rocmforge_plugin import _C, device
+from rocmforge_plugin.ops import checks
 
 DEVICE = os.environ.get("ROCMFORGE_TEST_DEVICE", "cpu")
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 SUFFIX = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "float"}
+
+TABLE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
 
 dtypes = st.sampled_from(DTYPES)
 seeds = st.integers(0, 2**31)
@@ -105,3 +112,61 @@ def cos_sin_table(positions: int, rotary_dim: int, dtype: torch.dtype, base: flo
     frequencies = base ** (-torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim)
     angles = torch.arange(positions, dtype=torch.float64)[:, None] * frequencies
     return torch.cat((angles.cos(), angles.sin()), dim=-1).to(dtype).to(DEVICE)
+
+
+class Refusal(NamedTuple):
+    """A call that an op refuses: the condition that fails, what the call changes of one that runs, and what is said."""
+
+    condition: str
+    changes: dict[str, Callable[[Any], object]]
+    error: type[Exception]
+    says: str
+
+
+def elsewhere(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that says, where it is read by its attributes, that it is on GPU 7."""
+    tensor = tensor.clone()
+    tensor.get_device = lambda: 7  # type: ignore[method-assign]
+    return tensor
+
+
+def check_refusal(refusal: Refusal, call: Callable[[], object]) -> None:
+    """The condition fails and no other, its error says so, and nothing is launched."""
+    failed = []
+
+    def refuse(op: str, condition: str, *rest: Any) -> None:
+        failed.append(condition)
+        words(op, condition, *rest)
+
+    def unreadable(op: str, argument: str, value: object) -> None:
+        failed.append(f"{argument}.tensor")
+        no_tensor(op, argument, value)
+
+    words, no_tensor = checks.refuse, checks.unreadable
+    rocmforge_plugin.reset_launches()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "refuse", refuse)
+        patch.setattr(checks, "unreadable", unreadable)
+        by_attributes = refusal.condition.endswith(".device")
+        device.read_tensors_by(None if by_attributes else TABLE)
+        try:
+            with pytest.raises((TypeError, ValueError)) as raised:
+                call()
+        finally:
+            device.read_tensors_by(TABLE)
+    assert failed and set(failed) == {refusal.condition}, failed
+    argument = refusal.condition.split(".")[0]
+    assert type(raised.value) is refusal.error, raised.value
+    assert re.search(rf"^\w.*: {argument} is .*; it must be ", str(raised.value)), raised.value
+    assert re.search(refusal.says, str(raised.value)), raised.value
+    assert rocmforge_plugin.launches() == {}
+
+
+def check_words(op: str, works: checks.Works, refusals: Iterable[Refusal]) -> None:
+    """Every condition of an op has words and can be made to fail; there are no words without a condition."""
+    names = _C.conditions[op]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert checks.works_of(name, works)
+    assert set(works) <= set(names)
+    assert {refusal.condition for refusal in refusals} == set(names)

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rocmforge_plugin import ops, reference
+from rocmforge_plugin.ops.mask import WORKS
 
-from .kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, dtypes, launched, poison, same_bits, seeds
+from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, Refusal, check_refusal, check_words, dtypes, launched,
+                            poison, same_bits, seeds)
 
 
 @st.composite
@@ -78,20 +80,28 @@ def test_leading_dimensions_that_merge_do_not_count():
     assert torch.equal(ops.causal_mask(scores, 1), expected)
 
 
-REFUSALS = {
-    "one dimension": (lambda: (torch.zeros(4), 0), ValueError, r"scores is \[4\].*\[\.\.\., queries, keys\]"),
-    "integers": (lambda: (torch.zeros(4, 4, dtype=torch.int32), 0), TypeError, "scores is torch.int32.*bfloat16"),
-    "double": (lambda: (torch.zeros(4, 4, dtype=torch.float64), 0), TypeError, "scores is torch.float64.*float32"),
-    "negative cache_len": (lambda: (torch.zeros(4, 4), -1), ValueError, "cache_len is -1.*0 or more"),
-    "expanded": (lambda: (torch.zeros(1, 4, 4).expand(3, 4, 4), 0), ValueError, "scores is .*expanded"),
-    "seven leading dimensions": (
-        lambda: (torch.zeros((4,) * 9)[(slice(0, 2),) * 7], 0), ValueError, "scores is .*at most 6 leading"),
-    "meta": (lambda: (torch.zeros(4, 4, device="meta"), 0), TypeError, "meta"),
-}
+REFUSALS = [
+    Refusal("scores.tensor", {"scores": lambda t: None}, TypeError, "scores is a NoneType"),
+    Refusal("scores.tensor", {"scores": lambda t: t.to("meta")}, ValueError, "scores is on meta"),
+    Refusal("scores.tensor", {"scores": lambda t: t.to_sparse()}, ValueError, "scores is of layout torch.sparse_coo"),
+    Refusal("scores.dtype", {"scores": lambda t: t.int()}, TypeError, "scores is torch.int32.*bfloat16"),
+    Refusal("scores.dtype", {"scores": lambda t: t.double()}, TypeError, "scores is torch.float64.*float32"),
+    Refusal("scores.shape", {"scores": lambda t: t[0]}, ValueError, r"scores is \[4\].*\[\.\.\., queries, keys\]"),
+    Refusal("cache_len.least", {"cache_len": lambda n: -1}, ValueError, "cache_len is -1.*0 or more"),
+    Refusal("scores.own", {"scores": lambda t: t.expand(3, 4, 4)}, ValueError, "not an expanded one"),
+    Refusal("scores.size", {"scores": lambda t: t[:2, :1].expand(2, 1 << 31)}, ValueError, r"fewer than 2\^31"),
+    Refusal("scores.size", {"scores": lambda t: t[:1, :2].expand(1 << 31, 2)}, ValueError, r"fewer than 2\^31"),
+    Refusal("scores.batch_dims", {"scores": lambda t: torch.zeros((4,) * 9, device=DEVICE)[(slice(0, 2),) * 7]},
+            ValueError, "at most 6 leading"),
+]
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
-    arguments, error, message = REFUSALS[name]
-    with pytest.raises(error, match=message):
-        ops.causal_mask(*arguments())
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.condition)
+def test_refuses(refusal):
+    arguments = {"scores": torch.zeros(4, 4, device=DEVICE), "cache_len": 0}
+    arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
+    check_refusal(refusal, lambda: ops.causal_mask(**arguments))
+
+
+def test_every_condition_has_words():
+    check_words("causal_mask", WORKS, REFUSALS)

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rocmforge_plugin import ops, reference
+from rocmforge_plugin.ops.kv_cache import WORKS
 
-from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, dtypes, generator, launched, poison, row_layouts,
-                             same_bits, seeds)
+from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, Refusal, check_refusal, check_words, dtypes, elsewhere,
+                            generator, launched, poison, row_layouts, same_bits, seeds)
 
 
 @st.composite
@@ -105,37 +106,49 @@ def test_offsets_are_64_bit():
     assert same_bits(cache[1, 0, 3, :64], key[0, 0]) and same_bits(cache[1, 0, 3, 64:], value[0, 0])
 
 
-def refuse(**changes):
-    key, value, cache, slots = tensors()
-    arguments = {"key": key, "value": value, "kv_cache": cache, "slot_mapping": slots}
-    arguments.update({name: change(arguments[name]) for name, change in changes.items()})
-    ops.kv_write(**arguments)
+REFUSALS = [
+    Refusal("key.tensor", {"key": lambda t: None}, TypeError, "key is a NoneType"),
+    Refusal("key.tensor", {"key": lambda t: t.to_sparse()}, ValueError, "key is of layout torch.sparse_coo"),
+    Refusal("key.dtype", {"key": lambda t: t.double()}, TypeError, "key is torch.float64.*bfloat16"),
+    Refusal("key.shape", {"key": lambda t: t.flatten(1)}, ValueError, r"key is \[4, 128\].*kv_heads, head_size"),
+    Refusal("key.shape", dict.fromkeys(("key", "value", "kv_cache"), lambda t: t[..., :0]), ValueError,
+            r"key is \[4, 2, 0\].*head_size of at least 1"),
+    Refusal("key.contiguous", {"key": lambda t: t.repeat_interleave(2, -1)[..., ::2]}, ValueError, "stride 1"),
+    Refusal("value.tensor", {"value": lambda t: t.tolist()}, TypeError, "value is a list"),
+    Refusal("value.shape", {"value": lambda t: t[:, :1]}, ValueError,
+            r"value is \[4, 1, 64\].*key's shape, \[4, 2, 64\]"),
+    Refusal("value.dtype", {"value": lambda t: t.half()}, TypeError, "value is torch.float16.*bfloat16"),
+    Refusal("value.device", {"value": elsewhere}, ValueError, "key's device"),
+    Refusal("value.contiguous", {"value": lambda t: t.transpose(0, 2).contiguous().transpose(0, 2)}, ValueError,
+            "contiguous in its last dimension"),
+    Refusal("kv_cache.tensor", {"kv_cache": lambda t: t.to("meta")}, ValueError, "kv_cache is on meta"),
+    Refusal("kv_cache.dtype", {"kv_cache": lambda t: t.float()}, TypeError, "kv_cache is torch.float32.*bfloat16"),
+    Refusal("kv_cache.device", {"kv_cache": elsewhere}, ValueError, "key's device"),
+    Refusal("kv_cache.shape", {"kv_cache": lambda t: t[:, :1]}, ValueError,
+            r"kv_cache is \[3, 1, 16, 128\].*\[blocks, 2, block_size, 2 \* 64\]"),
+    Refusal("kv_cache.shape", {"kv_cache": lambda t: t[..., :64]}, ValueError, r"2 \* 64\]"),
+    Refusal("kv_cache.shape", {"kv_cache": lambda t: t[0]}, ValueError, "blocks"),
+    Refusal("kv_cache.contiguous", {"kv_cache": lambda t: t.repeat_interleave(2, -1)[..., ::2]}, ValueError,
+            "contiguous in its last"),
+    Refusal("kv_cache.own", {"kv_cache": lambda t: t[:1].expand(3, -1, -1, -1)}, ValueError, "not an expanded one"),
+    Refusal("kv_cache.slots", {"kv_cache": lambda t: t[:1].expand(1 << 27, -1, -1, -1)}, ValueError,
+            r"fewer than 2\^31 slots"),
+    Refusal("slot_mapping.tensor", {"slot_mapping": lambda t: t.to("meta")}, ValueError, "slot_mapping is on meta"),
+    Refusal("slot_mapping.dtype", {"slot_mapping": lambda t: t.int()}, TypeError, "torch.int32.*int64"),
+    Refusal("slot_mapping.device", {"slot_mapping": elsewhere}, ValueError, "key's device"),
+    Refusal("slot_mapping.shape", {"slot_mapping": lambda t: t[None]}, ValueError, r"is \[1, 4\].*\[slots\]"),
+    Refusal("slot_mapping.shape", {"slot_mapping": lambda t: t.repeat(2)}, ValueError, "at most .* 4"),
+    Refusal("slot_mapping.contiguous", {"slot_mapping": lambda t: t.repeat_interleave(2)[::2]}, ValueError,
+            "must be contiguous"),
+]
 
 
-REFUSALS = {
-    "key dtype": (dict(key=lambda t: t.double()), TypeError, "key is torch.float64.*bfloat16"),
-    "key flat": (dict(key=lambda t: t.flatten(1)), ValueError, r"key is \[4, 128\].*kv_heads, head_size"),
-    "value shape": (dict(value=lambda t: t[:, :1]), ValueError, r"value is \[4, 1, 64\].*key's shape, \[4, 2, 64\]"),
-    "value dtype": (dict(value=lambda t: t.half()), TypeError, "value is torch.float16.*bfloat16"),
-    "value strided rows": (dict(value=lambda t: t.transpose(0, 2).contiguous().transpose(0, 2)), ValueError,
-                           "value is .*contiguous in its last dimension"),
-    "cache dtype": (dict(kv_cache=lambda t: t.float()), TypeError, "kv_cache is torch.float32.*bfloat16"),
-    "cache heads": (dict(kv_cache=lambda t: t[:, :1]), ValueError, r"kv_cache is \[3, 1, 16, 128\].*\[blocks, 2"),
-    "cache head size": (dict(kv_cache=lambda t: t[..., :64]), ValueError, r"block_size, 128\]"),
-    "cache rank": (dict(kv_cache=lambda t: t[0]), ValueError, "kv_cache is"),
-    "cache strided rows": (dict(kv_cache=lambda t: t.repeat_interleave(2, -1)[..., ::2]), ValueError,
-                           "kv_cache is .*contiguous in its last"),
-    "slots int32": (dict(slot_mapping=lambda t: t.int()), TypeError, "slot_mapping is torch.int32.*int64"),
-    "slots rank": (dict(slot_mapping=lambda t: t[None]), ValueError, r"slot_mapping is \[1, 4\].*\[slots\]"),
-    "too many slots": (dict(slot_mapping=lambda t: t.repeat(2)), ValueError, "slot_mapping is .*at most .* 4"),
-    "slots strided": (dict(slot_mapping=lambda t: t.repeat_interleave(2)[::2]), ValueError,
-                      "slot_mapping is .*contiguous"),
-    "other device": (dict(slot_mapping=lambda t: t.to("meta")), ValueError, "slot_mapping is on meta.*key's device"),
-}
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.condition)
+def test_refuses(refusal):
+    arguments = dict(zip(("key", "value", "kv_cache", "slot_mapping"), tensors()))
+    arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
+    check_refusal(refusal, lambda: ops.kv_write(**arguments))
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
-    changes, error, message = REFUSALS[name]
-    with pytest.raises(error, match=message):
-        refuse(**changes)
+def test_every_condition_has_words():
+    check_words("kv_write", WORKS, REFUSALS)

@@ -5,11 +5,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from rocmforge_plugin import ops, reference
+from rocmforge_plugin.ops import checks
+from rocmforge_plugin.ops.position import ROTARY
 
-from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, assert_within, bits, cos_sin_table, dtypes, generator,
-                            launched, row_layouts, same_bits, seeds)
+from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, Refusal, assert_within, bits, check_refusal, check_words,
+                            cos_sin_table, dtypes, elsewhere, generator, launched, row_layouts, same_bits, seeds)
 
 POSITIONS = 512
 
@@ -140,50 +143,81 @@ def test_long_positions_and_a_large_batch():
     assert_within(query, *expected(positions, old, table, head_size=64, interleaved=True))
 
 
-def refuse(call=None, **changes):
+def three_rows(positions):
+    return positions.repeat(3, 1)
+
+
+def fake(_):
+    """A tensor without memory, as one that is made while torch traces."""
+    with FakeTensorMode():
+        return torch.empty(4, 128)
+
+
+REFUSALS = [
+    Refusal("query.tensor", {"query": lambda t: None}, TypeError, "query is a NoneType"),
+    Refusal("query.dtype", {"query": lambda t: t.double()}, TypeError, "query is torch.float64.*bfloat16"),
+    Refusal("head_size.least", {"head_size": lambda n: 0}, ValueError, "head_size is 0.*at least 1"),
+    Refusal("query.shape", {"query": lambda t: t[0]}, ValueError, r"query is \[128\].*\[tokens, heads, 64\]"),
+    Refusal("query.shape", {"query": lambda t: t[:, :100]}, ValueError, r"query is \[4, 100\].*\[tokens, heads, 64\]"),
+    Refusal("query.shape", {"query": lambda t: t.view(4, 4, 32)}, ValueError, r"query is \[4, 4, 32\].*64"),
+    Refusal("query.contiguous", {"query": lambda t: t.t().contiguous().t()}, ValueError, "stride 1"),
+    Refusal("query.own", {"query": lambda t: t[:1].expand(4, -1)}, ValueError, "not an expanded one"),
+    Refusal("key.tensor", {"key": lambda t: t.to("meta")}, ValueError, "key is on meta"),
+    Refusal("key.dtype", {"key": lambda t: t.half()}, TypeError, "key is torch.float16.*query's dtype"),
+    Refusal("key.device", {"key": elsewhere}, ValueError, "query's device"),
+    Refusal("key.shape", {"key": lambda t: t[:, :60]}, ValueError, r"\[tokens, heads, 64\]"),
+    Refusal("key.contiguous", {"key": lambda t: t.t().contiguous().t()}, ValueError, "stride 1"),
+    Refusal("key.tokens", {"key": lambda t: t[:3]}, ValueError, "as many tokens as query, 4"),
+    Refusal("key.own", {"key": lambda t: t.unsqueeze(1).expand(4, 3, 64)}, ValueError, "not an expanded one"),
+    Refusal("positions.tensor", {"positions": lambda t: t.tolist()}, TypeError, "positions is a list"),
+    Refusal("positions.dtype", {"positions": lambda t: t.int()}, TypeError, "positions is torch.int32.*int64"),
+    Refusal("positions.device", {"positions": elsewhere}, ValueError, "query's device"),
+    Refusal("positions.shape", {"positions": lambda t: t[:3]}, ValueError, r"positions is \[3\].*\[4\] or \[3, 4\]"),
+    Refusal("positions.shape", {"positions": lambda t: t.expand(2, 4)}, ValueError, r"positions is \[2, 4\]"),
+    Refusal("positions.contiguous", {"positions": lambda t: t.repeat_interleave(2)[::2]}, ValueError, "contiguous"),
+    Refusal("cos_sin_cache.tensor", {"cos_sin_cache": lambda t: None}, TypeError, "cos_sin_cache is a NoneType"),
+    Refusal("cos_sin_cache.dtype", {"cos_sin_cache": lambda t: t.half()}, TypeError, "torch.float16.*float32"),
+    Refusal("cos_sin_cache.device", {"cos_sin_cache": elsewhere}, ValueError, "query's device"),
+    Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t[:, :31]}, ValueError, r"is \[16, 31\].*even"),
+    Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t.repeat(1, 3)}, ValueError, r"is \[16, 96\].*2 to 64"),
+    Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t[:, :0]}, ValueError, r"is \[16, 0\]"),
+    Refusal("cos_sin_cache.contiguous", {"cos_sin_cache": lambda t: t.t().contiguous().t()}, ValueError, "stride 1"),
+    Refusal("mrope_section.sum", {"positions": three_rows}, ValueError, "mrope_section is None.*32 / 2"),
+    Refusal("mrope_section.sum", {"positions": three_rows, "mrope_section": lambda _: [4, 4, 4]}, ValueError,
+            r"mrope_section is \[4, 4, 4\].*rotary_dim / 2, 32 / 2"),
+    Refusal("mrope_section.sum", {"positions": three_rows, "mrope_section": lambda _: [8, 8]}, ValueError, "three counts"),
+    Refusal("mrope_section.sum", {"positions": three_rows, "mrope_section": lambda _: [20, 4, -8]}, ValueError, "three"),
+    Refusal("mrope_section.sum", {"positions": three_rows, "mrope_section": lambda _: ["a", 8, 8]}, ValueError, "three"),
+]
+MADE = [Refusal("query_out.tensor", {"query_out": fake}, TypeError, "query_out is a FakeTensor"),
+        Refusal("key_out.tensor", {"key_out": fake}, TypeError, "key_out is a FakeTensor")]
+
+
+def arguments_of(refusal):
     arguments = {"positions": torch.arange(4), "query": torch.zeros(4, 2 * 64), "key": torch.zeros(4, 64),
                  "cos_sin_cache": cos_sin_table(16, 32, torch.float32), "head_size": 64, "interleaved": False}
     arguments = {name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value
                  for name, value in arguments.items()}
-    arguments.update({name: change(arguments.get(name)) for name, change in changes.items()})
-    (call or ops.rotary)(**arguments)
+    return arguments | {name: change(arguments.get(name)) for name, change in refusal.changes.items()}
 
 
-REFUSALS = {
-    "query dtype": (dict(query=lambda t: t.double()), TypeError, "query is torch.float64.*bfloat16"),
-    "query rank": (dict(query=lambda t: t[0]), ValueError, "positions is .*query's tokens"),
-    "query width": (dict(query=lambda t: t[:, :100]), ValueError, r"query is \[4, 100\].*\[tokens, heads, 64\]"),
-    "query head size": (dict(query=lambda t: t.view(4, 4, 32)), ValueError, r"query is \[4, 4, 32\].*64"),
-    "query strided": (dict(query=lambda t: t.t().contiguous().t()), ValueError, "query is .*stride 1"),
-    "query expanded": (dict(query=lambda t: t[:1].expand(4, -1)), ValueError, "query is .*not an expanded one"),
-    "key dtype": (dict(key=lambda t: t.half()), TypeError, "key is torch.float16.*query's dtype"),
-    "key tokens": (dict(key=lambda t: t[:3]), ValueError, "key is .*as many tokens as query, 4"),
-    "key device": (dict(key=lambda t: t.to("meta")), ValueError, "key is on meta.*query's device"),
-    "key heads expanded": (dict(key=lambda t: t.unsqueeze(1).expand(4, 3, 64)), ValueError, "key is .*expanded"),
-    "positions dtype": (dict(positions=lambda t: t.int()), TypeError, "positions is torch.int32.*int64"),
-    "positions length": (dict(positions=lambda t: t[:3]), ValueError, r"positions is \[3\].*\[4\] or \[3, 4\]"),
-    "positions strided": (dict(positions=lambda t: t.repeat_interleave(2)[::2]), ValueError,
-                          "positions is .*contiguous"),
-    "positions of two rows": (dict(positions=lambda t: t.expand(2, 4)), ValueError, r"positions is \[2, 4\]"),
-    "table odd": (dict(cos_sin_cache=lambda t: t[:, :31]), ValueError, r"cos_sin_cache is \[16, 31\].*even"),
-    "table too wide": (dict(cos_sin_cache=lambda t: t.repeat(1, 3)), ValueError,
-                       r"cos_sin_cache is \[16, 96\].*2 to 64"),
-    "table empty": (dict(cos_sin_cache=lambda t: t[:, :0]), ValueError, "cos_sin_cache is"),
-    "table dtype": (dict(cos_sin_cache=lambda t: t.half()), TypeError, "cos_sin_cache is torch.float16.*float32"),
-    "table strided": (dict(cos_sin_cache=lambda t: t.t().contiguous().t()), ValueError, "cos_sin_cache is .*stride 1"),
-    "sections missing": (dict(positions=lambda t: t.repeat(3, 1)), ValueError, "mrope_section is None.*16"),
-    "sections short": (dict(positions=lambda t: t.repeat(3, 1), mrope_section=lambda _: [4, 4, 4]), ValueError,
-                       r"mrope_section is \[4, 4, 4\].*rotary_dim / 2, 16"),
-    "two sections": (dict(positions=lambda t: t.repeat(3, 1), mrope_section=lambda _: [8, 8]), ValueError,
-                     "mrope_section is .*three counts"),
-}
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.condition)
+@pytest.mark.parametrize("op", (ops.rotary, ops.rotary_out))
+def test_refuses(op, refusal):
+    if op is ops.rotary_out and refusal.condition.endswith(".own"):
+        op(**arguments_of(refusal))  # it only reads them
+    else:
+        check_refusal(refusal, lambda: op(**arguments_of(refusal)))
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
-    changes, error, message = REFUSALS[name]
-    with pytest.raises(error, match=message):
-        refuse(**changes)
-    if name not in ("query expanded", "key heads expanded"):  # the functional twin only reads them
-        with pytest.raises(error, match=message):
-            refuse(ops.rotary_out, **changes)
+@pytest.mark.parametrize("refusal", MADE, ids=lambda refusal: refusal.condition)
+def test_refuses_results_without_memory(monkeypatch, refusal):
+    """Where torch makes a fake tensor of what would hold the result."""
+    made = [refusal.changes.get(name, torch.empty_like)(arguments_of(refusal)[name.removesuffix("_out")])
+            for name in ("query_out", "key_out")]
+    monkeypatch.setattr(checks, "empty_like", lambda *_: made.pop(0))
+    check_refusal(refusal, lambda: ops.rotary_out(**arguments_of(refusal._replace(changes={}))))
+
+
+def test_every_condition_has_words():
+    check_words("rotary", ROTARY, REFUSALS + MADE)

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rocmforge_plugin import ops, reference
+from rocmforge_plugin.ops import checks
+from rocmforge_plugin.ops.position import APPLY_ROTARY, ROTARY, ROTARY_2D
 
-from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, assert_within, cos_sin_table, dtypes, generator, launched,
-                            row_layouts, same_bits, seeds)
+from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, Refusal, assert_within, check_refusal, check_words,
+                            cos_sin_table, dtypes, elsewhere, generator, launched, row_layouts, same_bits, seeds)
 
 POSITIONS = 256
 
@@ -143,26 +145,62 @@ def test_two_dimensional_positions_as_chatglm_computes_them():
     torch.testing.assert_close(key, wanted[1])
 
 
-X = torch.zeros(2, 5, 3, 16)
-COS = torch.ones(5, 8)
-REFUSALS = {
-    "x rank": (lambda: ops.apply_rotary(X[0, 0], COS, COS), ValueError, r"x is \[3, 16\].*\[sequence, heads"),
-    "x dtype": (lambda: ops.apply_rotary(X.double(), COS, COS), TypeError, "x is torch.float64"),
-    "x strided": (lambda: ops.apply_rotary(X.transpose(2, 3), COS[:, :1], COS[:, :1]), ValueError, "x is .*stride 1"),
-    "cos rows": (lambda: ops.apply_rotary(X, COS[:4], COS), ValueError, r"cos is \[4, 8\].*\[5, rotary_dim / 2\]"),
-    "cos width": (lambda: ops.apply_rotary(X, COS.repeat(1, 2), COS), ValueError, "cos is .*rotary_dim <= 16"),
-    "sin shape": (lambda: ops.apply_rotary(X, COS, COS[:, :4]), ValueError, "sin is .*like cos"),
-    "sin dtype": (lambda: ops.apply_rotary(X.half(), COS, COS.half()), ValueError, "sin is .*like cos"),
-    "cos dtype": (lambda: ops.apply_rotary(X, COS.half(), COS), TypeError, "cos is torch.float16.*float32"),
-    "2d rows": (lambda: ops.rotary_2d(torch.zeros(3, 5, dtype=torch.int64), X[0], None, COS, head_size=16), ValueError,
-                r"positions is \[3, 5\].*\[2, 5\]"),
-    "2d table": (lambda: ops.rotary_2d(torch.zeros(2, 5, dtype=torch.int64), X[0], None, COS[:, :4], head_size=16),
-                 ValueError, r"cos_sin_cache is .*\[max_position, 8\], half a head"),
-}
+REFUSALS = [
+    Refusal("x.tensor", {"x": lambda t: t.to_sparse()}, ValueError, "x is of layout torch.sparse_coo"),
+    Refusal("x.dtype", {"x": lambda t: t.double()}, TypeError, "x is torch.float64"),
+    Refusal("x.shape", {"x": lambda t: t[0, 0]}, ValueError, r"x is \[3, 16\].*\[sequence, heads"),
+    Refusal("x.shape", {"x": lambda t: t[..., :0]}, ValueError, "x is "),
+    Refusal("x.contiguous", {"x": lambda t: t.transpose(2, 3).contiguous().transpose(2, 3)}, ValueError, "stride 1"),
+    Refusal("cos.tensor", {"cos": lambda t: None}, TypeError, "cos is a NoneType"),
+    Refusal("cos.dtype", {"cos": lambda t: t.half()}, TypeError, "cos is torch.float16.*float32"),
+    Refusal("cos.device", {"cos": elsewhere}, ValueError, "x's device"),
+    Refusal("cos.shape", {"cos": lambda t: t[:4]}, ValueError, r"cos is \[4, 8\].*x is \[2, 5, 3, 16\]"),
+    Refusal("cos.shape", {"cos": lambda t: t.repeat(1, 2)}, ValueError, "rotary_dim <= head_size"),
+    Refusal("cos.contiguous", {"cos": lambda t: t.t().contiguous().t()}, ValueError, "stride 1"),
+    Refusal("sin.tensor", {"sin": lambda t: t.to("meta")}, ValueError, "sin is on meta"),
+    Refusal("sin.dtype", {"sin": lambda t: t.int()}, TypeError, "sin is torch.int32"),
+    Refusal("sin.device", {"sin": elsewhere}, ValueError, "x's device"),
+    Refusal("sin.shape", {"sin": lambda t: t[None]}, ValueError, "sin is "),
+    Refusal("sin.contiguous", {"sin": lambda t: t.t().contiguous().t()}, ValueError, "stride 1"),
+    Refusal("sin.like_cos", {"sin": lambda t: t[:, :4]}, ValueError, r"sin is \[5, 4\].*like cos, \[5, 8\]"),
+    Refusal("sin.like_cos", {"x": lambda t: t.half(), "sin": lambda t: t.half()}, ValueError, "like cos.*float32"),
+]
+TWO_AXES = [
+    Refusal("positions.shape", {"positions": lambda t: t.repeat(2, 1)[:3]}, ValueError,
+            r"positions is \[3, 5\].*\[2, 5\]"),
+    Refusal("positions.shape", {"positions": lambda t: t[0]}, ValueError, r"positions is \[5\].*\[2, 5\]"),
+    Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t[:, :4]}, ValueError,
+            r"\[max_position, 16 / 2\], half a head"),
+    Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t[:, :5], "query": lambda t: t[..., :10],
+                                    "head_size": lambda n: 10}, ValueError, "even number"),
+]
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
-    call, error, message = REFUSALS[name]
-    with pytest.raises(error, match=message):
-        call()
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.condition)
+def test_refuses(refusal):
+    arguments = {"x": torch.zeros(2, 5, 3, 16, device=DEVICE), "cos": torch.ones(5, 8, device=DEVICE),
+                 "sin": torch.ones(5, 8, device=DEVICE)}
+    arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
+    check_refusal(refusal, lambda: ops.apply_rotary(**arguments))
+
+
+@pytest.mark.parametrize("refusal", TWO_AXES, ids=lambda refusal: refusal.condition)
+def test_two_axes_refuse(refusal):
+    arguments = {"positions": torch.zeros(2, 5, dtype=torch.int64, device=DEVICE), "key": None, "head_size": 16,
+                 "query": torch.zeros(5, 3, 16, device=DEVICE), "cos_sin_cache": torch.ones(5, 8, device=DEVICE)}
+    arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
+    check_refusal(refusal, lambda: ops.rotary_2d(**arguments))
+
+
+MADE = Refusal("out.tensor", {}, ValueError, "out is on meta")
+
+
+def test_refuses_a_result_without_memory(monkeypatch):
+    x, table = torch.zeros(5, 3, 16, device=DEVICE), torch.ones(5, 8, device=DEVICE)
+    monkeypatch.setattr(checks, "empty_like", lambda *_: x.to("meta"))
+    check_refusal(MADE, lambda: ops.apply_rotary(x, table, table))
+
+
+def test_every_condition_has_words():
+    check_words("apply_rotary", APPLY_ROTARY, [*REFUSALS, MADE])
+    assert ROTARY_2D.keys() == ROTARY.keys()

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rocmforge_plugin import ops, reference
+from rocmforge_plugin.ops.position import ROTARY_KV_WRITE
 
-from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, assert_within, cos_sin_table, dtypes, generator, launched,
-                            poison, row_layouts, same_bits, seeds)
+from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, Refusal, assert_within, check_refusal, check_words,
+                            cos_sin_table, dtypes, elsewhere, generator, launched, poison, row_layouts, same_bits, seeds)
 from .test_kv_write import caches, draw_slots
 
 POSITIONS = 256
@@ -134,34 +135,86 @@ def ones(size=128, dtype=torch.bfloat16):
     return torch.ones(size, dtype=dtype, device=DEVICE)
 
 
-REFUSALS = {
-    "cache rank": (dict(kv_cache=lambda t: t[0]), ValueError, "kv_cache is .*block_size"),
-    "cache heads": (dict(kv_cache=lambda t: t[:, :1]), ValueError, r"kv_cache is .*\[blocks, 2"),
-    "cache dtype": (dict(kv_cache=lambda t: t.half()), TypeError, "kv_cache is torch.float16"),
-    "query width": (dict(query=lambda t: t[:, :100]), ValueError, "query is .*128"),
-    "query tokens": (dict(query=lambda t: t[:3]), ValueError, "positions is"),
-    "key tokens": (dict(key=lambda t: t[:3]), ValueError, "key is .*as there are positions, 6"),
-    "key dtype": (dict(key=lambda t: t.half()), TypeError, "key is torch.float16"),
-    "value heads": (dict(value=lambda t: t[:, :128]), ValueError, "value is .*key's 2 heads"),
-    "slots dtype": (dict(slot_mapping=lambda t: t.int()), TypeError, "slot_mapping is torch.int32"),
-    "too many slots": (dict(slot_mapping=lambda t: t.repeat(2)), ValueError, "slot_mapping is .*at most"),
-    "one weight": (dict(q_norm_weight=lambda _: ones()), ValueError, "k_norm_weight is None.*q_norm_weight is"),
-    "other weight": (dict(k_norm_weight=lambda _: ones()), ValueError, "q_norm_weight is None.*k_norm_weight is"),
-    "weight size": (dict(q_norm_weight=lambda _: ones(64), k_norm_weight=lambda _: ones()), ValueError,
-                    r"q_norm_weight is \[64\].*\[128\]"),
-    "weight dtype": (dict(q_norm_weight=lambda _: ones(), k_norm_weight=lambda _: ones(dtype=torch.float32)), TypeError,
-                     "k_norm_weight is torch.float32"),
-    "query_out shape": (dict(query_out=lambda _: torch.empty(6, 128, dtype=torch.bfloat16, device=DEVICE)), ValueError,
-                        "query_out is .*6 tokens and 4 heads"),
-    "query_out dtype": (dict(query_out=lambda _: torch.empty(6, 512, device=DEVICE)), TypeError,
-                        "query_out is torch.float32"),
-}
+def strided(tensor):
+    return tensor.repeat_interleave(2, -1)[..., ::2]
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refuses(name):
-    changes, error, message = REFUSALS[name]
+def of_rows(name, written=False):
+    """What rows of heads are refused for, whichever tensor has them."""
+    out = [
+        Refusal(f"{name}.tensor", {name: lambda t: t.to("meta")}, ValueError, "on meta"),
+        Refusal(f"{name}.dtype", {name: lambda t: t.half()}, TypeError, "torch.float16.*query's dtype"),
+        Refusal(f"{name}.device", {name: elsewhere}, ValueError, "query's device"),
+        Refusal(f"{name}.shape", {name: lambda t: t[:, :100]}, ValueError, r"\[tokens, heads, 128\]"),
+        Refusal(f"{name}.contiguous", {name: strided}, ValueError, "stride 1"),
+        Refusal(f"{name}.tokens", {name: lambda t: t[:3]}, ValueError, "as many tokens as query, 6"),
+        Refusal(f"{name}.heads", {name: lambda t: t[:, :128]}, ValueError, "heads, as "),
+        Refusal(f"{name}.own", {name: lambda t: t[:1].expand(6, -1)}, ValueError, "not an expanded one")]
+    return [refusal if name != "query_out" else refusal._replace(
+        changes={name: lambda t, change=refusal.changes[name]: change(torch.empty(6, 512, device=DEVICE,
+                                                                                  dtype=torch.bfloat16))})
+            for refusal in out]
+
+
+def of_weight(name, other):
+    """What a norm's weight is refused for beside one that is right."""
+    def beside(condition, change, error, says):
+        changes = {name: lambda _: change(ones()), other: lambda _: ones()}
+        return Refusal(f"{name}.{condition}", changes, error, says)
+
+    return [Refusal(f"{name}.pair", {other: lambda _: ones()}, ValueError, f"{name} is None.*{other} is"),
+            beside("tensor", lambda t: t.tolist(), TypeError, "is a list"),
+            beside("dtype", lambda t: t.float(), TypeError, "is torch.float32"),
+            beside("device", elsewhere, ValueError, "query's device"),
+            beside("shape", lambda t: t[:64], ValueError, r"is \[64\].*\[128\]"),
+            beside("shape", strided, ValueError, "contiguous")]
+
+
+REFUSALS = [
+    Refusal("kv_cache.tensor", {"kv_cache": lambda t: None}, TypeError, "kv_cache is a NoneType"),
+    Refusal("kv_cache.dims", {"kv_cache": lambda t: t[0]}, ValueError, "block_size"),
+    Refusal("kv_cache.dims", {"kv_cache": lambda t: t[..., :0]}, ValueError, "block_size"),
+    Refusal("kv_cache.dtype", {"kv_cache": lambda t: t.half()}, TypeError, "kv_cache is torch.float16"),
+    Refusal("kv_cache.device", {"kv_cache": elsewhere}, ValueError, "query's device"),
+    Refusal("kv_cache.shape", {"kv_cache": lambda t: t[:, :1]}, ValueError, r"key's heads, as key is \[6, 256\]"),
+    Refusal("kv_cache.contiguous", {"kv_cache": strided}, ValueError, "stride 1"),
+    Refusal("kv_cache.slots", {"kv_cache": lambda t: t[:1].expand(1 << 27, -1, -1, -1)}, ValueError, r"2\^31 slots"),
+    Refusal("kv_cache.own", {"kv_cache": lambda t: t[:1].expand(3, -1, -1, -1)}, ValueError, "not an expanded one"),
+    Refusal("slot_mapping.tensor", {"slot_mapping": lambda t: None}, TypeError, "slot_mapping is a NoneType"),
+    Refusal("slot_mapping.dtype", {"slot_mapping": lambda t: t.int()}, TypeError, "slot_mapping is torch.int32"),
+    Refusal("slot_mapping.device", {"slot_mapping": elsewhere}, ValueError, "query's device"),
+    Refusal("slot_mapping.shape", {"slot_mapping": lambda t: t.repeat(2)}, ValueError, "at most .* 6"),
+    Refusal("slot_mapping.contiguous", {"slot_mapping": strided}, ValueError, "contiguous"),
+    Refusal("query.tensor", {"query": lambda t: t.tolist()}, TypeError, "query is a list"),
+    Refusal("query.dtype", {"query": lambda t: t.double()}, TypeError, "query is torch.float64"),
+    *[row for row in of_rows("query") if row.condition in ("query.shape", "query.contiguous", "query.own")],
+    *[row for row in of_rows("key") if row.condition not in ("key.heads", "key.own")],
+    *[row for row in of_rows("value") if row.condition != "value.own"],
+    *of_rows("query_out"),
+    Refusal("positions.tensor", {"positions": lambda t: None}, TypeError, "positions is a NoneType"),
+    Refusal("positions.dtype", {"positions": lambda t: t.int()}, TypeError, "int64"),
+    Refusal("positions.device", {"positions": elsewhere}, ValueError, "query's device"),
+    Refusal("positions.shape", {"positions": lambda t: t[:5]}, ValueError, r"\[6\] or \[3, 6\]"),
+    Refusal("positions.contiguous", {"positions": strided}, ValueError, "contiguous"),
+    Refusal("cos_sin_cache.tensor", {"cos_sin_cache": lambda t: None}, TypeError, "cos_sin_cache is a NoneType"),
+    Refusal("cos_sin_cache.dtype", {"cos_sin_cache": lambda t: t.int()}, TypeError, "float32 or of query's dtype"),
+    Refusal("cos_sin_cache.device", {"cos_sin_cache": elsewhere}, ValueError, "query's device"),
+    Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t.repeat(1, 9)}, ValueError, "2 to 128"),
+    Refusal("cos_sin_cache.contiguous", {"cos_sin_cache": strided}, ValueError, "stride 1"),
+    Refusal("mrope_section.sum", {"positions": lambda t: t.repeat(3, 1), "mrope_section": lambda _: (1, 2, 3)},
+            ValueError, "three counts"),
+    *of_weight("q_norm_weight", "k_norm_weight"), *of_weight("k_norm_weight", "q_norm_weight"),
+    Refusal("eps.range", {"eps": lambda _: -1e-5}, ValueError, "eps is -1e-05"),
+    Refusal("eps.range", {"eps": lambda _: float("nan")}, ValueError, "eps is nan"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.condition)
+def test_refuses(refusal):
     arguments = tensors()
-    arguments.update({key: change(arguments.get(key)) for key, change in changes.items()})
-    with pytest.raises(error, match=message):
-        ops.rotary_kv_write(**arguments)
+    arguments |= {name: change(arguments.get(name)) for name, change in refusal.changes.items()}
+    check_refusal(refusal, lambda: ops.rotary_kv_write(**arguments))
+
+
+def test_every_condition_has_words():
+    check_words("rotary_kv_write", ROTARY_KV_WRITE, REFUSALS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rocmforge_build.code_object import LaunchConfig
 from rocmforge_plugin import _C
 
 from .fake_gpu import SOURCE, Fake
@@ -25,14 +26,20 @@ CUDA_CALLS = ("cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute"
               "cuFuncSetAttribute", "cuLaunchKernel", "cuLaunchKernelEx", "cuThreadExchangeStreamCaptureMode")
 
 LAUNCH_CONFIG = Path(__file__).parents[2] / "kernels" / "launch_config.h"
-ABI = re.search(r"kLaunchAbi = (\d+);", LAUNCH_CONFIG.read_text())[1]
-CODE = f"""
-struct Config {{ int abi, wave, threads, shared, rows, keys, blocks, prefers_shared, rounds, row_elements, early; }};
-extern "C" {{ extern const Config small_config, large_config, old_config;
-const Config small_config = {{{ABI}, 64, 256, 0, 16, 32, 2, 0, 3, 0, 1}};
-const Config large_config = {{{ABI}, 32, 128, 100000, 16, 32, 1, 1, 1, 0, 0}};
-const Config old_config = {{0, 32, 128, 0, 16, 32, 1, 0, 1, 0, 0}}; }}
-"""
+HEADER = LAUNCH_CONFIG.read_text()
+ABI = int(HEADER.split("kLaunchAbi = ")[1].split(";")[0])
+SMALL = LaunchConfig(ABI, wave=64, threads=256, shared_bytes=0, rows=16, keys=32, blocks_per_unit=2,
+                     prefers_shared=0, rounds=3, row_elements=0, early=1)
+CONFIGS = {
+    "small": SMALL,
+    "large": SMALL._replace(wave=32, threads=128, shared_bytes=100000, blocks_per_unit=1, prefers_shared=1, early=0),
+    "old": SMALL._replace(abi=0),
+    "numbered": LaunchConfig(ABI, *range(101, 100 + len(LaunchConfig._fields))),
+}
+CODE = f"struct Config {{ int {', '.join(LaunchConfig._fields)}; }};\n" + "".join(
+    f'extern "C" {{ extern const Config {name}_config; '
+    f'const Config {name}_config = {{{", ".join(map(str, fields))}}}; }}\n'
+    for name, fields in CONFIGS.items())
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +65,7 @@ def kernels(tmp_path: Path, compile_shared: Callable[..., Path]) -> Path:
         folder = tmp_path / "kernels" / target
         folder.mkdir(parents=True)
         (folder / f"unit{suffix}").write_bytes(code.read_bytes())
-        rows = "".join(f"{name} unit{suffix}\n" for name in ("small", "large", "old", "absent"))
+        rows = "".join(f"{name} unit{suffix}\n" for name in (*CONFIGS, "absent"))
         (folder / "kernels.txt").write_text(f"interface {_C.interface}\n{rows}")
     return tmp_path / "kernels"
 
@@ -95,8 +102,14 @@ def test_launch_arguments(kind: str, fake: Fake, kernels: Path) -> None:
     where = {"hip": "1", "cuda": "context"}[kind]
     assert fake.launch().decode() == f"large grid 2 3 4 block 128 1 1 shared 100000 stream {STREAM} extra 0 on {where}"
     assert [fake.arg(4 * i) for i in range(4)] == [1, 2, 3, 4]
-    assert device.kernel_config("small") == {"wave": 64, "threads": 256, "shared_bytes": 0, "rows": 16, "keys": 32,
-                                             "blocks_per_unit": 2, "rounds": 3}
+    assert device.kernel_config("small") == CONFIGS["small"]._asdict()
+
+
+def test_every_field_of_a_config_has_its_name(kind: str, fake: Fake, kernels: Path) -> None:
+    """In the header, in what reads code objects, and in what the host module tells."""
+    config = _C.Device(kind, 0, str(kernels), fake.path).kernel_config("numbered")
+    assert list(config.items()) == list(CONFIGS["numbered"]._asdict().items())
+    assert re.findall(r"^  int32_t (\w+) = ", HEADER, re.MULTILINE) == list(LaunchConfig._fields)
 
 
 def test_state_is_put_back(kind: str, fake: Fake, kernels: Path) -> None:
@@ -279,7 +292,7 @@ def test_flipped_bytes_never_crash(fake: Fake, kernels: Path) -> None:
         except _C.DeviceError as error:
             assert "unit.co" in str(error) or "launch ABI" in str(error)
         else:
-            assert len(config) == 7
+            assert config.keys() == set(LaunchConfig._fields)
 
 
 def test_library_of_rocm_5_is_too_old(compile_shared: Callable[..., Path], kernels: Path) -> None:

@@ -18,9 +18,9 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def test_the_cpu_is_opened_once() -> None:
-    tensor = torch.zeros(1)
-    assert devices.of(tensor) is devices.open_device("cpu") is devices.open_device(torch.device("cpu", 0))
-    assert devices.stream(tensor) == 0
+    cpu = devices.open_device("cpu")
+    assert cpu is devices.open_device(torch.device("cpu", 0)) is devices.known(torch.zeros(1).get_device())
+    assert devices.stream_of(-1) == 0
 
 
 def test_other_devices_are_refused() -> None:
@@ -77,10 +77,10 @@ def test_first_use_may_be_in_a_capture() -> None:
 @needs_gpu
 def test_streams_are_torchs() -> None:
     tensor = torch.zeros(1, device="cuda")
-    assert devices.stream(tensor) == torch.cuda.current_stream().cuda_stream
+    assert devices.stream_of(tensor.get_device()) == torch.cuda.current_stream().cuda_stream
     other = torch.cuda.Stream()
     with torch.cuda.stream(other):
-        assert devices.stream(tensor) == other.cuda_stream
+        assert devices.stream_of(tensor.get_device()) == other.cuda_stream
 
 
 @needs_gpu

@@ -141,8 +141,7 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
 
     def update_draft_decode_metadata(self, metadata: RocmForgeMetadata) -> None:
         """Plan again from the same device buffers; a launch like any other, so it can be captured."""
-        for planner in self.planners.values():
-            self._plan(planner, metadata)
+        metadata.plans = {key: self._plan(planner, metadata) for key, planner in self.planners.items()}
 
 
 def _attention_layer_class() -> type:

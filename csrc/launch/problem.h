@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// What attention computes, apart from the batch: rocmforge_plugin/problem.py is Python's side of it,
+// kernels/attention/problem/ the kernels'. How keys lie and what becomes of scores is in the kernels, and so in how their
+// names end, which Python spells for the build and for here. No other file here names an attention kernel.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "launch/element.h"
+
+namespace rocmforge {
+
+inline constexpr int64_t kBlockMultiple = 16;  // of the keys of a cache block
+
+struct Problem {
+  Element element;
+  int key_dims, value_dims;  // elements of a head of queries and keys, and of values and results
+  int kv_heads, group;       // group: query heads per KV head
+  int window;                // keys a query sees, its own included; 0: all
+  std::string suffix;          // of the kernels that know the whole problem, such as bf16_d128
+  std::string combine_suffix;  // of the kernel that joins partial results, whatever made them
+
+  int heads() const { return kv_heads * group; }
+};
+
+enum class AttentionKernel : int { kPlan, kDecode1, kDecode2, kDecode4, kPrefill, kCombine };
+
+// Such as attention_prefill_bf16_d128.
+std::string kernel_name(const Problem& problem, AttentionKernel kernel);
+
+}  // namespace rocmforge

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A paged batch for the tests of attention, and what its output must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+import rocmforge_plugin
+from kernels import variants
+from rocmforge_plugin import reference
+from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.problem import Problem
+
+from .kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, generator, same_bits
+
+ON_CPU = DEVICE == "cpu"
+TYPES = DTYPES if ON_CPU else DTYPES[:2]
+# Cores other than the target's own, with the types and head sizes they are built for.
+CORES = [(core, dtype, size) for core, element, size in
+         [*variants.CORE_UNITS, *((core, element, 64) for core in variants.WIDE_CORES for element in variants.HALVES)]
+         for dtype, suffix in SUFFIX.items() if suffix == element]
+
+
+@dataclass
+class Batch:
+    """Requests of (new tokens, all tokens) over a cache whose unused slots are NaN."""
+
+    dtype: torch.dtype
+    head_size: int
+    kv_heads: int
+    group: int
+    requests: list[tuple[int, int]]
+    block_size: int
+    seed: int
+    window: int = 0
+    sinks: bool = False
+    token_major: bool = False  # physical order of the cache: [blocks, block_size, heads, row]
+    padding: int = 0           # query tokens behind the last request's
+
+    def __post_init__(self) -> None:
+        random = generator(self.seed)
+        pages = [-(-length // self.block_size) for _, length in self.requests]
+        order = torch.randperm(sum(pages) + 2, generator=random)
+        blocks = len(order)
+        row = 2 * self.head_size
+        shape = (blocks, self.kv_heads, self.block_size, row)
+        if self.token_major:
+            strides = (self.block_size * self.kv_heads * row, row, self.kv_heads * row, 1)
+        else:
+            strides = (self.kv_heads * self.block_size * row, self.block_size * row, row, 1)
+        self.cache_buffer = Buffer(shape, strides, 8, self.dtype, self.seed)
+        # Pages a request does not have are named all the same: reading them would show as NaN.
+        self.block_table = torch.full((len(self.requests), max(pages) + 1), int(order[-1]), dtype=torch.int32)
+        at = 0
+        for request, (_, length) in enumerate(self.requests):
+            for page in range(pages[request]):
+                block = int(order[at])
+                at += 1
+                self.block_table[request, page] = block
+                used = min(self.block_size, length - page * self.block_size)
+                values = torch.randn(self.kv_heads, used, row, generator=random)
+                self.cache_buffer.view[block, :, :used] = values.to(self.dtype).to(DEVICE)
+        self.cache_buffer.before = self.cache_buffer.data.clone()
+        self.block_table = self.block_table.to(DEVICE)
+        lengths = [new for new, _ in self.requests]
+        self.starts = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], dtype=torch.int32, device=DEVICE)
+        self.seq_lens = torch.tensor([length for _, length in self.requests], dtype=torch.int32, device=DEVICE)
+        self.tokens = sum(lengths) + self.padding
+        self.max_query_len = max(lengths)
+        heads = self.kv_heads * self.group
+        # Queries and output lie in wider rows, as views of a fused QKV projection do.
+        size = (self.tokens, heads, self.head_size)
+        strides = ((heads + 3) * self.head_size, self.head_size, 1)
+        self.query = Buffer(size, strides, 16, self.dtype, self.seed + 1)
+        self.query.fill(torch.randn(size, generator=random).to(self.dtype).to(DEVICE))
+        self.out = Buffer(size, strides, 24, self.dtype, self.seed + 2)
+        self.sink_logits = torch.randn(heads, generator=random).to(DEVICE) if self.sinks else None
+        self.scale = self.head_size ** -0.5
+
+    @property
+    def cache(self) -> torch.Tensor:
+        return self.cache_buffer.view
+
+    def planner(self, core: str = "", decode_query_len: int = 1) -> AttentionPlanner:
+        problem = Problem(self.dtype, self.kv_heads * self.group, self.kv_heads, self.head_size, self.head_size,
+                          self.window, core=core)
+        return AttentionPlanner(problem, DEVICE, len(self.requests), max(self.tokens, 1), decode_query_len)
+
+    def run(self, planner: AttentionPlanner | None) -> None:
+        plan = planner and planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens)
+        paged_attention(self.query.view, self.cache, self.block_table, self.seq_lens, self.starts,
+                        max_query_len=self.max_query_len, scale=self.scale, out=self.out.view, window=self.window,
+                        sinks=self.sink_logits, plan=plan)
+
+    def check(self) -> None:
+        # On the CPU, also for GPUs: compute-sanitizer reports hazards of cuBLAS's own kernels.
+        arguments = [x.cpu() if isinstance(x, torch.Tensor) else x for x in (
+            self.query.view, self.cache, self.block_table, self.seq_lens, self.starts, self.scale, self.window,
+            self.sink_logits)]
+        real = self.tokens - self.padding
+        exact = reference.paged_attention_reference(*arguments)[:real]
+        naive = reference.paged_attention_naive(*arguments)[:real]
+        errors, naive_errors = self.out.view[:real].cpu().double() - exact, naive.double() - exact
+        error = errors.abs().max().item()
+        naive_error = naive_errors.abs().max().item()
+        if exact.shape[:2].numel() < 4:
+            # Of so few rows the naive version's largest error can happen to be far less than one rounding's: 1 of 13000
+            # single rows had more than twice as much.
+            naive_error = max(naive_error, torch.finfo(self.dtype).eps / 2 * exact.abs().max().item())
+        bound = 2 * naive_error + 1e-5
+        assert error <= bound, f"error {error:.3g} exceeds {bound:.3g}"  # also when either is NaN
+        # The mean is no matter of luck.
+        error, bound = errors.square().mean().sqrt().item(), 2 * naive_errors.square().mean().sqrt().item() + 1e-6
+        assert error <= bound, f"root mean square error {error:.3g} exceeds {bound:.3g}"
+        assert self.out.outside_untouched()
+        assert same_bits(self.out.view[real:], self.out.before.as_strided(
+            self.out.view.shape, self.out.view.stride(), self.out.view.storage_offset())[real:])
+        assert self.cache_buffer.untouched() and self.query.untouched()
+
+
+def launches_of(kernel: str) -> int:
+    """Launches of the kernels whose names begin so."""
+    return sum(count for name, count in rocmforge_plugin.launches().items() if name.startswith(kernel))
