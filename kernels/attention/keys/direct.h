@@ -144,7 +144,8 @@ class DirectKeys {
       unrolled<kPieces>([&](auto p) {
         const int dim = G::piece_dim(p);
         if (G::is_key_dim(dim))
-          keys_[j][p] = load<R::kPiece>(span, offset + dim * static_cast<uint32_t>(sizeof(Stored)));
+          keys_[j][p] =
+              load<R::kPiece>(span, offset + (Format::key_at() + dim) * static_cast<uint32_t>(sizeof(Stored)));
         else keys_[j][p] = {};
       });
     });

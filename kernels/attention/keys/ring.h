@@ -157,7 +157,7 @@ class RingCopies {
 
   RF_DEVICE void copy_chunk(Stage& stage, int chunk, const Stored* row) {
     const int to = chunk / kRowChunks, column = chunk % kRowChunks * kChunk;
-    if (G::Problem::has_key(column)) copy_async16(stage.key_chunk(to, column), row + column);
+    if (G::Problem::has_key(column)) copy_async16(stage.key_chunk(to, column), row + column + Format::key_at());
     if (G::Problem::has_value(column)) copy_async16(stage.value_chunk(to, column), row + column + Format::value_at());
   }
 

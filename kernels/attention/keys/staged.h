@@ -146,7 +146,7 @@ class StagedKeys {
 
   RF_DEVICE void copy(int buffer) {
     each_chunk([&](auto i, int row, int column) {
-      if (Problem::has_key(column)) copy_async16(&shared_.keys[buffer][row][column], chunk_[i]);
+      if (Problem::has_key(column)) copy_async16(&shared_.keys[buffer][row][column], chunk_[i] + Format::key_at());
       if (Problem::has_value(column))
         copy_async16(&shared_.values[buffer][row][column], chunk_[i] + Format::value_at());
     });
@@ -156,7 +156,7 @@ class StagedKeys {
   // Where there is no asynchronous copy, a tile waits in registers until its buffer is free.
   RF_DEVICE void fetch() {
     each_chunk([&](auto i, int, int column) {
-      if (Problem::has_key(column)) held_keys_[i] = load_words<Stored, kChunk>(chunk_[i]);
+      if (Problem::has_key(column)) held_keys_[i] = load_words<Stored, kChunk>(chunk_[i] + Format::key_at());
       if (Problem::has_value(column)) held_values_[i] = load_words<Stored, kChunk>(chunk_[i] + Format::value_at());
     });
   }

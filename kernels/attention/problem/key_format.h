@@ -4,7 +4,7 @@
 //   Stored, Element        as an element lies in the cache; as it is multiplied, and as queries and results are
 //   kKeyDims, kValueDims   elements of a key, and of a value
 //   kRowElements           of Stored in a key's row of the cache, its value's included
-//   value_at()             elements from a key's start to its value's
+//   key_at(), value_at()   elements from a row's start to its key's, and to its value's
 //   unpack(words)          words of Stored as words of Element
 //   key_scale(pages, head), value_scale(pages, head)
 //                          what a KV head's keys, and its values, are multiplied with; 1 costs nothing
@@ -21,6 +21,7 @@ concept KeyFormat = requires(const KeyPages& pages, Words<typename F::Stored, 8>
   F::kKeyDims;
   F::kValueDims;
   F::kRowElements;
+  { F::key_at() } -> SameAs<int>;
   { F::value_at() } -> SameAs<int>;
   { F::unpack(stored) } -> SameAs<Words<typename F::Element, 8>>;
   { F::key_scale(pages, 0) } -> SameAs<float>;
@@ -35,6 +36,7 @@ struct Joined {
   static constexpr int kKeyDims = KeyDims, kValueDims = ValueDims;
   static constexpr int kRowElements = KeyDims + ValueDims;
 
+  RF_DEVICE static constexpr int key_at() { return 0; }
   RF_DEVICE static constexpr int value_at() { return kKeyDims; }
   template <int N>
   RF_DEVICE static Words<Element, N> unpack(const Words<Stored, N>& words) {
