@@ -16,8 +16,8 @@ from rocmforge_plugin import _C
 from rocmforge_plugin.ops.attention import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.served import HEAD_SIZES
-from tests.kernels.kernel_support import SUFFIX
 from tests.kernels.attention_support import Batch
+from tests.kernels.kernel_support import SUFFIX
 
 from .conftest import ALL, TARGETS
 from .emulation import EmulatedGpus, guarded

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from rocmforge_build import driver, units
 from rocmforge_plugin import _C, ops, reference
 from rocmforge_plugin.problem import KernelName
-from tests.kernels.kernel_support import (SUFFIX, Buffer, assert_within, cos_sin_table, generator, launched, same_bits)
+from tests.kernels.kernel_support import SUFFIX, Buffer, assert_within, cos_sin_table, generator, launched, same_bits
 
 from .conftest import ALL, TARGETS
 from .emulation import guarded
@@ -83,7 +84,7 @@ def test_rotary(emulated: Use, target: str, kernel: str, interleaved: bool) -> N
     operation, shift, dtype = apart(kernel)
     for tokens, size, rotary_dim in ((1, 64, 64), (5, 128, 64), (3, 192, 192)):
         table = guarded(cos_sin_table(64, rotary_dim, (dtype, torch.float32)[size == 128]))
-        options = dict(head_size=size, interleaved=interleaved)
+        options: dict[str, Any] = dict(head_size=size, interleaved=interleaved)
         positions = torch.randint(0, 64, (3, tokens) if operation == "mrope" else (tokens,), generator=generator(size))
         if operation == "mrope":
             sections = [rotary_dim // 4, rotary_dim // 8, rotary_dim // 8]
@@ -92,7 +93,7 @@ def test_rotary(emulated: Use, target: str, kernel: str, interleaved: bool) -> N
         before = [buffer.view.clone() for buffer in (query, key)]
         call = lambda: ops.rotary(guarded(positions), query.view, key.view, table, **options)  # noqa: E731
         assert launched(call) == {kernel: 1}
-        for buffer, old in zip((query, key), before):
+        for buffer, old in zip((query, key), before, strict=True):
             assert_within(buffer.view, reference.rotary(positions, old, table, **options),
                           reference.rotary(positions, old, table, compute=dtype, **options))
             assert same_bits(buffer.view[..., rotary_dim:], old[..., rotary_dim:]) and buffer.outside_untouched()
@@ -104,7 +105,7 @@ def test_rotary_kv_write(emulated: Use, target: str, kernel: str) -> None:
     emulated(target)
     for tokens, size, rotary_dim, interleaved in ((1, 64, 32, True), (6, 128, 64, False), (3, 256, 256, True)):
         table = guarded(cos_sin_table(64, rotary_dim, dtype))
-        options = dict(interleaved=interleaved)
+        options: dict[str, Any] = dict(interleaved=interleaved)
         positions = torch.randint(0, 64, (3, tokens) if "mrope" in operation else (tokens,), generator=generator(size))
         if "mrope" in operation:
             options |= dict(mrope_section=[rotary_dim // 4, rotary_dim // 8, rotary_dim // 8], mrope_interleaved=False)
@@ -121,7 +122,7 @@ def test_rotary_kv_write(emulated: Use, target: str, kernel: str) -> None:
                                            cache.view, guarded(slots), **norm, **options)
         assert launched(call) == {kernel: 1}
         turned = []
-        for old, weight in zip(before, weights):
+        for old, weight in zip(before, weights, strict=True):
             for compute in (torch.float64, dtype):
                 x = reference.rms_norm(old, weight, 1e-5, compute) if norm else old
                 turned.append(reference.rotary(positions, x, table, head_size=size, compute=compute, **options))
