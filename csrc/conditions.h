@@ -38,8 +38,7 @@ constexpr auto conditions(const std::array<Condition<Call>, kSizes>&... tables) 
 }
 
 template <class Call>
-constexpr std::array<Condition<Call>, 1> condition(const char* argument, const char* what,
-                                                   bool (*holds)(const Call&)) {
+constexpr std::array<Condition<Call>, 1> condition(const char* argument, const char* what, bool (*holds)(const Call&)) {
   return {{{argument, what, holds}}};
 }
 

@@ -59,13 +59,14 @@ void register_device(py::module_& module) {
       .def_property_readonly("target", &Device::target)
       .def_property_readonly("synchronous", &Device::synchronous)
       .def("kernel_names", &Device::kernel_names)
-      .def("kernel_config",
-           [](OpDevice& device, const std::string& name) {
-             py::dict out;
-             for (const auto& [field, value] : kConfigFields) out[field] = device.kernel(name).config().*value;
-             return out;
-           },
-           py::arg("name"), "Loads a kernel, if it is not loaded yet, and returns its launch shape.")
+      .def(
+          "kernel_config",
+          [](OpDevice& device, const std::string& name) {
+            py::dict out;
+            for (const auto& [field, value] : kConfigFields) out[field] = device.kernel(name).config().*value;
+            return out;
+          },
+          py::arg("name"), "Loads a kernel, if it is not loaded yet, and returns its launch shape.")
       .def(
           "launch",
           [](OpDevice& device, const std::string& name, const Grid& grid, Stream stream, const std::string& args) {

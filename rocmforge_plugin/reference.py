@@ -9,6 +9,7 @@ Nothing is changed in place and results have dtype `compute`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -32,6 +33,8 @@ def select_cos_sin(positions: torch.Tensor, cos_sin_cache: torch.Tensor, mrope_s
     if positions.dim() == 1:
         rows = cos_sin_cache[positions]
         return rows[:, :pairs], rows[:, pairs:]
+    if mrope_section is None:
+        raise ValueError("positions [3, tokens] need mrope_section")
     time, height, width = mrope_section
     if mrope_interleaved:
         axes = [0] * pairs
@@ -73,7 +76,7 @@ def rotary_2d(positions: torch.Tensor, x: torch.Tensor, cos_sin_cache: torch.Ten
     """x [tokens, heads * head_size] or [tokens, heads, head_size], each half of a head by its own position."""
     halves = split_heads(x, head_size).split(head_size // 2, dim=-1)
     turned = [rotate(half, *select_cos_sin(row, cos_sin_cache), interleaved, compute)
-              for half, row in zip(halves, positions)]
+              for half, row in zip(halves, positions, strict=True)]
     return torch.cat(turned, dim=-1).reshape(x.shape)
 
 
@@ -106,11 +109,11 @@ def paged_attention_reference(query: torch.Tensor, kv_cache: torch.Tensor, block
     query, and those `window` or more before it, are masked. A sink is a logit that only enlarges the denominator.
 
     Returns:
-        [tokens, heads, head_size] in `compute`; zero where a query sees no key.
+        [tokens, heads, value dims] in `compute`; zero where a query sees no key.
     """
-    tokens, heads, head_size = query.shape
-    kv_heads, block_size = kv_cache.shape[1:3]
-    out = torch.zeros(tokens, heads, head_size, dtype=compute, device=query.device)
+    tokens, heads, key_dims = query.shape
+    _, kv_heads, block_size, row_elements = kv_cache.shape
+    out = torch.zeros(tokens, heads, row_elements - key_dims, dtype=compute, device=query.device)
     starts = query_start_loc.tolist()
     for request, length in enumerate(seq_lens.tolist()):
         begin, end = starts[request], starts[request + 1]
@@ -118,8 +121,8 @@ def paged_attention_reference(query: torch.Tensor, kv_cache: torch.Tensor, block
             continue
         slots = torch.arange(length, device=query.device)
         pages = block_table[request].long()[slots // block_size]
-        rows = kv_cache[pages, :, slots % block_size].to(compute).transpose(0, 1)  # [kv_heads, length, 2 * head_size]
-        keys, values = (part.repeat_interleave(heads // kv_heads, 0) for part in rows.split(head_size, dim=-1))
+        rows = kv_cache[pages, :, slots % block_size].to(compute).transpose(0, 1)  # [kv_heads, length, row_elements]
+        keys, values = (part.repeat_interleave(heads // kv_heads, 0) for part in rows.tensor_split([key_dims], dim=-1))
         scores = query[begin:end].to(compute).transpose(0, 1) @ keys.transpose(1, 2) * scale
         if soft_cap:
             scores = torch.tanh(scores / soft_cap) * soft_cap
@@ -139,6 +142,6 @@ def paged_attention_reference(query: torch.Tensor, kv_cache: torch.Tensor, block
     return out
 
 
-def paged_attention_naive(query: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+def paged_attention_naive(query: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
     """As paged_attention_reference, every step in query's own dtype."""
-    return paged_attention_reference(query, *arguments, compute=query.dtype, **options)
+    return paged_attention_reference(query, *arguments, **{**options, "compute": query.dtype})

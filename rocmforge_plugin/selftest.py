@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
 
 import torch
 
 import rocmforge_plugin
 from rocmforge_plugin import ops, reference, served
+from rocmforge_plugin.device import target_of
 from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
 from rocmforge_plugin.problem import Problem
 
 BLOCK = served.BLOCK_MULTIPLE
+HEADS = ((32, 2), (8, 8), (4, 2), (6, 2), (12, 1), (4, 4), (5, 1))  # query and KV heads, one pair for each head size
 
 
 @dataclass
@@ -104,11 +108,10 @@ def _rotary(dtype: torch.dtype, device: torch.device, interleaved: bool) -> tupl
     angles = torch.arange(512)[:, None] * 10000.0 ** (-torch.arange(32) / 32)
     table = torch.cat((angles.cos(), angles.sin()), dim=1).to(device, dtype)
     positions = torch.randint(0, 512, (33,), generator=generator).to(device)
-    known = {"head_size": 128, "interleaved": interleaved}
-    exact = reference.rotary(positions, query, table, **known)
-    naive = reference.rotary(positions, query, table, compute=dtype, **known)
+    exact, naive = (reference.rotary(positions, query, table, head_size=128, interleaved=interleaved, compute=compute)
+                    for compute in (torch.float64, dtype))
     out = query.clone()
-    ops.rotary(positions, out, None, table, **known)
+    ops.rotary(positions, out, None, table, head_size=128, interleaved=interleaved)
     return out, exact, naive
 
 
@@ -125,16 +128,14 @@ def _kv_write(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, .
 
 def cases(device: torch.device) -> Iterator[Case]:
     """Every check of this device's dtypes."""
-    dtypes = [torch.bfloat16, torch.float16] + ([torch.float32] if device.type == "cpu" else [])
-    for dtype in dtypes:
-        short = str(dtype).removeprefix("torch.")
-        yield Case(f"causal mask {short}", lambda d=dtype: _mask(d, device))
+    for short in served.DTYPES[target_of(device)]:
+        dtype: torch.dtype = getattr(torch, short)
+        yield Case(f"causal mask {short}", partial(_mask, dtype, device))
         for interleaved in (False, True):
             pairs = "GPT-J" if interleaved else "NeoX"
-            yield Case(f"rotary {pairs} {short}", lambda d=dtype, i=interleaved: _rotary(d, device, i))
-        yield Case(f"KV write {short}", lambda d=dtype: _kv_write(d, device))
-        for head_size, heads, kv_heads in ((64, 8, 8), (80, 4, 2), (96, 6, 2), (128, 32, 2), (128, 12, 1), (192, 4, 4),
-                                           (256, 4, 2)):
+            yield Case(f"rotary {pairs} {short}", partial(_rotary, dtype, device, interleaved))
+        yield Case(f"KV write {short}", partial(_kv_write, dtype, device))
+        for head_size, (heads, kv_heads) in zip((128, *served.HEAD_SIZES), cycle(HEADS)):
             shape = f"{heads}/{kv_heads} x {head_size} {short}"
             fixed = (heads, kv_heads, head_size, dtype, device)
             yield Case(f"attention decode {shape}", _attention([(1, n) for n in (1, 15, 16, 17, 300)], *fixed))

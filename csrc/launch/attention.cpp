@@ -75,8 +75,7 @@ void AttentionPlanner::set_class(RequestClass& requests, Kernel& kernel, int min
 
 bool AttentionPlanner::only_long(const Batch& batch) const {
   // The shortest that a request can be; not even the longest where tokens count padding.
-  const int64_t shortest =
-      std::min(batch.tokens - (batch.requests - 1) * batch.max_query_len, batch.max_query_len);
+  const int64_t shortest = std::min(batch.tokens - (batch.requests - 1) * batch.max_query_len, batch.max_query_len);
   return shortest * problem_.group > decode_.max_rows;
 }
 

@@ -79,8 +79,7 @@ constexpr auto kRunConditions = std::to_array<Condition<RunCall>>({
     {"query", "device", [](const RunCall& c) { return c.query.device == c.device(); }},
     {"query", "shape",
      [](const RunCall& c) {
-       return c.query.dims == 3 && c.query.shape[1] == c.problem().heads() &&
-              c.query.shape[2] == c.problem().key_dims;
+       return c.query.dims == 3 && c.query.shape[1] == c.problem().heads() && c.query.shape[2] == c.problem().key_dims;
      }},
     {"query", "aligned", [](const RunCall& c) { return aligned(c.query); }},
     {"kv_cache", "tensor", [](const RunCall& c) { return c.cache.readable; }},
@@ -117,9 +116,7 @@ constexpr auto kRunConditions = std::to_array<Condition<RunCall>>({
     {"sinks", "dtype", [](const RunCall& c) { return !c.sinks.given || c.sinks.type == TensorType::kFloat; }},
     {"sinks", "device", [](const RunCall& c) { return !c.sinks.given || c.sinks.device == c.device(); }},
     {"sinks", "shape",
-     [](const RunCall& c) {
-       return !c.sinks.given || (c.sinks.dims == 1 && c.sinks.shape[0] == c.problem().heads());
-     }},
+     [](const RunCall& c) { return !c.sinks.given || (c.sinks.dims == 1 && c.sinks.shape[0] == c.problem().heads()); }},
     {"sinks", "contiguous", [](const RunCall& c) { return !c.sinks.given || one_run(c.sinks); }},
 });
 
@@ -157,9 +154,17 @@ Refusal plan(AttentionPlanner& planner, Stream stream, py::handle query_start_lo
 Refusal run(AttentionPlanner& planner, Stream stream, int64_t requests, int64_t tokens, int64_t plan_query_len,
             py::handle query, py::handle kv_cache, py::handle block_table, py::handle seq_lens, py::handle out,
             py::handle sinks, int64_t max_query_len, double scale, int64_t window) {
-  const RunCall call{planner, {requests, tokens, plan_query_len}, TensorView(query), TensorView(kv_cache),
-                     TensorView(block_table), TensorView(seq_lens), TensorView(out), TensorView(sinks),
-                     max_query_len, scale, window};
+  const RunCall call{.planner = planner,
+                     .batch = {requests, tokens, plan_query_len},
+                     .query = TensorView(query),
+                     .cache = TensorView(kv_cache),
+                     .block_table = TensorView(block_table),
+                     .seq_lens = TensorView(seq_lens),
+                     .out = TensorView(out),
+                     .sinks = TensorView(sinks),
+                     .max_query_len = max_query_len,
+                     .scale = scale,
+                     .window = window};
   if (Refusal refusal = first_failed<kRunConditions>(call)) return refusal;
   if (call.query.shape[0] == 0) return {};
   const AttentionArgs args = arguments(call);
@@ -169,12 +174,21 @@ Refusal run(AttentionPlanner& planner, Stream stream, int64_t requests, int64_t 
 }
 
 Refusal plan_and_run(AttentionPlanner& planner, Stream stream, py::handle query_start_loc, int64_t tokens,
-                     py::handle query, py::handle kv_cache, py::handle block_table, py::handle seq_lens,
-                     py::handle out, py::handle sinks, int64_t max_query_len, double scale, int64_t window) {
+                     py::handle query, py::handle kv_cache, py::handle block_table, py::handle seq_lens, py::handle out,
+                     py::handle sinks, int64_t max_query_len, double scale, int64_t window) {
   const PlanCall to_plan{planner, TensorView(query_start_loc), TensorView(seq_lens), tokens, max_query_len};
   if (Refusal refusal = first_failed<kPlanConditions>(to_plan)) return refusal;
-  const RunCall call{planner, to_plan.batch(), TensorView(query), TensorView(kv_cache), TensorView(block_table),
-                     TensorView(seq_lens), TensorView(out), TensorView(sinks), max_query_len, scale, window};
+  const RunCall call{.planner = planner,
+                     .batch = to_plan.batch(),
+                     .query = TensorView(query),
+                     .cache = TensorView(kv_cache),
+                     .block_table = TensorView(block_table),
+                     .seq_lens = TensorView(seq_lens),
+                     .out = TensorView(out),
+                     .sinks = TensorView(sinks),
+                     .max_query_len = max_query_len,
+                     .scale = scale,
+                     .window = window};
   if (Refusal refusal = first_failed<kRunConditions>(call)) return refusal;
   const AttentionArgs args = arguments(call);
   ReleaseGil released(planner.device());
@@ -196,10 +210,16 @@ void bind_attention(py::module_& module) {
   list_conditions(module, "paged_attention", kRunConditions);
   module.attr("block_multiple") = kBlockMultiple;
   py::class_<Problem>(module, "Problem", "What attention computes: see rocmforge_plugin/problem.py.")
-      .def(py::init([](const std::string& element, int key_dims, int value_dims, int kv_heads, int group,
-                       int window, std::string suffix, std::string combine_suffix) {
-             return Problem{element_named(element), key_dims, value_dims, kv_heads, group, window,
-                            std::move(suffix), std::move(combine_suffix)};
+      .def(py::init([](const std::string& element, int key_dims, int value_dims, int kv_heads, int group, int window,
+                       std::string suffix, std::string combine_suffix) {
+             return Problem{.element = element_named(element),
+                            .key_dims = key_dims,
+                            .value_dims = value_dims,
+                            .kv_heads = kv_heads,
+                            .group = group,
+                            .window = window,
+                            .suffix = std::move(suffix),
+                            .combine_suffix = std::move(combine_suffix)};
            }),
            py::kw_only(), py::arg("element"), py::arg("key_dims"), py::arg("value_dims"), py::arg("kv_heads"),
            py::arg("group"), py::arg("window"), py::arg("suffix"), py::arg("combine_suffix"));
@@ -218,8 +238,7 @@ void bind_attention(py::module_& module) {
       .def_property_readonly("workspace_floats", &AttentionPlanner::workspace_floats)
       .def("use_buffers",
            [](AttentionPlanner& planner, uintptr_t plan, uintptr_t workspace, int device) {
-             planner.use_buffers(
-                 {reinterpret_cast<int32_t*>(plan), reinterpret_cast<float*>(workspace), device});
+             planner.use_buffers({reinterpret_cast<int32_t*>(plan), reinterpret_cast<float*>(workspace), device});
            })
       .def("plan", &plan, "Launches the plan; the name of the condition that fails, if one does.")
       .def("run", &run, "Launches attention by a plan; the name of the condition that fails, if one does.")

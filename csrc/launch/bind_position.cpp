@@ -15,7 +15,7 @@ namespace {
 // Pairs that take the time, height and width position, as Python has them: None, or three counts.
 struct Sections {
   explicit Sections(py::handle object) {
-    if (!PyList_Check(object.ptr()) && !PyTuple_Check(object.ptr())) return;
+    if (!py::isinstance<py::sequence>(object)) return;
     const auto sequence = py::reinterpret_borrow<py::sequence>(object);
     if (sequence.size() != 3) return;
     for (size_t i = 0; i < 3; ++i) {
@@ -38,7 +38,6 @@ struct Sections {
 // What a rotation looks up; kAxes rotates each half of a head by itself.
 struct Lookup {
   TensorView positions, cos_sin_cache;
-  bool interleaved;
   Sections sections;
   bool sections_interleaved;
   bool halves;
@@ -128,8 +127,8 @@ constexpr auto kRotaryConditions = conditions<RotaryTensors>(
     condition<RotaryTensors>("query", "own",
                              [](const RotaryTensors& t) { return t.query_out.given || is_own(t.query); }),
     follows_if_given<RotaryTensors, &RotaryTensors::key>("key"), rows_alike<RotaryTensors, &RotaryTensors::key>("key"),
-    condition<RotaryTensors>(
-        "key", "own", [](const RotaryTensors& t) { return !t.key.given || t.key_out.given || is_own(t.key); }),
+    condition<RotaryTensors>("key", "own",
+                             [](const RotaryTensors& t) { return !t.key.given || t.key_out.given || is_own(t.key); }),
     // These are made for the call, like query and key.
     condition<RotaryTensors>("query_out", "tensor",
                              [](const RotaryTensors& t) { return !t.query_out.given || t.query_out.readable; }),
@@ -140,22 +139,29 @@ constexpr auto kRotaryConditions = conditions<RotaryTensors>(
 Refusal rotary(OpDevice& device, Stream stream, py::handle positions, py::handle query, py::handle key,
                py::handle query_out, py::handle key_out, py::handle cos_sin_cache, int64_t head_size, bool interleaved,
                py::handle mrope_section, bool mrope_interleaved, bool halves) {
-  const RotaryTensors tensors{TensorView(query), TensorView(key), TensorView(query_out), TensorView(key_out),
-                              Lookup{TensorView(positions), TensorView(cos_sin_cache), interleaved,
-                                     Sections(mrope_section), mrope_interleaved, halves},
-                              head_size};
+  const RotaryTensors tensors{.query = TensorView(query),
+                              .key = TensorView(key),
+                              .query_out = TensorView(query_out),
+                              .key_out = TensorView(key_out),
+                              .lookup = {.positions = TensorView(positions),
+                                         .cos_sin_cache = TensorView(cos_sin_cache),
+                                         .sections = Sections(mrope_section),
+                                         .sections_interleaved = mrope_interleaved,
+                                         .halves = halves},
+                              .size_of_head = head_size};
   if (Refusal refusal = first_failed<kRotaryConditions>(tensors)) return refusal;
-  const auto& [from, from_key, to, to_key, lookup, size] = tensors;
-  const RotaryCall call{.element = from.element(),
+  const TensorView& to = tensors.query_out.given ? tensors.query_out : tensors.query;
+  const TensorView& key_to = tensors.key_out.given ? tensors.key_out : tensors.key;
+  const RotaryCall call{.element = tensors.query.element(),
                         .tokens = tensors.tokens(),
-                        .query_heads = heads_of(from, head_size),
-                        .key_heads = from_key.given ? heads_of(from_key, head_size) : 0,
-                        .shape = {head_size, lookup.rotary_dim(), interleaved},
-                        .table = lookup.view(),
-                        .query = rows_of(from, head_size),
-                        .query_out = rows_of(to.given ? to : from, head_size),
-                        .key = rows_of(from_key, head_size),
-                        .key_out = rows_of(to_key.given ? to_key : from_key, head_size),
+                        .query_heads = heads_of(tensors.query, head_size),
+                        .key_heads = tensors.key.given ? heads_of(tensors.key, head_size) : 0,
+                        .shape = {head_size, tensors.lookup.rotary_dim(), interleaved},
+                        .table = tensors.lookup.view(),
+                        .query = rows_of(tensors.query, head_size),
+                        .query_out = rows_of(to, head_size),
+                        .key = rows_of(tensors.key, head_size),
+                        .key_out = rows_of(key_to, head_size),
                         .sequence = std::max<int64_t>(tensors.tokens(), 1),
                         .query_batch_stride = 0,
                         .query_out_batch_stride = 0};
@@ -180,7 +186,7 @@ struct ApplyTensors {
   int64_t batch_stride(const TensorView& view) const { return batch() > 1 ? view.stride[0] : 0; }
 };
 
-template <TensorView ApplyTensors::*kTable>
+template <TensorView ApplyTensors::* kTable>
 constexpr auto per_token(const char* argument) {
   using Tensors = ApplyTensors;
   return std::to_array<Condition<Tensors>>({
@@ -253,7 +259,7 @@ struct RotaryKvWriteTensors {
   int64_t kv_heads() const { return heads_of(key, head_size()); }
 };
 
-template <TensorView RotaryKvWriteTensors::*kWeight, TensorView RotaryKvWriteTensors::*kOther>
+template <TensorView RotaryKvWriteTensors::* kWeight, TensorView RotaryKvWriteTensors::* kOther>
 constexpr auto norm(const char* argument) {
   using Tensors = RotaryKvWriteTensors;
   return conditions<Tensors>(
@@ -269,9 +275,10 @@ constexpr auto rotary_kv_write_conditions() {
   using Tensors = RotaryKvWriteTensors;
   return conditions<Tensors>(
       condition<Tensors>("kv_cache", "tensor", [](const Tensors& t) { return t.kv_cache.readable; }),
-      condition<Tensors>("kv_cache", "dims", [](const Tensors& t) {
-        return t.kv_cache.dims == 4 && t.kv_cache.shape[3] >= 2 && t.kv_cache.shape[3] % 2 == 0;
-      }),
+      condition<Tensors>("kv_cache", "dims",
+                         [](const Tensors& t) {
+                           return t.kv_cache.dims == 4 && t.kv_cache.shape[3] >= 2 && t.kv_cache.shape[3] % 2 == 0;
+                         }),
       leads<Tensors, &Tensors::query>("query"), rows<Tensors, &Tensors::query>("query"),
       condition<Tensors>("query", "own", [](const Tensors& t) { return t.query_out.given || is_own(t.query); }),
       follows<Tensors, &Tensors::key>("key"), rows_alike<Tensors, &Tensors::key>("key"),
@@ -281,9 +288,10 @@ constexpr auto rotary_kv_write_conditions() {
       follows_if_given<Tensors, &Tensors::query_out>("query_out"),
       rows_alike<Tensors, &Tensors::query_out>("query_out"),
       condition<Tensors>("query_out", "heads",
-                         if_given<Tensors, &Tensors::query_out, [](const TensorView& view, const Tensors& t) {
-                           return heads_of(view, t.head_size()) == heads_of(t.query, t.head_size());
-                         }>),
+                         if_given<Tensors, &Tensors::query_out,
+                                  [](const TensorView& view, const Tensors& t) {
+                                    return heads_of(view, t.head_size()) == heads_of(t.query, t.head_size());
+                                  }>),
       condition<Tensors>(
           "query_out", "own",
           if_given<Tensors, &Tensors::query_out, [](const TensorView& view, const Tensors&) { return is_own(view); }>),
@@ -297,29 +305,37 @@ Refusal rotary_kv_write(OpDevice& device, Stream stream, py::handle positions, p
                         py::handle value, py::handle cos_sin_cache, py::handle kv_cache, py::handle slot_mapping,
                         bool interleaved, py::handle mrope_section, bool mrope_interleaved, py::handle q_norm_weight,
                         py::handle k_norm_weight, double eps, py::handle query_out) {
-  const RotaryKvWriteTensors tensors{
-      TensorView(query), TensorView(key), TensorView(value), TensorView(kv_cache), TensorView(slot_mapping),
-      TensorView(q_norm_weight), TensorView(k_norm_weight), TensorView(query_out),
-      Lookup{TensorView(positions), TensorView(cos_sin_cache), interleaved, Sections(mrope_section), mrope_interleaved,
-             false},
-      eps};
+  const RotaryKvWriteTensors tensors{.query = TensorView(query),
+                                     .key = TensorView(key),
+                                     .value = TensorView(value),
+                                     .kv_cache = TensorView(kv_cache),
+                                     .slot_mapping = TensorView(slot_mapping),
+                                     .query_norm = TensorView(q_norm_weight),
+                                     .key_norm = TensorView(k_norm_weight),
+                                     .query_out = TensorView(query_out),
+                                     .lookup = {.positions = TensorView(positions),
+                                                .cos_sin_cache = TensorView(cos_sin_cache),
+                                                .sections = Sections(mrope_section),
+                                                .sections_interleaved = mrope_interleaved,
+                                                .halves = false},
+                                     .epsilon = eps};
   if (Refusal refusal = first_failed<kRotaryKvWriteConditions>(tensors)) return refusal;
   const int64_t head_size = tensors.head_size();
-  const RotaryKvWriteCall call{
-      .element = tensors.query.element(),
-      .tokens = tensors.tokens(),
-      .query_heads = heads_of(tensors.query, head_size),
-      .kv_heads = tensors.kv_heads(),
-      .shape = {head_size, tensors.lookup.rotary_dim(), interleaved},
-      .table = tensors.lookup.view(),
-      .query = rows_of(tensors.query, head_size),
-      .query_out = rows_of(tensors.query_out.given ? tensors.query_out : tensors.query, head_size),
-      .key = rows_of(tensors.key, head_size),
-      .value = rows_of(tensors.value, head_size),
-      .cache = pages_of(tensors),
-      .query_weight = tensors.query_norm.data,
-      .key_weight = tensors.key_norm.data,
-      .epsilon = eps};
+  const RotaryKvWriteCall call{.element = tensors.query.element(),
+                               .tokens = tensors.tokens(),
+                               .query_heads = heads_of(tensors.query, head_size),
+                               .kv_heads = tensors.kv_heads(),
+                               .shape = {head_size, tensors.lookup.rotary_dim(), interleaved},
+                               .table = tensors.lookup.view(),
+                               .query = rows_of(tensors.query, head_size),
+                               .query_out =
+                                   rows_of(tensors.query_out.given ? tensors.query_out : tensors.query, head_size),
+                               .key = rows_of(tensors.key, head_size),
+                               .value = rows_of(tensors.value, head_size),
+                               .cache = pages_of(tensors),
+                               .query_weight = tensors.query_norm.data,
+                               .key_weight = tensors.key_norm.data,
+                               .epsilon = eps};
   ReleaseGil released(device);
   launch_rotary_kv_write(device, stream, call);
   return {};

@@ -30,13 +30,13 @@ inline RowsView rows_of(const TensorView& view, int64_t head_size) {
 inline bool is_contiguous(const TensorView& view, int64_t head_size) {
   return view.last_stride() == 1 || head_size == 1 || view.shape[0] == 0 || heads_of(view, head_size) == 0;
 }
-template <class Call, TensorView Call::*kView, auto kTest>
+template <class Call, TensorView Call::* kView, auto kTest>
 bool if_given(const Call& call) {
   return !(call.*kView).given || kTest(call.*kView, call);
 }
 
 // The first tensor of a call.
-template <class Call, TensorView Call::*kView>
+template <class Call, TensorView Call::* kView>
 constexpr auto leads(const char* argument) {
   return std::to_array<Condition<Call>>({
       {argument, "tensor", [](const Call& c) { return (c.*kView).readable; }},
@@ -44,7 +44,7 @@ constexpr auto leads(const char* argument) {
   });
 }
 
-template <class Call, TensorView Call::*kView>
+template <class Call, TensorView Call::* kView>
 constexpr auto follows_if_given(const char* argument) {
   return std::to_array<Condition<Call>>({
       {argument, "tensor", if_given<Call, kView, [](const TensorView& v, const Call&) { return v.readable; }>},
@@ -54,14 +54,14 @@ constexpr auto follows_if_given(const char* argument) {
   });
 }
 
-template <class Call, TensorView Call::*kView>
+template <class Call, TensorView Call::* kView>
 constexpr auto follows(const char* argument) {
   auto table = follows_if_given<Call, kView>(argument);
   table[0].holds = [](const Call& c) { return (c.*kView).readable; };
   return table;
 }
 
-template <class Call, TensorView Call::*kView>
+template <class Call, TensorView Call::* kView>
 constexpr auto rows(const char* argument) {
   return std::to_array<Condition<Call>>({
       {argument, "shape",
@@ -72,12 +72,14 @@ constexpr auto rows(const char* argument) {
 }
 
 // Rows of the first tensor's tokens.
-template <class Call, TensorView Call::*kView>
+template <class Call, TensorView Call::* kView>
 constexpr auto rows_alike(const char* argument) {
-  return conditions<Call>(rows<Call, kView>(argument), std::to_array<Condition<Call>>({
-      {argument, "tokens",
-       if_given<Call, kView, [](const TensorView& v, const Call& c) { return v.shape[0] == c.tokens(); }>},
-  }));
+  return conditions<Call>(
+      rows<Call, kView>(argument),
+      std::to_array<Condition<Call>>({
+          {argument, "tokens",
+           if_given<Call, kView, [](const TensorView& v, const Call& c) { return v.shape[0] == c.tokens(); }>},
+      }));
 }
 
 // `kv_cache` and `slot_mapping`, for a call that says kv_heads(); that kv_cache could be read comes first.

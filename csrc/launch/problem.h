@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What attention computes, apart from the batch: rocmforge_plugin/problem.py is Python's side of it,
-// kernels/attention/problem/ the kernels'. How keys lie and what becomes of scores is in the kernels, and so in how their
-// names end, which Python spells for the build and for here. No other file here names an attention kernel.
+// kernels/attention/problem/ the kernels'. How keys lie and what becomes of scores is in the kernels, and so in how
+// their names end, which Python spells for the build and for here. No other file here names an attention kernel.
 #pragma once
 
 #include <cstdint>

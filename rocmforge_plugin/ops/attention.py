@@ -78,6 +78,7 @@ class AttentionPlanner:
         max_num_reqs: most requests of a batch.
         max_num_tokens: most query tokens of a batch.
         decode_query_len: query tokens of a request in a decode step (1, or more with speculative decoding).
+
     Raises:
         TypeError, ValueError: an argument is none of these, or there are no kernels for the problem.
     """
@@ -220,8 +221,10 @@ def paged_attention(query: torch.Tensor, kv_cache: torch.Tensor, block_table: to
         window: sliding window, in keys, the query's own included; 0 for none.
         sinks: float32 [num_heads] logits, or None.
         plan: from an `AttentionPlanner` of this geometry for these lengths; None makes one here, which costs a launch.
+
     Returns:
         `out`.
+
     Raises:
         TypeError, ValueError: an argument is none of these.
     """

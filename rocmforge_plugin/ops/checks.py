@@ -20,7 +20,7 @@ PLAIN = (torch.Tensor, torch.nn.Parameter)  # other subclasses' memory may be el
 
 # What must be, by the condition's name or, where all arguments have the same words, by what comes after its dot: format
 # strings over the op's arguments, the first of which the others must agree with.
-Works = Mapping[str, str]
+Works = dict[str, str]
 ELEMENTS = "bfloat16, float16 or float32"
 _ALWAYS: Works = {
     "tensor": "a dense torch.Tensor, of no subclass, in the memory of the CPU or a GPU",

@@ -34,6 +34,7 @@ def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slo
         kv_cache: [blocks, kv_heads, block_size, 2 * head_size] of key's dtype, any strides but the last, which is 1.
         slot_mapping: int64 [slots], slots <= tokens; keys behind them are padding. A slot outside the cache, such as
             -1, is padding too and not written. No slot may come twice.
+
     Raises:
         TypeError, ValueError: an argument is none of these.
     """

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ops as `torch.ops.rocmforge.*`, for graphs that torch.compile traces. Eager code calls the functions directly,
-which saves the dispatcher's share of a launch."""
+"""The ops as `torch.ops.rocmforge.*`, for graphs that torch.compile traces.
+
+Eager code calls the functions directly, which saves the dispatcher's share of a launch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from .kv_cache import kv_write
 from .mask import causal_mask
@@ -15,7 +19,7 @@ from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_o
 _library = torch.library.Library("rocmforge", "FRAGMENT")  # registrations live as long as this object
 
 
-def define(schema: str, implementation: Callable, fake: Callable) -> None:
+def define(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> None:
     """Registers an op for the CPU and for GPUs (AMD's are CUDA to torch's dispatcher too), with its shape function."""
     name = schema.split("(", 1)[0]
     _library.define(schema)
@@ -28,46 +32,53 @@ def _nothing(*args: object) -> None:
     """Shape function of ops that only write to their arguments."""
 
 
-def _causal_mask(scores, cache_len):
+def _causal_mask(scores: Tensor, cache_len: int) -> None:
     causal_mask(scores, cache_len)
 
 
-def _rotary(positions, query, key, cos_sin_cache, head_size, interleaved, mrope_section, mrope_interleaved):
+def _rotary(positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, head_size: int,
+            interleaved: bool, mrope_section: list[int] | None, mrope_interleaved: bool) -> None:
     rotary(positions, query, key, cos_sin_cache, head_size=head_size, interleaved=interleaved,
            mrope_section=mrope_section, mrope_interleaved=mrope_interleaved)
 
 
-def _rotary_out(positions, query, key, cos_sin_cache, head_size, interleaved, mrope_section, mrope_interleaved):
+def _rotary_out(positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, head_size: int,
+                interleaved: bool, mrope_section: list[int] | None, mrope_interleaved: bool) -> tuple[Tensor, Tensor]:
     query_out, key_out = rotary_out(positions, query, key, cos_sin_cache, head_size=head_size, interleaved=interleaved,
                                     mrope_section=mrope_section, mrope_interleaved=mrope_interleaved)
     return query_out, query.new_empty(0) if key_out is None else key_out
 
 
-def _rotary_out_fake(positions, query, key, cos_sin_cache, head_size, interleaved, mrope_section, mrope_interleaved):
+def _rotary_out_fake(positions: Tensor, query: Tensor, key: Tensor | None, *rest: object) -> tuple[Tensor, Tensor]:
     return query.new_empty(query.shape), query.new_empty(0) if key is None else key.new_empty(key.shape)
 
 
-def _rotary_2d(positions, query, key, cos_sin_cache, head_size, interleaved):
+def _rotary_2d(positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, head_size: int,
+               interleaved: bool) -> None:
     rotary_2d(positions, query, key, cos_sin_cache, head_size=head_size, interleaved=interleaved)
 
 
-def _apply_rotary(x, cos, sin, interleaved):
+def _apply_rotary(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     return apply_rotary(x, cos, sin, interleaved=interleaved)
 
 
-def _apply_rotary_fake(x, cos, sin, interleaved):
+def _apply_rotary_fake(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _rotary_kv_write(positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping, interleaved, mrope_section,
-                     mrope_interleaved, q_norm_weight, k_norm_weight, eps):
+def _rotary_kv_write(positions: Tensor, query: Tensor, key: Tensor, value: Tensor, cos_sin_cache: Tensor,
+                     kv_cache: Tensor, slot_mapping: Tensor, interleaved: bool, mrope_section: list[int] | None,
+                     mrope_interleaved: bool, q_norm_weight: Tensor | None, k_norm_weight: Tensor | None,
+                     eps: float) -> None:
     rotary_kv_write(positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping, interleaved=interleaved,
                     mrope_section=mrope_section, mrope_interleaved=mrope_interleaved, q_norm_weight=q_norm_weight,
                     k_norm_weight=k_norm_weight, eps=eps)
 
 
-def _rotary_kv_write_out(positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping, query_out, interleaved,
-                         mrope_section, mrope_interleaved, q_norm_weight, k_norm_weight, eps):
+def _rotary_kv_write_out(positions: Tensor, query: Tensor, key: Tensor, value: Tensor, cos_sin_cache: Tensor,
+                         kv_cache: Tensor, slot_mapping: Tensor, query_out: Tensor, interleaved: bool,
+                         mrope_section: list[int] | None, mrope_interleaved: bool, q_norm_weight: Tensor | None,
+                         k_norm_weight: Tensor | None, eps: float) -> None:
     rotary_kv_write(positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping, interleaved=interleaved,
                     mrope_section=mrope_section, mrope_interleaved=mrope_interleaved, q_norm_weight=q_norm_weight,
                     k_norm_weight=k_norm_weight, eps=eps, query_out=query_out)

@@ -27,6 +27,7 @@ def causal_mask(scores: torch.Tensor, cache_len: int = 0) -> torch.Tensor:
         scores: [..., queries, keys], float32, float16 or bfloat16, any strides; no two elements may share memory.
             Leading dimensions are free, but at most six must be left when those that can be viewed as one are merged.
         cache_len: keys before the first query, at least 0.
+
     Raises:
         TypeError, ValueError: an argument is none of these.
     """

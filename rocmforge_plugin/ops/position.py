@@ -75,6 +75,7 @@ def rotary(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | Non
         mrope_section: pairs that take the time, height and width position; they add up to rotary_dim / 2. Without
             effect on one-dimensional positions.
         mrope_interleaved: the sections are taken in turn (t h w t h w ... t) instead of one after the other.
+
     Raises:
         TypeError, ValueError: an argument is none of these.
     """
@@ -116,6 +117,7 @@ def rotary_2d(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | 
         cos_sin_cache: [max_position, head_size / 2], cosines then sines, float32 or query's dtype.
         head_size: elements of a head, a multiple of 4.
         interleaved: pair layout within a half; the models use NeoX pairs.
+
     Raises:
         TypeError, ValueError: an argument is none of these.
     """
@@ -135,6 +137,7 @@ def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, inter
         cos, sin: [sequence, rotary_dim / 2], float32 or x's dtype, contiguous in the last dimension; rotary_dim is at
             most head_size and the elements behind it are copied.
         interleaved: pair layout, see the module's text.
+
     Raises:
         TypeError, ValueError: an argument is none of these.
     """
@@ -171,6 +174,7 @@ def rotary_kv_write(positions: torch.Tensor, query: torch.Tensor, key: torch.Ten
         q_norm_weight, k_norm_weight: [head_size] contiguous, query's dtype; both or neither.
         eps: of the norm.
         query_out: a tensor like `query` that takes the rotated query, every element of it.
+
     Raises:
         TypeError, ValueError: an argument is none of these.
     """
@@ -188,12 +192,12 @@ def rotary_kv_write(positions: torch.Tensor, query: torch.Tensor, key: torch.Ten
         *checks.place(op, "query", query), positions, query, key, value, cos_sin_cache, kv_cache, slot_mapping,
         interleaved, mrope_section, mrope_interleaved, q_norm_weight, k_norm_weight, eps, query_out)
     if failed:
-        shape = getattr(kv_cache, "shape", ())  # what failed may be that it is no tensor, or of other dimensions
+        sizes = list(getattr(kv_cache, "shape", ()))  # what failed may be that it is no tensor, or of other dimensions
         checks.refuse(op, failed, ROTARY_KV_WRITE, {
             "query": query, "key": key, "value": value, "positions": positions, "cos_sin_cache": cos_sin_cache,
             "kv_cache": kv_cache, "slot_mapping": slot_mapping, "mrope_section": mrope_section, "eps": eps,
             "q_norm_weight": q_norm_weight, "k_norm_weight": k_norm_weight, "query_out": query_out,
-            "head_size": shape[3] // 2 if len(shape) == 4 else 0})
+            "head_size": sizes[3] // 2 if len(sizes) == 4 else 0})
 
 
 def _rotate(op: str, works: checks.Works, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -71,11 +72,10 @@ class Batch:
         self.max_query_len = max(lengths)
         heads = self.kv_heads * self.group
         # Queries and output lie in wider rows, as views of a fused QKV projection do.
-        size = (self.tokens, heads, self.head_size)
-        strides = ((heads + 3) * self.head_size, self.head_size, 1)
-        self.query = Buffer(size, strides, 16, self.dtype, self.seed + 1)
+        size, rows = (self.tokens, heads, self.head_size), ((heads + 3) * self.head_size, self.head_size, 1)
+        self.query = Buffer(size, rows, 16, self.dtype, self.seed + 1)
         self.query.fill(torch.randn(size, generator=random).to(self.dtype).to(DEVICE))
-        self.out = Buffer(size, strides, 24, self.dtype, self.seed + 2)
+        self.out = Buffer(size, rows, 24, self.dtype, self.seed + 2)
         self.sink_logits = torch.randn(heads, generator=random).to(DEVICE) if self.sinks else None
         self.scale = self.head_size ** -0.5
 
@@ -89,19 +89,21 @@ class Batch:
         return AttentionPlanner(problem, DEVICE, len(self.requests), max(self.tokens, 1), decode_query_len)
 
     def run(self, planner: AttentionPlanner | None) -> None:
-        plan = planner and planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens)
+        plan = None
+        if planner is not None:
+            plan = planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens)
         paged_attention(self.query.view, self.cache, self.block_table, self.seq_lens, self.starts,
                         max_query_len=self.max_query_len, scale=self.scale, out=self.out.view, window=self.window,
                         sinks=self.sink_logits, plan=plan)
 
     def check(self) -> None:
         # On the CPU, also for GPUs: compute-sanitizer reports hazards of cuBLAS's own kernels.
-        arguments = [x.cpu() if isinstance(x, torch.Tensor) else x for x in (
+        arguments: list[Any] = [x.cpu() if isinstance(x, torch.Tensor) else x for x in (
             self.query.view, self.cache, self.block_table, self.seq_lens, self.starts, self.scale, self.window,
             self.sink_logits)]
         real = self.tokens - self.padding
-        exact = reference.paged_attention_reference(*arguments)[:real]
-        naive = reference.paged_attention_naive(*arguments)[:real]
+        exact, naive = (attend(*arguments)[:real] for attend in (
+            reference.paged_attention_reference, reference.paged_attention_naive))
         errors, naive_errors = self.out.view[:real].cpu().double() - exact, naive.double() - exact
         error = errors.abs().max().item()
         naive_error = naive_errors.abs().max().item()

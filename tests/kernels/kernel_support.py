@@ -48,17 +48,24 @@ def poison(count: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
     return (payload + quiet).to(integer).view(dtype).to(DEVICE)
 
 
+Layout = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides, offset
+
+
 class Buffer:
     """A poisoned buffer with a view into it that the test uses; the rest must stay as it is."""
 
     def __init__(self, shape: Sequence[int], strides: Sequence[int], offset: int, dtype: torch.dtype,
                  seed: int) -> None:
-        size = offset + sum((n - 1) * s for n, s in zip(shape, strides) if n > 0) + 1 + 16
+        size = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True) if n > 0) + 1 + 16
         self.data = poison(size, dtype, seed)
         self.view = self.data.as_strided(shape, strides, offset)
         self.outside = torch.ones(size, dtype=torch.bool, device=DEVICE)
         self.outside.as_strided(shape, strides, offset).fill_(False)
         self.before = self.data.clone()
+
+    @classmethod
+    def of(cls, layout: Layout, dtype: torch.dtype, seed: int) -> Buffer:
+        return cls(*layout, dtype, seed)
 
     def fill(self, values: torch.Tensor) -> torch.Tensor:
         """Sets the view's elements; returns a contiguous copy of them."""
@@ -74,7 +81,7 @@ class Buffer:
 
 
 @st.composite
-def row_layouts(draw: st.DrawFn, tokens: int, heads: int, size: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+def row_layouts(draw: st.DrawFn, tokens: int, heads: int, size: int) -> Layout:
     """(shape, strides, offset) of rows [tokens, heads, size] or [tokens, heads * size] inside a wider buffer."""
     multiple = draw(st.sampled_from((1, 4, 8)))  # narrow, 8-byte and 16-byte accesses (for 16-bit types)
     pad = multiple * draw(st.integers(0, 2))
@@ -126,7 +133,7 @@ class Refusal(NamedTuple):
 def elsewhere(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that says, where it is read by its attributes, that it is on GPU 7."""
     tensor = tensor.clone()
-    tensor.get_device = lambda: 7  # type: ignore[method-assign]
+    tensor.get_device = lambda: 7
     return tensor
 
 

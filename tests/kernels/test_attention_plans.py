@@ -36,7 +36,8 @@ def test_one_plan_serves_many_calls_and_is_remade_in_place(dtype: torch.dtype) -
 def test_where_all_queries_are_long_nothing_is_launched_for_short_ones(
         requests: list[tuple[int, int]], claimed: int) -> None:
     """So many tokens leave no room for a decode step's request; where the bound was too large one is served all the
-    same."""
+    same.
+    """
     batch = Batch(TYPES[0], 64, 2, 4, requests, 16, seed=4)
     longest = max(batch.max_query_len, claimed // len(requests))
     planner = AttentionPlanner(Problem(TYPES[0], 8, 2, 64, 64), DEVICE, len(requests), claimed)
@@ -44,7 +45,8 @@ def test_where_all_queries_are_long_nothing_is_launched_for_short_ones(
     rocmforge_plugin.reset_launches()
     paged_attention(batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.starts,
                     max_query_len=longest, scale=batch.scale, out=batch.out.view, plan=plan)
-    assert launches_of("attention_decode") == 0 and launches_of("attention_prefill") == launches_of("attention_combine") == 1
+    assert launches_of("attention_decode") == 0
+    assert launches_of("attention_prefill") == launches_of("attention_combine") == 1
     batch.check()
 
 
@@ -87,7 +89,8 @@ def test_launches_see_what_was_written_just_ahead() -> None:
         batch.out.view.fill_(float("nan"))
         rocmforge_plugin.reset_launches()
         step(turn)
-        assert launches_of("attention_plan") == 2 and launches_of("attention_decode") == launches_of("attention_combine") == 1
+        assert launches_of("attention_plan") == 2
+        assert launches_of("attention_decode") == launches_of("attention_combine") == 1
         batch.check()
         out[turn] = batch.out.view
     graph = None if ON_CPU else torch.cuda.CUDAGraph()

@@ -72,10 +72,10 @@ TENSORS = [
     Refusal("scale.range", {"scale": lambda _: float("nan")}, ValueError, "scale is nan"),
     Refusal("scale.range", {"scale": lambda _: float("inf")}, ValueError, "finite"),
     Refusal("sinks.dtype", {"sinks": floats(8, dtype=torch.bfloat16)}, TypeError, "float32"),
-    Refusal("sinks.device", {"sinks": lambda _: elsewhere(torch.zeros(8, device=DEVICE))}, ValueError, "query's device"),
+    Refusal("sinks.device", {"sinks": lambda _: elsewhere(floats(8)(None))}, ValueError, "query's device"),
     Refusal("sinks.shape", {"sinks": floats(7)}, ValueError, r"sinks is \[7\].*\[8\]"),
     Refusal("sinks.shape", {"sinks": floats(8, 1)}, ValueError, r"\[8\]"),
-    Refusal("sinks.contiguous", {"sinks": lambda _: strided(torch.zeros(8, device=DEVICE))}, ValueError, "contiguous"),
+    Refusal("sinks.contiguous", {"sinks": lambda _: strided(floats(8)(None))}, ValueError, "contiguous"),
 ]
 # What does not agree with the plan that was made for a call.
 OF_THE_PLAN = [

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,8 +11,20 @@ from hypothesis import strategies as st
 from rocmforge_plugin import ops, reference
 from rocmforge_plugin.ops.mask import WORKS
 
-from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, Refusal, check_refusal, check_words, dtypes, launched,
-                            poison, same_bits, seeds)
+from .kernel_support import (
+    DEVICE,
+    DTYPES,
+    SUFFIX,
+    Buffer,
+    Refusal,
+    check_refusal,
+    check_words,
+    dtypes,
+    launched,
+    poison,
+    same_bits,
+    seeds,
+)
 
 
 @st.composite
@@ -39,11 +53,12 @@ def check(shape, strides, offset, cache_len, dtype, seed):
 
 @given(layouts(), st.integers(0, 95), dtypes, seeds)
 def test_masks_exactly_the_future(layout, cache_len, dtype, seed):
-    check(*layout, cache_len, dtype, seed)
+    shape, strides, offset = layout
+    check(shape, strides, offset, cache_len, dtype, seed)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("queries, keys, cache_len", [
+@pytest.mark.parametrize(("queries", "keys", "cache_len"), [
     (1, 2100, 0),        # one row over several lanes' worth of slots
     (3, 5003, 17),       # pairs that take more than one block, with an odd row left over
     (513, 513, 0), (64, 4096, 4032), (64, 4097, 4032),
@@ -71,7 +86,7 @@ def test_nothing_to_mask_launches_nothing():
     assert launched(lambda: ops.causal_mask(decode, 10**9)) == {}
     assert same_bits(decode, before)
     for shape in ((0, 5), (5, 0), (0, 3, 3), (2, 0, 4)):
-        assert launched(lambda shape=shape: ops.causal_mask(torch.empty(shape, device=DEVICE), 0)) == {}
+        assert launched(partial(ops.causal_mask, torch.empty(shape, device=DEVICE))) == {}
 
 
 def test_leading_dimensions_that_merge_do_not_count():

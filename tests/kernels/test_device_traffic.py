@@ -32,7 +32,7 @@ def decode_step(norm: bool = False) -> Callable[[], torch.Tensor]:
     table = torch.zeros(count, max(pages), dtype=torch.int32)
     slots = torch.zeros(count, dtype=torch.int64)
     at = 0
-    for row, (length, used) in enumerate(zip(LENS, pages)):
+    for row, (length, used) in enumerate(zip(LENS, pages, strict=True)):
         table[row, :used] = torch.arange(at, at + used)
         slots[row] = (at + used - 1) * BLOCK + (length - 1) % BLOCK
         at += used

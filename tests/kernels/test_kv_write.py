@@ -9,8 +9,23 @@ from hypothesis import strategies as st
 from rocmforge_plugin import ops, reference
 from rocmforge_plugin.ops.kv_cache import WORKS
 
-from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, Refusal, check_refusal, check_words, dtypes, elsewhere,
-                            generator, launched, poison, row_layouts, same_bits, seeds)
+from .kernel_support import (
+    DEVICE,
+    DTYPES,
+    SUFFIX,
+    Buffer,
+    Refusal,
+    check_refusal,
+    check_words,
+    dtypes,
+    elsewhere,
+    generator,
+    launched,
+    poison,
+    row_layouts,
+    same_bits,
+    seeds,
+)
 
 
 @st.composite
@@ -42,12 +57,12 @@ def test_writes_slots_and_nothing_else(data, tokens, heads, size, dtype, seed):
         buffer = Buffer(shape, strides, offset, dtype, seed)
         buffer.fill(tensor.view(shape).to(DEVICE))
         views.append(buffer.view.unflatten(1, (heads, size)) if len(shape) == 2 else buffer.view)
-    cache = Buffer(*data.draw(caches(heads, size)), dtype, seed + 2)
+    cache = Buffer.of(data.draw(caches(heads, size)), dtype, seed + 2)
     slots = draw_slots(data.draw(st.integers(0, tokens)), cache.view.shape[0] * cache.view.shape[2], seed)
     expected = cache.data.clone()
     view = expected.as_strided(cache.view.shape, cache.view.stride(), cache.view.storage_offset())
     view.copy_(reference.kv_write(key.to(DEVICE), value.to(DEVICE), cache.view, slots))
-    ops.kv_write(*views, cache.view, slots)
+    ops.kv_write(views[0], views[1], cache.view, slots)
     assert same_bits(cache.data, expected)
 
 
@@ -66,7 +81,7 @@ def test_bits_survive(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shift, width", [(0, 16), (8, 8), (2, 1)])
+@pytest.mark.parametrize(("shift", "width"), [(0, 16), (8, 8), (2, 1)])
 def test_one_launch_as_wide_as_alignment_allows(dtype, shift, width):
     key, value, cache, slots = tensors(dtype=dtype)
     elements = shift // dtype.itemsize
@@ -145,7 +160,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.condition)
 def test_refuses(refusal):
-    arguments = dict(zip(("key", "value", "kv_cache", "slot_mapping"), tensors()))
+    arguments = dict(zip(("key", "value", "kv_cache", "slot_mapping"), tensors(), strict=True))
     arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
     check_refusal(refusal, lambda: ops.kv_write(**arguments))
 

@@ -95,11 +95,11 @@ def test_compiled_in_place_ops(compiled):
     wanted = layer(positions, expected[0], expected[1], table, expected[2])
     assert not same_bits(expected[0], before)
     got = compiled(layer)(positions, query, key, table, scores)
-    for mine, eager in zip((query, key, scores, *got), (*expected, *wanted)):
+    for mine, eager in zip((query, key, scores, *got), (*expected, *wanted), strict=True):
         assert same_bits(mine, eager)
 
 
-@pytest.mark.parametrize("separate", (False, True))
+@pytest.mark.parametrize("separate", [False, True])
 def test_compiled_fused_write(compiled, separate):
     positions, query, key, value, table, _, slots, *_ = arguments("rotary_kv_write")
     caches = [poison(2 * KV_HEADS * 16 * 2 * SIZE, torch.float32, 1).view(2, KV_HEADS, 16, 2 * SIZE) for _ in range(2)]
@@ -107,7 +107,7 @@ def test_compiled_fused_write(compiled, separate):
     def layer(positions, query, key, value, table, cache, slots):
         out = torch.empty_like(query) if separate else None
         ops.rotary_kv_write(positions, query, key, value, table, cache, slots, interleaved=True, query_out=out)
-        return (out if separate else query) * 2
+        return (query if out is None else out) * 2
 
     eager_query = query.clone()
     wanted = layer(positions, eager_query, key, value, table, caches[0], slots)

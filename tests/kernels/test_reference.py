@@ -23,7 +23,7 @@ def table(positions: int, rotary_dim: int) -> torch.Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-@pytest.mark.parametrize("interleaved", (False, True))
+@pytest.mark.parametrize("interleaved", [False, True])
 def test_rotary_is_complex_multiplication(interleaved):
     x, cos_sin, positions = randn(6, 3, 40), table(64, 32), torch.tensor([0, 5, 63, 1, 5, 9])
     turn = torch.complex(*cos_sin[positions].chunk(2, dim=-1))[:, None]
@@ -42,7 +42,7 @@ def test_sections_are_pieces_of_the_axes():
     cos, sin = cos_sin[positions].chunk(2, dim=-1)
     wanted = [torch.cat([piece[axis] for axis, piece in enumerate(part.split(section, dim=-1))], dim=-1)
               for part in (cos, sin)]
-    for got, want in zip(reference.select_cos_sin(positions, cos_sin, section), wanted):
+    for got, want in zip(reference.select_cos_sin(positions, cos_sin, section), wanted, strict=True):
         torch.testing.assert_close(got, want)
 
 
@@ -97,7 +97,7 @@ class Paged:
     def expected(self, bias) -> torch.Tensor:
         """torch's attention with `bias(query position, key position)` added to the scores."""
         outs, start = [], 0
-        for i, (length, new) in enumerate(zip(self.lengths, self.new)):
+        for i, (length, new) in enumerate(zip(self.lengths, self.new, strict=True)):
             query = self.query[start:start + new].transpose(0, 1)
             start += new
             key, value = (part[i].transpose(0, 1).repeat_interleave(2, 0) for part in (self.keys, self.values))

@@ -12,8 +12,24 @@ from rocmforge_plugin import ops, reference
 from rocmforge_plugin.ops import checks
 from rocmforge_plugin.ops.position import APPLY_ROTARY, ROTARY, ROTARY_2D
 
-from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, Refusal, assert_within, check_refusal, check_words,
-                            cos_sin_table, dtypes, elsewhere, generator, launched, row_layouts, same_bits, seeds)
+from .kernel_support import (
+    DEVICE,
+    DTYPES,
+    SUFFIX,
+    Buffer,
+    Refusal,
+    assert_within,
+    check_refusal,
+    check_words,
+    cos_sin_table,
+    dtypes,
+    elsewhere,
+    generator,
+    launched,
+    row_layouts,
+    same_bits,
+    seeds,
+)
 
 POSITIONS = 256
 
@@ -39,7 +55,7 @@ def test_sections(data, tokens, section, mrope_interleaved, interleaved, dtype, 
     options = dict(head_size=head_size, interleaved=interleaved, mrope_section=list(counts),
                    mrope_interleaved=mrope_interleaved)
     layout = data.draw(row_layouts(tokens, 2, head_size))
-    query = Buffer(*layout, dtype, seed)
+    query = Buffer.of(layout, dtype, seed)
     old = query.fill(torch.randn(layout[0], generator=generator(seed + 1)).to(dtype))
     key = torch.randn(tokens, head_size, generator=generator(seed + 2)).to(dtype).to(DEVICE)
     old_key = key.clone()
@@ -85,9 +101,9 @@ def test_cosines_per_token(data, batch, sequence, heads, head_size, interleaved,
     out = ops.apply_rotary(x, cos, sin, interleaved=interleaved)
     assert out.shape == x.shape and out.dtype == x.dtype and same_bits(wide, before)
     flat = x.reshape(-1, heads, head_size)
-    repeated = [part.repeat(shape[0], 1) for part in (cos, sin)]
-    assert_within(out.reshape(flat.shape), reference.rotate(flat, *repeated, interleaved),
-                  reference.rotate(flat, *repeated, interleaved, compute=dtype))
+    cos, sin = (part.repeat(shape[0], 1) for part in (cos, sin))
+    assert_within(out.reshape(flat.shape), reference.rotate(flat, cos, sin, interleaved),
+                  reference.rotate(flat, cos, sin, interleaved, compute=dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -106,12 +122,12 @@ def test_two_dimensional_positions(data, tokens, heads, head_size, interleaved, 
     buffers, before = [], []
     for count in (heads, 1):
         layout = data.draw(row_layouts(tokens, count, head_size))
-        buffers.append(Buffer(*layout, dtype, seed))
+        buffers.append(Buffer.of(layout, dtype, seed))
         before.append(buffers[-1].fill(torch.randn(layout[0], generator=generator(seed + count)).to(dtype)))
     options = dict(head_size=head_size, interleaved=interleaved)
     counts = launched(lambda: ops.rotary_2d(positions, buffers[0].view, buffers[1].view, table, **options))
     assert sum(counts.values()) == (tokens > 0)
-    for buffer, old in zip(buffers, before):
+    for buffer, old in zip(buffers, before, strict=True):
         assert_within(buffer.view, reference.rotary_2d(positions, old, table, **options),
                       reference.rotary_2d(positions, old, table, compute=dtype, **options))
         assert buffer.outside_untouched()
@@ -119,7 +135,8 @@ def test_two_dimensional_positions(data, tokens, heads, head_size, interleaved, 
 
 def chatglm_apply(query, key, cos, sin, positions):
     """ChatGLM-6B's own formulation (apply_rotary_pos_emb_index of its modeling file), from its description: cos and sin
-    [max, 1, rotary] doubled over the halves, x [sequence, batch, heads, rotary]."""
+    [max, 1, rotary] doubled over the halves, x [sequence, batch, heads, rotary].
+    """
     def half_turned(x):
         return torch.cat((-x[..., x.shape[-1] // 2:], x[..., :x.shape[-1] // 2]), dim=-1)
 
@@ -137,9 +154,10 @@ def test_two_dimensional_positions_as_chatglm_computes_them():
     cos, sin = (part.repeat(1, 2) for part in table.chunk(2, dim=-1))
     halves = []
     for index, row in enumerate((places, blocks)):
-        parts = [x.chunk(2, dim=-1)[index].unsqueeze(1) for x in (query, key)]
-        halves.append([part.squeeze(1) for part in chatglm_apply(*parts, cos, sin, row.unsqueeze(1))])
-    wanted = [torch.cat(parts, dim=-1) for parts in zip(*halves)]
+        half_query, half_key = (x.chunk(2, dim=-1)[index].unsqueeze(1) for x in (query, key))
+        turned = chatglm_apply(half_query, half_key, cos, sin, row.unsqueeze(1))
+        halves.append([part.squeeze(1) for part in turned])
+    wanted = [torch.cat(parts, dim=-1) for parts in zip(*halves, strict=True)]
     ops.rotary_2d(torch.stack((places, blocks)), query, key, table, head_size=size)
     torch.testing.assert_close(query, wanted[0])
     torch.testing.assert_close(key, wanted[1])

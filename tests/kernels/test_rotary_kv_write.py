@@ -9,8 +9,25 @@ from hypothesis import strategies as st
 from rocmforge_plugin import ops, reference
 from rocmforge_plugin.ops.position import ROTARY_KV_WRITE
 
-from .kernel_support import (DEVICE, DTYPES, SUFFIX, Buffer, Refusal, assert_within, check_refusal, check_words,
-                            cos_sin_table, dtypes, elsewhere, generator, launched, poison, row_layouts, same_bits, seeds)
+from .kernel_support import (
+    DEVICE,
+    DTYPES,
+    SUFFIX,
+    Buffer,
+    Refusal,
+    assert_within,
+    check_refusal,
+    check_words,
+    cos_sin_table,
+    dtypes,
+    elsewhere,
+    generator,
+    launched,
+    poison,
+    row_layouts,
+    same_bits,
+    seeds,
+)
 from .test_kv_write import caches, draw_slots
 
 POSITIONS = 256
@@ -38,20 +55,20 @@ def test_norm_rotation_and_write(data, tokens, heads, kv_heads, shape, norm, int
     buffers, before = [], []
     for count in (heads, kv_heads, kv_heads):
         layout = data.draw(row_layouts(tokens, count, size))
-        buffers.append(Buffer(*layout, dtype, seed))
+        buffers.append(Buffer.of(layout, dtype, seed))
         # Far from unit size, so that leaving the norm out shows.
         values = 3 * torch.randn(layout[0], generator=generator(seed + len(buffers)))
         before.append(reference.split_heads(buffers[-1].fill(values.to(dtype)), size))
     query, key, value = buffers
     weights = [(1 + 0.3 * torch.randn(size, generator=generator(seed + i))).to(dtype).to(DEVICE) for i in (7, 8)]
     query_weight, key_weight = weights if norm else (None, None)
-    cache = Buffer(*data.draw(caches(kv_heads, size)), dtype, seed + 9)
+    cache = Buffer.of(data.draw(caches(kv_heads, size)), dtype, seed + 9)
     blocks, _, block_size, _ = cache.view.shape
     slots = draw_slots(data.draw(st.integers(0, tokens)), blocks * block_size, seed)
     out = None
     if not in_place:
         layout = data.draw(row_layouts(tokens, heads, size))
-        out = Buffer(*layout, dtype, seed + 10)
+        out = Buffer.of(layout, dtype, seed + 10)
     eps = 1e-5
 
     counts = launched(lambda: ops.rotary_kv_write(
@@ -61,7 +78,7 @@ def test_norm_rotation_and_write(data, tokens, heads, kv_heads, shape, norm, int
     assert sum(counts.values()) == (tokens > 0)
     kernel = ("norm_" if norm else "") + ("mrope" if mrope else "rotary") + "_kv_write"
     assert all(name.startswith(f"{kernel}_v") for name in counts)
-    turned = out if out else query
+    turned = out or query
     assert_within(reference.split_heads(turned.view, size),
                   expected(positions, before[0], query_weight, eps, table, torch.float64, **options),
                   expected(positions, before[0], query_weight, eps, table, dtype, **options))
@@ -94,7 +111,7 @@ def tensors(dtype=torch.bfloat16, tokens=6, heads=4, kv_heads=2, size=128):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("norm", (False, True))
+@pytest.mark.parametrize("norm", [False, True])
 def test_one_wide_launch_for_a_qkv_buffer(dtype, norm):
     arguments = tensors(dtype)
     if norm:
@@ -139,9 +156,9 @@ def strided(tensor):
     return tensor.repeat_interleave(2, -1)[..., ::2]
 
 
-def of_rows(name, written=False):
+def of_rows(name):
     """What rows of heads are refused for, whichever tensor has them."""
-    out = [
+    return [
         Refusal(f"{name}.tensor", {name: lambda t: t.to("meta")}, ValueError, "on meta"),
         Refusal(f"{name}.dtype", {name: lambda t: t.half()}, TypeError, "torch.float16.*query's dtype"),
         Refusal(f"{name}.device", {name: elsewhere}, ValueError, "query's device"),
@@ -150,10 +167,15 @@ def of_rows(name, written=False):
         Refusal(f"{name}.tokens", {name: lambda t: t[:3]}, ValueError, "as many tokens as query, 6"),
         Refusal(f"{name}.heads", {name: lambda t: t[:, :128]}, ValueError, "heads, as "),
         Refusal(f"{name}.own", {name: lambda t: t[:1].expand(6, -1)}, ValueError, "not an expanded one")]
-    return [refusal if name != "query_out" else refusal._replace(
-        changes={name: lambda t, change=refusal.changes[name]: change(torch.empty(6, 512, device=DEVICE,
-                                                                                  dtype=torch.bfloat16))})
-            for refusal in out]
+
+
+def of_results():
+    """The same of query_out, which a call need not have."""
+    def given(change):
+        return lambda _: change(torch.empty(6, 512, dtype=torch.bfloat16, device=DEVICE))
+
+    return [refusal._replace(changes={name: given(change) for name, change in refusal.changes.items()})
+            for refusal in of_rows("query_out")]
 
 
 def of_weight(name, other):
@@ -190,7 +212,7 @@ REFUSALS = [
     *[row for row in of_rows("query") if row.condition in ("query.shape", "query.contiguous", "query.own")],
     *[row for row in of_rows("key") if row.condition not in ("key.heads", "key.own")],
     *[row for row in of_rows("value") if row.condition != "value.own"],
-    *of_rows("query_out"),
+    *of_results(),
     Refusal("positions.tensor", {"positions": lambda t: None}, TypeError, "positions is a NoneType"),
     Refusal("positions.dtype", {"positions": lambda t: t.int()}, TypeError, "int64"),
     Refusal("positions.device", {"positions": elsewhere}, ValueError, "query's device"),

@@ -16,6 +16,7 @@ from rocmforge_plugin.ops.attention import paged_attention
 from .attention_support import Batch, launches_of
 from .kernel_support import TABLE
 
+
 @pytest.fixture(params=["table", "attributes"])
 def reader(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.param == "table" and TABLE is None:

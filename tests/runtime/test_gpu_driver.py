@@ -287,12 +287,12 @@ def test_flipped_bytes_never_crash(fake: Fake, kernels: Path) -> None:
     for offset in [*range(40, 64), *range(section_headers, len(whole), 3)]:
         path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1:])
         device = _C.Device("hip", 0, str(kernels), fake.path)
+        said = ""
         try:
-            config = device.kernel_config("small")
+            assert device.kernel_config("small").keys() == set(LaunchConfig._fields)
         except _C.DeviceError as error:
-            assert "unit.co" in str(error) or "launch ABI" in str(error)
-        else:
-            assert config.keys() == set(LaunchConfig._fields)
+            said = str(error)
+        assert not said or "unit.co" in said or "launch ABI" in said
 
 
 def test_library_of_rocm_5_is_too_old(compile_shared: Callable[..., Path], kernels: Path) -> None:
@@ -306,7 +306,7 @@ def test_missing_library_is_named(kernels: Path) -> None:
         _C.Device("hip", 0, str(kernels), "/nowhere/libnothing.so")
 
 
-@pytest.mark.parametrize("name, expected", [
+@pytest.mark.parametrize(("name", "expected"), [
     ("gfx942:sramecc+:xnack-", ("gfx942", ["sramecc+", "xnack-"])),
     ("gfx90a:sramecc+:xnack-", ("gfx90a", ["sramecc+", "xnack-"])),
     ("gfx1100", ("gfx1100", [])),
