@@ -29,7 +29,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048, "sliding_window": 0}
+         "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048, "sliding_window": 0,
+         "attention_chunk_size": 0}
 # Heads of the released models' size, so that their M-RoPE sections fit; heads * head_dim must be hidden_size.
 VISION_SHAPE = SHAPE | {"head_dim": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
 VISION = ("glm4v", "glm4v_moe", "glm_ocr")
@@ -58,7 +59,7 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
     import transformers as hf
 
     common = dict(shape, vocab_size=VOCAB, eos_token_id=[EOS], pad_token_id=EOS, initializer_range=SPREAD)
-    window = common.pop("sliding_window")
+    window, chunk = common.pop("sliding_window"), common.pop("attention_chunk_size")
     if kind == "glm4":
         return hf.Glm4ForCausalLM(hf.Glm4Config(**common))
     if kind == "glm":
@@ -67,6 +68,11 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
         return hf.LlamaForCausalLM(hf.LlamaConfig(**common, bos_token_id=EOS))
     if kind == "mistral":
         return hf.MistralForCausalLM(hf.MistralConfig(**common, bos_token_id=EOS, sliding_window=window or None))
+    if kind == "llama4":  # dense layers only, every second one with chunked attention and rotary
+        return hf.Llama4ForCausalLM(hf.Llama4TextConfig(
+            **common, bos_token_id=EOS, intermediate_size_mlp=shape["intermediate_size"], moe_layers=[],
+            interleave_moe_layer_step=shape["num_hidden_layers"] + 1, no_rope_layer_interval=2,
+            attention_chunk_size=chunk or None))
     if kind in VISION:
         return _vision_model(kind, common)
     if kind == "glm4_moe_lite":
@@ -212,7 +218,7 @@ def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pat
     return folder
 
 
-KINDS = ("glm4", "glm", "glm4_moe", "glm4_moe_lite", "chatglm", "llama", "mistral", *VISION)
+KINDS = ("glm4", "glm", "glm4_moe", "glm4_moe_lite", "chatglm", "llama", "llama4", "mistral", *VISION)
 
 
 def main() -> None:

@@ -227,7 +227,7 @@ def mark_attention() -> None:
 
     import torch
 
-    from rocmforge_plugin.vllm.backend import impl, metadata
+    from rocmforge_plugin.vllm.backend import builder, impl
     from rocmforge_plugin.vllm.position import rotary_kv
 
     def marked(holder: Any, name: str) -> None:
@@ -242,7 +242,7 @@ def mark_attention() -> None:
 
     marked(impl.RocmForgeImpl, "forward")
     marked(impl.RocmForgeImpl, "do_kv_cache_update")
-    marked(metadata.RocmForgeMetadataBuilder, "build")
+    marked(builder.RocmForgeMetadataBuilder, "build")
     marked(rotary_kv, "_write")
 
 

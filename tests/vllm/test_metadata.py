@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import rocmforge_plugin
+from rocmforge_plugin.vllm.backend.plans import number_of
 from tests.vllm.engines import checkpoint, engine
 
 
@@ -37,8 +38,15 @@ def common(lengths, queries, **changes):
 def test_plans_stay_in_the_same_buffers(parts):
     builder = parts[0]
     first, second = builder.build(0, common([5], [1])), builder.build(0, common([9, 30], [4, 1]))
-    (key,) = builder.planners
-    assert first.plans[key].planner is second.plans[key].planner is builder.planners[key]
+    assert first.plans.keys() == second.plans.keys() and len(first.plans) == 1
+    (one,), (other,) = first.plans.values(), second.plans.values()
+    assert one.planner is other.planner
+
+
+def test_layers_are_announced_before_the_first_step(parts):
+    """So that a graph may be captured without a run before it."""
+    builder, layer, *_ = parts
+    assert builder.build(0, common([5], [1])).plans.keys() == {number_of(layer.impl.problem(torch.float32))}
 
 
 def test_one_plan_launch_per_build(parts):

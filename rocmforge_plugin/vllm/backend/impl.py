@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from vllm.v1.attention.backend import AttentionImpl, AttentionType
 
-from rocmforge_plugin.ops.attention import paged_attention
+from rocmforge_plugin.ops.attention import AttentionPlan, paged_attention
 from rocmforge_plugin.ops.kv_cache import kv_write
+from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend import eligibility
 from rocmforge_plugin.vllm.backend.fusion import CacheUpdates
-from rocmforge_plugin.vllm.backend.metadata import PlanKey, RocmForgeMetadata
+from rocmforge_plugin.vllm.backend.metadata import RocmForgeMetadata
 from rocmforge_plugin.vllm.backend.target import target
 
 
@@ -29,7 +30,9 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         """
         num_kv_heads = num_kv_heads or num_heads
         reasons = eligibility.refusals({
-            "num_queries_per_kv": num_heads / num_kv_heads,
+            "num_heads": num_heads,
+            "num_kv_heads": num_kv_heads,
+            "head_size": head_size,
             "alibi_slopes": alibi_slopes,
             "sliding_window": sliding_window,
             "kv_cache_dtype": kv_cache_dtype,
@@ -47,7 +50,12 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         self.attn_type = attn_type
         self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
         self.sinks = sinks
-        self.plan_key = PlanKey(num_heads=num_heads, window=sliding_window or 0)
+        self.window = sliding_window or 0
+        self._number = -1  # of the problem, which is known when the queries' dtype is
+
+    def problem(self, dtype: torch.dtype) -> Problem:
+        """What this layer computes with queries and a cache of `dtype`."""
+        return Problem(str(dtype), self.num_heads, self.num_kv_heads, self.head_size, self.head_size, self.window)
 
     def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
         """The kernels read sinks as fp32; they are only known now that the weights are loaded."""
@@ -87,10 +95,17 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
                              "set compilation_config.pass_config.fuse_attn_quant=false")
         if attn_metadata is None:
             return output.zero_()
+        plan = attn_metadata.plans.get(self._number)
+        if plan is None:
+            plan = self._first_plan(attn_metadata, query.dtype)
         # Padding tokens belong to no request; slicing them off would cost as much as the call's checks.
         paged_attention(
             query, kv_cache, attn_metadata.block_table, attn_metadata.seq_lens,
             attn_metadata.query_start_loc, max_query_len=attn_metadata.max_query_len, scale=self.scale,
-            out=output, window=self.plan_key.window, sinks=self.sinks,
-            plan=attn_metadata.plans[self.plan_key])
+            out=output, window=self.window, sinks=self.sinks, plan=plan)
         return output
+
+    def _first_plan(self, attn_metadata: RocmForgeMetadata, dtype: torch.dtype) -> AttentionPlan:
+        """The plan of a step whose builder did not know this layer, or this layer its number."""
+        self._number, plan = attn_metadata.first_plan(self.problem(dtype))
+        return plan

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes one step's metadata, and its plans by one small launch each."""
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from vllm.config import VllmConfig, get_layers_from_vllm_config
+from vllm.model_executor.layers.attention.attention import Attention
+from vllm.v1.attention.backend import AttentionCGSupport, AttentionMetadataBuilder, CommonAttentionMetadata
+from vllm.v1.kv_cache_interface import AttentionSpec
+
+from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
+from rocmforge_plugin.vllm.backend.metadata import RocmForgeMetadata
+from rocmforge_plugin.vllm.backend.plans import Planners
+from rocmforge_plugin.vllm.report import log_summary
+
+
+class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
+    """One for each group of layers (and each microbatch) that share pages.
+
+    The plans live in buffers that belong to the builder and are rewritten every step, so a captured graph finds the
+    step's plan where it found the capture's. For the same reason a plan is never shared between builders
+    (`supports_update_block_table` stays False): a graph would replay over the plan of another group's buffers.
+    """
+
+    # Launch sizes depend on the padded batch only; lengths are read on the device.
+    _cudagraph_support: ClassVar[AttentionCGSupport] = AttentionCGSupport.ALWAYS
+    supports_draft_decode_metadata_update: bool = True
+
+    def __init__(self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig,
+                 device: torch.device) -> None:
+        """Raises ValueError when a layer of the group cannot be served."""
+        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
+        self.planners = Planners(device, most_requests(vllm_config, kv_cache_spec),
+                                 vllm_config.scheduler_config.max_num_batched_tokens, decode_query_len(vllm_config))
+        self._announce_layers()
+        log_summary(device)
+
+    def _announce_layers(self) -> None:
+        """The layers that vLLM already has by their names; one that it has not is met when it first asks for a plan."""
+        dtype = self.vllm_config.model_config.dtype
+        layers = get_layers_from_vllm_config(self.vllm_config, Attention, self.layer_names)
+        for name, layer in layers.items():
+            head_size_v = getattr(layer, "head_size_v", layer.head_size)
+            if head_size_v != layer.head_size:
+                raise ValueError(f"{name}: value heads of {head_size_v} elements beside key heads of "
+                                 f"{layer.head_size} are not supported; leave out --attention-backend")
+            if layer.kv_cache_torch_dtype != dtype:
+                raise ValueError(f"{name}: a KV cache of {layer.kv_cache_torch_dtype} beside a model of {dtype} is not "
+                                 "supported; use --kv-cache-dtype auto")
+            for impl in layer.impl.get_impl_variants():
+                if isinstance(impl, RocmForgeImpl):
+                    self.planners.add(impl.problem(dtype))
+
+    def build(self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata,
+              fast_build: bool = False) -> RocmForgeMetadata:
+        """Metadata of one step. `common_prefix_len` is 0 in every supported vLLM; `fast_build` changes nothing.
+
+        Raises ValueError for a batch that is not causal.
+        """
+        common = common_attn_metadata
+        if common.causal is not True:
+            raise ValueError("rocmforge computes causal attention only, and this batch asks for another mask; "
+                             "leave out --attention-backend (for a drafter: speculative_config.attention_backend)")
+        metadata = RocmForgeMetadata(
+            num_actual_tokens=common.num_actual_tokens, max_query_len=common.max_query_len,
+            query_start_loc=common.query_start_loc, max_seq_len=common.max_seq_len, seq_lens=common.seq_lens,
+            block_table=common.block_table_tensor, slot_mapping=common.slot_mapping, planners=self.planners)
+        metadata.plans = self.planners.plan_all(metadata)
+        return metadata
+
+    def build_for_cudagraph_capture(self, common_attn_metadata: CommonAttentionMetadata) -> RocmForgeMetadata:
+        """Metadata to capture a graph with: every request as short as its queries allow.
+
+        The lengths vLLM sets here are the longest a model may have; a capture over them would take seconds a graph,
+        and nothing that is captured depends on them.
+        """
+        starts = common_attn_metadata.query_start_loc
+        seq_lens = common_attn_metadata.seq_lens
+        torch.sub(starts[1:], starts[:-1], out=seq_lens)
+        return self.build(0, common_attn_metadata)
+
+    def update_draft_decode_metadata(self, metadata: RocmForgeMetadata) -> None:
+        """Plan again from the same device buffers; a launch like any other, so it can be captured."""
+        metadata.plan_again()
+
+
+def decode_query_len(vllm_config: VllmConfig) -> int:
+    """Queries of a request in a decode step: one, and one more for each token that a drafter proposes."""
+    speculative = vllm_config.speculative_config
+    return 1 + (getattr(speculative, "num_speculative_tokens", None) or 0)
+
+
+def most_requests(vllm_config: VllmConfig, kv_cache_spec: AttentionSpec) -> int:
+    """Most requests that vLLM can hand the builder in a step.
+
+    Those of the scheduler, padding included: batches of a drafter, of a microbatch or for a capture have no more, and
+    their tokens, those that a drafter adds included, are within max_num_batched_tokens. But vLLM's chunked local
+    attention cuts a request where its queries enter another chunk: a request of two queries becomes two, and each
+    further chunk's worth of queries one more.
+    """
+    scheduler = vllm_config.scheduler_config
+    requests: int = scheduler.max_num_seqs
+    tokens: int = scheduler.max_num_batched_tokens
+    chunk: int | None = getattr(kv_cache_spec, "attention_chunk_size", None)
+    if not chunk:
+        return requests
+    cut_in_two = min(requests, max(tokens - requests, 0))
+    return requests + cut_in_two + max(tokens - 2 * requests, 0) // chunk
