@@ -2,16 +2,18 @@
 """The table of what is served: each refusal names its setting, its value and what works instead."""
 import pytest
 
-from rocmforge_plugin.vllm.backend import eligibility
-from rocmforge_plugin.vllm.backend.eligibility import LAYER, SELECTION, refusals
+from rocmforge_plugin import served
+from rocmforge_plugin.problem import Problem
+from rocmforge_plugin.vllm.backend.eligibility import LAYER, PROBLEM, SELECTION, problem_of, refusals
 
 GLM = {"head_size": 128, "dtype": "bfloat16", "kv_cache_dtype": "auto", "block_size": 16, "use_mla": False,
        "has_sink": False, "use_sparse": False, "use_mm_prefix": False, "use_per_head_quant_scales": False,
        "attn_type": "decoder", "has_sliding_window": False, "use_non_causal": False, "use_batch_invariant": False,
        "use_kv_connector": False, "use_pcp": False, "use_adaptive_verification": False, "use_dcp": False,
        "use_rswa": False}
-LAYER_GLM = {"num_queries_per_kv": 16.0, "alibi_slopes": None, "sliding_window": None, "kv_cache_dtype": "auto",
-             "logits_soft_cap": None, "attn_type": "decoder"}
+LAYER_GLM = {"num_heads": 32, "num_kv_heads": 2, "head_size": 128, "alibi_slopes": None, "sliding_window": None,
+             "kv_cache_dtype": "auto", "logits_soft_cap": None, "attn_type": "decoder"}
+KV_FP8 = {"kv_cache_dtype": "fp8"}
 
 
 @pytest.mark.parametrize("target", ["amd", "nvidia", "cpu"])
@@ -32,8 +34,9 @@ def test_served_variations(change):
     ("head_size", 72, "64, 80, 96, 128, 192, 256"),
     ("head_size", 576, "128"),
     ("dtype", "float32", "bfloat16"),
-    ("kv_cache_dtype", "fp8", "auto"),
-    ("kv_cache_dtype", "fp8_e5m2", "auto"),
+    ("kv_cache_dtype", "fp8", "--kv-cache-dtype bfloat16"),
+    ("kv_cache_dtype", "fp8_e5m2", "--kv-cache-dtype bfloat16"),
+    ("kv_cache_dtype", "float16", "--kv-cache-dtype bfloat16"),
     ("block_size", 8, "multiple of 16"),
     ("block_size", 0, "multiple of 16"),
     ("attn_type", "encoder_only", "decoder"),
@@ -60,23 +63,24 @@ def test_refusal_names_setting_value_and_what_works(setting, value, instead):
     ("logits_soft_cap", 50.0, "leave out --attention-backend"),
     ("alibi_slopes", [0.5, 0.25], "leave out --attention-backend"),
     ("use_alibi_sqrt", True, "leave out --attention-backend"),
-    ("num_queries_per_kv", 65.0, "1 to 64"),
-    ("num_queries_per_kv", 1.5, "1 to 64"),
+    ("num_heads", 130, "1 to 64 times num_kv_heads"),
+    ("num_heads", 33, "1 to 64 times num_kv_heads"),
+    ("head_size", 72, "128"),
     ("sliding_window", 0, "above 0"),
     ("chunk_lookback", 1, "leave out --attention-backend"),
     ("head_size_v", 64, "leave out --attention-backend"),
-    ("kv_cache_dtype", "fp8", "bfloat16"),
+    ("kv_cache_dtype", "fp8", "the model's dtype"),
     ("invented_argument", 3, "leave out --attention-backend"),
 ])
 def test_layer_refusals(setting, value, instead):
     (reason,) = refusals(LAYER_GLM | {setting: value}, "cpu", LAYER)
     assert instead in reason
-    names = {"num_queries_per_kv": "num_heads / num_kv_heads", "kv_cache_dtype": "--kv-cache-dtype"}
-    assert names.get(setting, setting) in reason
+    assert {"kv_cache_dtype": "--kv-cache-dtype"}.get(setting, setting) in reason
 
 
 @pytest.mark.parametrize(("setting", "value"), [
-    ("logits_soft_cap", 0.0), ("logits_soft_cap", None), ("num_queries_per_kv", 1.0), ("num_queries_per_kv", 64.0),
+    ("logits_soft_cap", 0.0), ("logits_soft_cap", None), ("num_heads", 2), ("num_heads", 128),
+    ("head_size_v", 128), ("head_size_v", None),
     ("sliding_window", 128), ("sinks", object()), ("chunk_lookback", -1), ("use_alibi_sqrt", False)])
 def test_layer_accepts(setting, value):
     assert refusals(LAYER_GLM | {setting: value}, "amd", LAYER) == []
@@ -92,12 +96,34 @@ def test_every_reason_is_listed():
     assert len(refusals(bad, "amd")) == 3
 
 
-def test_head_sizes_are_those_that_are_compiled():
-    from kernels import variants
+def test_a_quantized_cache_that_the_checkpoint_declares():
+    """vLLM turns --kv-cache-dtype auto into it, so auto is not what helps; in fp32 vLLM has no name for what would."""
+    (reason,) = refusals(GLM | KV_FP8, "cpu")
+    assert "the checkpoint declares" in reason and "auto" not in reason
+    (reason,) = refusals(GLM | KV_FP8 | {"dtype": "float32"}, "cpu")
+    assert "leave out --attention-backend" in reason and "auto" not in reason
 
-    assert eligibility.HEAD_SIZES == variants.HEAD_SIZES
+
+def test_the_problem_that_is_asked_about():
+    assert problem_of(LAYER_GLM | {"dtype": "float16"}, "amd") == Problem("float16", 32, 2, 128, 128)
+    # The selection tells no heads, the layer no dtype: what is served stands in for them.
+    assert problem_of(GLM, "amd").refusals("amd") == []
+    assert problem_of(LAYER_GLM, "amd").refusals("amd") == []
+    assert problem_of({"num_heads": 12, "head_size_v": 64, "head_size": 96}, "cpu").value_dims == 64
+
+
+@pytest.mark.parametrize("target", ["amd", "nvidia", "cpu"])
+def test_what_is_served_is_what_served_says(target):
+    for size in range(1, 600):
+        assert (refusals(GLM | {"head_size": size}, target) == []) == (size in served.HEAD_SIZES)
+    for dtype in ("bfloat16", "float16", "float32", "float64", "float8_e4m3fn"):
+        assert (refusals(GLM | {"dtype": dtype}, target) == []) == (dtype in served.DTYPES[target])
+    for group in range(1, 130):
+        assert (refusals(LAYER_GLM | {"num_heads": 2 * group}, target, LAYER) == []) == (group <= served.MAX_GROUP)
 
 
 def test_the_table_knows_every_field_of_the_selector():
     selector = pytest.importorskip("vllm.v1.attention.selector")
-    assert {rule.setting for rule in SELECTION} == set(selector.AttentionSelectorConfig._fields)
+    ours = {rule.setting for rule in SELECTION} | {"dtype", "head_size"}
+    assert ours == set(selector.AttentionSelectorConfig._fields)
+    assert {"dtype", "head_size"} <= set(PROBLEM)

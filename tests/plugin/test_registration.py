@@ -124,6 +124,22 @@ def test_missing_kernels_are_a_reason(member, monkeypatch, tmp_path):
         vllm.platforms.current_platform.get_attn_backend_cls(member, GLM)
 
 
+def test_kernels_that_were_not_built_are_a_reason(member, monkeypatch, tmp_path):
+    """A build of some problems only, as a build for development may be."""
+    monkeypatch.setenv("ROCMFORGE_KERNELS", str(tmp_path))
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "kernels.txt").write_text("interface 0\nattention_plan x.so\nattention_prefill_bf16_d128 x.so\n"
+                                                  "attention_combine_bf16_d128 x.so\n")
+    select = vllm.platforms.current_platform.get_attn_backend_cls
+    assert select(member, GLM, num_heads=32) == register.BACKEND_PATH
+    missing = "no attention_prefill_bf16_d64 and no attention_combine_bf16_d64 for the CPU.*ROCMFORGE_TARGETS=cpu"
+    with pytest.raises(ValueError, match=missing):
+        select(member, GLM._replace(head_size=64))
+    with pytest.raises(ValueError, match="no attention_prefill_f16_d128") as raised:
+        select(member, GLM._replace(dtype=torch.float16))
+    assert "d64" not in str(raised.value)
+
+
 def test_missing_compiled_module_is_a_reason(member, monkeypatch):
     monkeypatch.setitem(sys.modules, "rocmforge_plugin._C", None)
     monkeypatch.delattr(rocmforge_plugin, "_C")
@@ -156,5 +172,5 @@ def test_soft_cap_is_refused_by_the_layer():
 
     with pytest.raises(ValueError, match="logits_soft_cap=50.0.*leave out --attention-backend"):
         RocmForgeImpl(32, 128, 0.1, 2, None, None, "auto", 50.0, "decoder", None)
-    with pytest.raises(ValueError, match="num_heads / num_kv_heads"):
+    with pytest.raises(ValueError, match="num_heads is 130 beside num_kv_heads 2.*1 to 64 times num_kv_heads"):
         RocmForgeImpl(130, 128, 0.1, 2, None, None, "auto", None, "decoder", None)

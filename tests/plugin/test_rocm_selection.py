@@ -14,11 +14,16 @@ import torch
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.attention.selector import AttentionSelectorConfig
 
+from rocmforge_plugin import served
+from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm import register
 from rocmforge_plugin.vllm.backend import target
-from rocmforge_plugin.vllm.backend.eligibility import ROCM_ARCHS
+from rocmforge_plugin.vllm.backend.target import ROCM_ARCHS
 
 ARCHS = [arch for archs in ROCM_ARCHS.values() for arch in archs]
+# Of every problem that is served on AMD's GPUs.
+KERNELS = [name for dtype in served.DTYPES["amd"] for size in served.HEAD_SIZES
+           for name in target.kernels_of(Problem(dtype, 1, 1, size, size))]
 GPU_NAMES = {"gfx90a": "gfx90a:sramecc+:xnack-", "gfx942": "gfx942:sramecc+:xnack-",
              "gfx950": "gfx950:sramecc+:xnack-"}
 
@@ -62,6 +67,7 @@ def rocm(monkeypatch, tmp_path):
     def become(gcn_arch, built=None):
         for folder in built if built is not None else [gcn_arch.split(":")[0]]:
             (tmp_path / folder).mkdir()
+            (tmp_path / folder / "kernels.txt").write_text("\n".join(KERNELS))
         device = types.SimpleNamespace(gcnArchName=gcn_arch, multi_processor_count=64)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: device)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
@@ -88,14 +94,16 @@ def test_every_architecture_serves_every_geometry(arch, rocm):
         assert chosen == register.BACKEND_PATH, name
         sinks = {"sinks": torch.zeros(arguments[0])} if config.has_sink else {}
         impl = RocmForgeImpl(*arguments, **sinks)
-        assert impl.plan_key == (arguments[0], arguments[5] or 0), name
+        problem = impl.problem(torch.bfloat16)
+        assert (problem.num_heads, problem.num_kv_heads) == (arguments[0], arguments[3]), name
+        assert (problem.key_dims, problem.window) == (config.head_size, arguments[5] or 0), name
 
 
 @pytest.mark.parametrize(("name", "refused", "named"), [
     ("GLM-4.7-Flash (MLA)", layer(576, 20, 1, use_mla=True), "use_mla"),
     ("GLM-5 (sparse MLA)", layer(576, 64, 1, use_mla=True, use_sparse=True), "use_sparse"),
     ("Gemma-3 image spans", layer(256, 8, 4, use_mm_prefix=True), "use_mm_prefix"),
-    ("MPT head 72", layer(72, 16, 16), "head size 72"),
+    ("MPT head 72", layer(72, 16, 16), "head_size is 72"),
     ("BERT", layer(64, 12, 12, attn_type="encoder_only"), "encoder_only"),
     ("fp8 cache", (layer(128, 32, 2)[0]._replace(kv_cache_dtype="fp8"), None), "--kv-cache-dtype"),
     ("fp32", (layer(128, 32, 2)[0]._replace(dtype=torch.float32), None), "--dtype"),
@@ -142,10 +150,14 @@ def test_metadata_passes_the_drafters_list_on_rocm(rocm, monkeypatch):
 
     from rocmforge_plugin.vllm.backend import metadata
 
-    monkeypatch.setattr(metadata, "current_platform", target.current_platform)
+    monkeypatch.setattr(metadata, "current_platform", sys.modules["vllm.platforms.rocm"].RocmPlatform())
     assert metadata.metadata_base() is RocmAttentionMetadata
     ours = {field.name for field in dataclasses.fields(metadata.RocmForgeMetadata)}
     assert {field.name for field in dataclasses.fields(RocmAttentionMetadata)} <= ours
+
+
+def test_every_architecture_that_is_served_is_recognised():
+    assert sorted(ARCHS) == sorted(served.AMD_ARCHS)
 
 
 def test_every_helper_exists_in_this_vllm(rocm):

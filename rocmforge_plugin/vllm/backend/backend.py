@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from vllm.v1.attention.backend import AttentionBackend, AttentionType, MultipleOf
 
+from rocmforge_plugin import served
 from rocmforge_plugin.vllm import NAME
 from rocmforge_plugin.vllm.backend import eligibility
 from rocmforge_plugin.vllm.backend.target import device_refusals, target
@@ -19,7 +20,7 @@ from rocmforge_plugin.vllm.backend.target import device_refusals, target
 class RocmForgeBackend(AttentionBackend):
     """Paged attention through rocmforge's kernels; every refusal comes from `eligibility`."""
 
-    supported_dtypes: ClassVar[list[torch.dtype]] = [torch.float16, torch.bfloat16, torch.float32]
+    supported_dtypes: ClassVar[list[torch.dtype]] = [getattr(torch, name) for name in served.ELEMENTS]
     supported_kv_cache_dtypes: ClassVar[list[str]] = list(eligibility.KV_CACHE_DTYPES)
     # The cache is written by its own kernel, before attention and outside it, from the layer's slot mapping.
     forward_includes_kv_cache_update: bool = False
@@ -38,17 +39,17 @@ class RocmForgeBackend(AttentionBackend):
 
     @staticmethod
     def get_builder_cls() -> type:
-        from rocmforge_plugin.vllm.backend.metadata import RocmForgeMetadataBuilder
+        from rocmforge_plugin.vllm.backend.builder import RocmForgeMetadataBuilder
 
         return RocmForgeMetadataBuilder
 
     @staticmethod
     def get_supported_kernel_block_sizes(kv_cache_spec: Any = None) -> list[int | MultipleOf]:
-        return [MultipleOf(eligibility.BLOCK_MULTIPLE)]
+        return [MultipleOf(served.BLOCK_MULTIPLE)]
 
     @classmethod
     def get_supported_head_sizes(cls) -> list[int]:
-        return list(eligibility.HEAD_SIZES)
+        return list(served.HEAD_SIZES)
 
     @classmethod
     def supports_sink(cls) -> bool:
@@ -60,7 +61,7 @@ class RocmForgeBackend(AttentionBackend):
 
     @classmethod
     def supports_attn_type(cls, attn_type: str) -> bool:
-        return attn_type == AttentionType.DECODER
+        return bool(attn_type == AttentionType.DECODER)
 
     @classmethod
     def validate_configuration(cls, *, device_capability: Any = None, **settings: Any) -> list[str]:
@@ -74,4 +75,7 @@ class RocmForgeBackend(AttentionBackend):
         attn_type = settings.get("attn_type")
         if isinstance(attn_type, AttentionType):
             settings["attn_type"] = attn_type.value
-        return eligibility.refusals(settings, target()) + device_refusals()
+        kind = target()
+        reasons = eligibility.refusals(settings, kind)
+        # A problem that no kernel is written for is not looked for among those that are built.
+        return reasons + device_refusals(None if reasons else eligibility.problem_of(settings, kind))

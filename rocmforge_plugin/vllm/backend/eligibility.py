@@ -1,60 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the attention kernels can serve, as one table, and the function that turns a configuration into reasons.
 
-Plain data: neither vLLM nor torch is imported, so the table can be read and tested anywhere. A reason names the
-setting, the value that came and what works instead; an empty list means that rocmforge serves the layer.
+Which heads and dtypes have kernels is asked of the layer's problem; the table is about all else that vLLM may ask for.
+Neither vLLM nor torch is imported, so it can be read and tested anywhere. A reason names the setting, the value that
+came and what works instead; an empty list means that rocmforge serves the layer.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-HEAD_SIZES = (64, 80, 96, 128, 192, 256)
-MAX_QUERIES_PER_KV_HEAD = 64
-BLOCK_MULTIPLE = 16
-DTYPES = {"amd": ("float16", "bfloat16"), "nvidia": ("float16", "bfloat16"),
-          "cpu": ("float16", "bfloat16", "float32")}
+from rocmforge_plugin import served
+from rocmforge_plugin.problem import Problem
+
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
-# AMD architectures with a code object of their own, by the helper of vllm.platforms.rocm that recognises them.
-ROCM_ARCHS = {
-    "on_gfx90a": ("gfx90a",),
-    "on_gfx942": ("gfx942",),
-    "on_gfx950": ("gfx950",),
-    "on_gfx1100": ("gfx1100",),
-    "on_gfx1151": ("gfx1151",),
-    "on_rdna4": ("gfx1200", "gfx1201"),
-}
 OTHER_BACKEND = "leave out --attention-backend and vLLM picks a backend that does"
+# Settings that say what the problem is, and what its fields are called there where they are called otherwise.
+PROBLEM = ("dtype", "head_size", "head_size_v", "num_heads", "num_kv_heads")
+NAMES = {"dtype": "--dtype", "value_dims": "head_size_v"}
+
+
+class Asked(NamedTuple):
+    """What beside a setting decides on it."""
+
+    target: str  # "amd", "nvidia" or "cpu"
+    dtype: str | None = None  # of the model, where it is known
 
 
 @dataclass(frozen=True)
 class Rule:
     """One setting: which values are served, and what to say of the others.
 
-    `accepts(value, target)` decides; `reason` and `instead` are format strings over `value`, `target` and `served`.
+    `reason` and `instead` are format strings over `value`, `dtype` and `target`.
     """
 
     setting: str
-    accepts: Callable[[Any, str], bool]
+    accepts: Callable[[Any, Asked], bool]
     reason: str
-    instead: str
-    served: tuple[Any, ...] | Mapping[str, tuple[Any, ...]] = ()
+    instead: str | Callable[[Asked], str] = OTHER_BACKEND
 
-    def refusal(self, value: Any, target: str) -> str | None:
-        """The reason why `value` is not served on `target` (amd, nvidia, cpu), or None."""
-        if self.accepts(value, target):
+    def refusal(self, value: Any, asked: Asked) -> str | None:
+        """The reason why `value` is not served, or None."""
+        if self.accepts(value, asked):
             return None
-        served = self.served.get(target, ()) if isinstance(self.served, Mapping) else self.served
-        text = f"{self.reason}; {self.instead}"
-        return text.format(value=value, target=target, served=", ".join(map(str, served)))
+        instead = self.instead if isinstance(self.instead, str) else self.instead(asked)
+        return f"{self.reason}; {instead}".format(value=value, **asked._asdict())
 
 
-def _off(value: Any, target: str) -> bool:
+def _off(value: Any, asked: Asked) -> bool:
     return value is None or (isinstance(value, (int, float)) and not value)
 
 
-def _any(value: Any, target: str) -> bool:
+def _any(value: Any, asked: Asked) -> bool:
     return True
 
 
@@ -62,18 +60,31 @@ def _flag(setting: str, what: str, instead: str = OTHER_BACKEND) -> Rule:
     return Rule(setting, _off, f"{what} ({setting}={{value}}) is not supported", instead)
 
 
+def _kv_cache_dtype_is_served(value: Any, asked: Asked) -> bool:
+    return value in (None, "auto", *((asked.dtype,) if asked.dtype else KV_CACHE_DTYPES))
+
+
+def _kv_cache_dtype_instead(asked: Asked) -> str:
+    # "auto" is not named: a checkpoint that declares a quantized cache turns it into one.
+    if asked.dtype is None:
+        return "use the model's dtype"
+    return f"use --kv-cache-dtype {asked.dtype}" if asked.dtype in KV_CACHE_DTYPES else OTHER_BACKEND
+
+
+KV_CACHE_DTYPE = Rule(
+    "kv_cache_dtype", _kv_cache_dtype_is_served,
+    "KV cache dtype {value} (--kv-cache-dtype, or what the checkpoint declares) is not supported",
+    _kv_cache_dtype_instead)
+ATTN_TYPE = Rule(
+    "attn_type", lambda value, asked: value == "decoder", "attention type {value} (attn_type) is not supported",
+    "rocmforge serves decoder self-attention; " + OTHER_BACKEND)
+
 # The fields of vLLM's AttentionSelectorConfig, 0.32 and 0.33.
 SELECTION = (
-    Rule("head_size", lambda v, t: v in HEAD_SIZES, "head size {value} (head_size) has no kernel",
-         "supported head sizes: {served}", HEAD_SIZES),
-    Rule("dtype", lambda v, t: v in DTYPES[t], "dtype {value} has no kernel on the {target} target",
-         "use --dtype with one of: {served}", DTYPES),
-    Rule("kv_cache_dtype", lambda v, t: v is None or v in KV_CACHE_DTYPES,
-         "KV cache dtype {value} (--kv-cache-dtype) is not supported", "use one of: {served}", KV_CACHE_DTYPES),
-    Rule("block_size", lambda v, t: v is None or (v > 0 and v % BLOCK_MULTIPLE == 0),
-         "KV block size {value} (--block-size) is not supported", f"use a multiple of {BLOCK_MULTIPLE}"),
-    Rule("attn_type", lambda v, t: v == "decoder", "attention type {value} (attn_type) is not supported",
-         "rocmforge serves decoder self-attention; " + OTHER_BACKEND),
+    KV_CACHE_DTYPE,
+    Rule("block_size", lambda value, asked: value is None or (value > 0 and value % served.BLOCK_MULTIPLE == 0),
+         "KV block size {value} (--block-size) is not supported", f"use a multiple of {served.BLOCK_MULTIPLE}"),
+    ATTN_TYPE,
     _flag("use_mla", "multi-head latent attention (MLA)"),
     _flag("use_sparse", "sparse attention"),
     _flag("use_mm_prefix", "bidirectional attention over multimodal spans"),
@@ -83,62 +94,72 @@ SELECTION = (
     _flag("use_batch_invariant", "batch-invariant mode", "unset VLLM_BATCH_INVARIANT, or " + OTHER_BACKEND),
     _flag("use_pcp", "prefill context parallelism", "set --prefill-context-parallel-size 1"),
     _flag("use_dcp", "decode context parallelism", "set --decode-context-parallel-size 1"),
-    Rule("has_sliding_window", _any, "", ""),
-    Rule("has_sink", _any, "", ""),
+    Rule("has_sliding_window", _any, ""),
+    Rule("has_sink", _any, ""),
     # Pages are read and written through their strides, and query lengths on the device.
-    Rule("use_kv_connector", _any, "", ""),
-    Rule("use_adaptive_verification", _any, "", ""),
+    Rule("use_kv_connector", _any, ""),
+    Rule("use_adaptive_verification", _any, ""),
 )
 
 # The arguments of a layer's implementation that the selection does not see.
 LAYER = (
-    Rule("num_queries_per_kv", lambda v, t: v == int(v) and 1 <= v <= MAX_QUERIES_PER_KV_HEAD,
-         "{value:g} query heads per KV head (num_heads / num_kv_heads) is not supported",
-         f"whole ratios from 1 to {MAX_QUERIES_PER_KV_HEAD} are"),
-    Rule("alibi_slopes", _off, "ALiBi (alibi_slopes) is not supported", OTHER_BACKEND),
+    Rule("alibi_slopes", _off, "ALiBi (alibi_slopes) is not supported"),
     _flag("use_alibi_sqrt", "square-root ALiBi"),
     _flag("logits_soft_cap", "a soft cap on attention logits"),
-    Rule("sliding_window", lambda v, t: v is None or (isinstance(v, int) and v > 0),
+    Rule("sliding_window", lambda value, asked: value is None or (isinstance(value, int) and value > 0),
          "sliding window {value} (sliding_window) is not supported", "use a whole number of keys above 0, or none"),
-    Rule("sinks", _any, "", ""),
-    Rule("chunk_lookback", lambda v, t: v is None or v < 0,
-         "chunked attention with lookback (chunk_lookback={value}) is not supported", OTHER_BACKEND),
-    Rule("head_size_v", lambda v, t: v is None, "value heads of another size (head_size_v={value}) are not supported",
-         OTHER_BACKEND),
-    next(rule for rule in SELECTION if rule.setting == "kv_cache_dtype"),
-    next(rule for rule in SELECTION if rule.setting == "attn_type"),
+    Rule("sinks", _any, ""),
+    Rule("chunk_lookback", lambda value, asked: value is None or value < 0,
+         "chunked attention with lookback (chunk_lookback={value}) is not supported"),
+    KV_CACHE_DTYPE,
+    ATTN_TYPE,
 )
+
+
+def problem_of(settings: Mapping[str, Any], target: str) -> Problem:
+    """What a layer with `settings` computes.
+
+    What they do not tell, as vLLM's selection does not tell the heads, is taken to be served: the layer itself is asked
+    again.
+    """
+    size = settings.get("head_size", served.HEAD_SIZES[0])
+    heads = settings.get("num_heads", 1)
+    return Problem(settings.get("dtype", served.DTYPES[target][0]), heads, settings.get("num_kv_heads", heads), size,
+                   settings.get("head_size_v") or size)
 
 
 def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] = SELECTION) -> list[str]:
     """Reasons why a layer with `settings` cannot be served on `target`; empty when it can.
 
     Args:
-        settings: setting name -> value; dtypes as names ("bfloat16"). A name that the table does not know is refused
-            when its value is set, so that a later vLLM cannot switch on something the kernels never heard of.
+        settings: setting name -> value; dtypes as names ("bfloat16"). A name that is known neither here nor to the
+            table is refused when its value is set, so that a later vLLM cannot switch on something the kernels never
+            heard of.
         target: "amd", "nvidia" or "cpu".
         rules: SELECTION for the fields of vLLM's selector, LAYER for the arguments of an implementation.
     """
-    found = []
+    found = [f"{NAMES.get(field, field)} is {came}, for which there is no kernel; it must be {works}, or "
+             f"{OTHER_BACKEND}" for field, came, works in problem_of(settings, target).refusals(target)]
+    asked = Asked(target, settings.get("dtype"))
     known = {rule.setting: rule for rule in rules}
     for setting, value in settings.items():
         if setting in known:
-            reason = known[setting].refusal(value, target)
+            reason = known[setting].refusal(value, asked)
             if reason is not None:
                 found.append(reason)
-        elif value is not None and value is not False:
+        elif setting not in PROBLEM and value is not None and value is not False:
             found.append(f"setting {setting}={value!r} is unknown to this version of rocmforge; {OTHER_BACKEND}")
     return found
 
 
 def supported_table() -> list[tuple[str, str]]:
-    """(feature, what is served) rows, for `rocmforge doctor` and the README."""
+    """(feature, what is served) rows, for `rocmforge doctor` and the documents."""
     return [
-        ("head sizes", ", ".join(map(str, HEAD_SIZES))),
-        ("query heads per KV head", f"1 to {MAX_QUERIES_PER_KV_HEAD}"),
-        ("dtypes", "; ".join(f"{target}: {', '.join(names)}" for target, names in DTYPES.items())),
-        ("KV cache dtypes", ", ".join(KV_CACHE_DTYPES)),
-        ("KV block sizes", f"multiples of {BLOCK_MULTIPLE}"),
+        ("head sizes", ", ".join(map(str, served.HEAD_SIZES))),
+        ("query heads per KV head", f"1 to {served.MAX_GROUP}"),
+        ("dtypes", "; ".join(f"{target}: {', '.join(names)}" for target, names in served.DTYPES.items())),
+        ("KV cache dtypes", "auto, or the model's"),
+        ("KV block sizes", f"multiples of {served.BLOCK_MULTIPLE}"),
         ("also", "sliding windows, attention sinks, prefix caching, chunked prefill, KV sharing, KV connectors"),
         ("refused", ", ".join(sorted({r.setting for r in (*SELECTION, *LAYER) if r.accepts is _off}))),
     ]

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from vllm.platforms import current_platform
 
-from rocmforge_plugin.vllm.backend.eligibility import OTHER_BACKEND, ROCM_ARCHS
+from rocmforge_plugin import served
+from rocmforge_plugin.problem import Problem, combine_suffix
+from rocmforge_plugin.vllm.backend.eligibility import OTHER_BACKEND
+
+# The architectures of served.AMD_ARCHS, by the helper of vllm.platforms.rocm that recognises them.
+ROCM_ARCHS = {
+    "on_gfx90a": ("gfx90a",),
+    "on_gfx942": ("gfx942",),
+    "on_gfx950": ("gfx950",),
+    "on_gfx1100": ("gfx1100",),
+    "on_gfx1151": ("gfx1151",),
+    "on_rdna4": ("gfx1200", "gfx1201"),
+}
 
 
 def target() -> str:
@@ -37,8 +49,11 @@ def rocm_archs() -> list[str]:
     return [torch.cuda.get_device_properties(torch.cuda.current_device()).gcnArchName]
 
 
-def device_refusals() -> list[str]:
-    """Why the current device cannot run rocmforge's kernels: no compiled module, or no code for its architecture."""
+def device_refusals(problem: Problem | None = None) -> list[str]:
+    """Why the current device cannot run rocmforge's kernels: no compiled module, or no code for its architecture.
+
+    Where a problem is given, also that this code has no kernels for it.
+    """
     try:
         from rocmforge_plugin import _C, device
     except ImportError as error:
@@ -55,9 +70,22 @@ def device_refusals() -> list[str]:
         name = f"sm_{capability.major}{capability.minor}"
         runs = _C.cuda_targets(capability.major, capability.minor)
     folder = device.kernels_dir()
-    built = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-    if any(code in built for code in runs):
-        return []
-    return [f"this build of rocmforge has no kernels for {name}; it has: {', '.join(built) or 'none'}. "
-            f"Build them with ROCMFORGE_TARGETS={runs[0] if runs else name} python -m rocmforge_build, or "
-            f"{OTHER_BACKEND}"]
+    built = sorted(index.parent.name for index in folder.glob("*/kernels.txt"))
+    code = next((code for code in runs if code in built), None)
+    if code is None:
+        return [_not_built(f"kernels for {name}; it has: {', '.join(built) or 'none'}", runs[0] if runs else name)]
+    kernels = (folder / code / "kernels.txt").read_text().split()
+    missing = [kernel for kernel in kernels_of(problem) if kernel not in kernels] if problem is not None else []
+    return [_not_built(f"{' and no '.join(missing)} for {name}", code)] if missing else []
+
+
+def _not_built(what: str, code: str) -> str:
+    build = f"ROCMFORGE_TARGETS={code} python -m rocmforge_build"
+    return f"this build of rocmforge has no {what}. Build them with {build}, or {OTHER_BACKEND}"
+
+
+def kernels_of(problem: Problem) -> list[str]:
+    """The names of the kernels without which a problem cannot be served; what decode kernels there are is a choice."""
+    element = served.ELEMENTS[problem.dtype]
+    return ["attention_plan", f"attention_prefill_{problem.suffix}",
+            f"attention_combine_{combine_suffix(element, problem.value_dims)}"]
