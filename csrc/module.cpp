@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// The Python module: devices, counts of launches, threads, targets. The ops are bound in launch/bind_*.cpp.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -14,7 +14,7 @@ PROBLEMS = (
 
 BLOCK_MULTIPLE = 16  # of the keys of a cache block
 
-# torch's names of dtypes, and how kernels' names spell them; numbered as csrc/launch/element.h does.
+# torch's names of dtypes, and how kernels' names spell them.
 ELEMENTS = {"bfloat16": "bf16", "float16": "f16", "float32": "float"}
 DTYPES = {
     "amd": ("bfloat16", "float16"),

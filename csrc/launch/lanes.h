@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// How many lanes and blocks a launch has.
 #pragma once
 
 #include <cstdint>

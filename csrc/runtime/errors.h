@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// What can go wrong with a device, as opposed to arguments.
 #pragma once
 
 #include <stdexcept>

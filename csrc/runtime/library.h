@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// Libraries of the system, found and opened while the program runs: none has to be there where nothing needs it.
 #pragma once
 
 #include <span>

@@ -86,6 +86,8 @@ def unreadable(op: str, argument: str, value: object) -> NoReturn:
         fail(op, argument, f"a {type(value).__name__}", works, TypeError)
     if value.layout is not torch.strided:
         fail(op, argument, f"of layout {value.layout}", works)
+    if value.is_neg():
+        fail(op, argument, "a negated view", f"{works}; resolve_neg() makes one")
     if value.device.type not in ("cpu", "cuda"):
         fail(op, argument, f"on {value.device}", works)
     fail(op, argument, "without memory of its own", works)
@@ -104,7 +106,7 @@ def place(op: str, argument: str, tensor: torch.Tensor) -> tuple[_C.Device, int]
         TypeError, ValueError: it is no tensor of a device that rocmforge has kernels for.
         DeviceError: no kernels are built for the device, or its driver library is missing.
     """
-    if type(tensor) not in PLAIN:
+    if type(tensor) not in PLAIN or tensor.is_neg():  # its memory holds the negatives of its elements
         unreadable(op, argument, tensor)
     index = tensor.get_device()
     found = device.known(index)

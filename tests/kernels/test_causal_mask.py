@@ -99,6 +99,7 @@ REFUSALS = [
     Refusal("scores.tensor", {"scores": lambda t: None}, TypeError, "scores is a NoneType"),
     Refusal("scores.tensor", {"scores": lambda t: t.to("meta")}, ValueError, "scores is on meta"),
     Refusal("scores.tensor", {"scores": lambda t: t.to_sparse()}, ValueError, "scores is of layout torch.sparse_coo"),
+    Refusal("scores.tensor", {"scores": lambda t: torch.complex(t, t).conj().imag}, ValueError, "resolve_neg"),
     Refusal("scores.dtype", {"scores": lambda t: t.int()}, TypeError, "scores is torch.int32.*bfloat16"),
     Refusal("scores.dtype", {"scores": lambda t: t.double()}, TypeError, "scores is torch.float64.*float32"),
     Refusal("scores.shape", {"scores": lambda t: t[0]}, ValueError, r"scores is \[4\].*\[\.\.\., queries, keys\]"),

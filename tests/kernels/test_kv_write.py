@@ -121,9 +121,15 @@ def test_offsets_are_64_bit():
     assert same_bits(cache[1, 0, 3, :64], key[0, 0]) and same_bits(cache[1, 0, 3, 64:], value[0, 0])
 
 
+def freed(tensor):
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
 REFUSALS = [
     Refusal("key.tensor", {"key": lambda t: None}, TypeError, "key is a NoneType"),
     Refusal("key.tensor", {"key": lambda t: t.to_sparse()}, ValueError, "key is of layout torch.sparse_coo"),
+    Refusal("key.tensor", {"key": freed}, ValueError, "key is without memory of its own"),
     Refusal("key.dtype", {"key": lambda t: t.double()}, TypeError, "key is torch.float64.*bfloat16"),
     Refusal("key.shape", {"key": lambda t: t.flatten(1)}, ValueError, r"key is \[4, 128\].*kv_heads, head_size"),
     Refusal("key.shape", dict.fromkeys(("key", "value", "kv_cache"), lambda t: t[..., :0]), ValueError,
