@@ -14,14 +14,15 @@ from typing import Any, NoReturn
 
 import torch
 
-from .. import _C, device
+from .. import _C, device, served
 
+ELEMENTS = frozenset(getattr(torch, name) for name in served.ELEMENTS)  # dtypes
 PLAIN = (torch.Tensor, torch.nn.Parameter)  # other subclasses' memory may be elsewhere, or nowhere
 
 # What must be, by the condition's name or, where all arguments have the same words, by what comes after its dot: format
 # strings over the op's arguments, the first of which the others must agree with.
 Works = dict[str, str]
-ELEMENTS = "bfloat16, float16 or float32"
+ANY_ELEMENT = " or ".join(served.ELEMENTS)
 _ALWAYS: Works = {
     "tensor": "a dense torch.Tensor, of no subclass, in the memory of the CPU or a GPU",
     "dtype": "of {first_name}'s dtype, {first.dtype}",

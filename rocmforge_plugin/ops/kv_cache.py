@@ -16,7 +16,7 @@ PAGES: checks.Works = {
 }
 WORKS: checks.Works = {
     **PAGES,
-    "key.dtype": checks.ELEMENTS,
+    "key.dtype": checks.ANY_ELEMENT,
     "key.shape": "[tokens, kv_heads, head_size] with a head_size of at least 1",
     "value.shape": "of key's shape, {key.shape}",
     "kv_cache.shape": "[blocks, {key.shape[1]}, block_size, 2 * {key.shape[2]}], keys, then values",

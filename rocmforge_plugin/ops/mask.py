@@ -9,7 +9,7 @@ from .. import _C
 from . import checks
 
 WORKS: checks.Works = {
-    "scores.dtype": checks.ELEMENTS,
+    "scores.dtype": checks.ANY_ELEMENT,
     "scores.shape": "[..., queries, keys]",
     "cache_len.least": "0 or more: the number of keys before the first query",
     "scores.size": "of fewer than 2^31 keys and fewer than 2^31 rows",

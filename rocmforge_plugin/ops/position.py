@@ -22,7 +22,7 @@ from .kv_cache import PAGES
 
 _ROWS = "[tokens, heads, {head_size}] or [tokens, heads * {head_size}]"
 _ROTATION: checks.Works = {
-    "query.dtype": checks.ELEMENTS,
+    "query.dtype": checks.ANY_ELEMENT,
     "query.shape": _ROWS, "key.shape": _ROWS,
     "positions.dtype": "int64",
     "positions.shape": "[{query.shape[0]}] or [3, {query.shape[0]}], one for each of query's tokens",
@@ -39,7 +39,7 @@ ROTARY_2D: checks.Works = ROTARY | {
 }
 _PER_TOKEN = "[sequence, rotary_dim / 2] for x's sequence and rotary_dim <= head_size, as x is {x.shape}"
 APPLY_ROTARY: checks.Works = {
-    "x.dtype": checks.ELEMENTS,
+    "x.dtype": checks.ANY_ELEMENT,
     "x.shape": "[sequence, heads, head_size] or [batch, sequence, heads, head_size]",
     "cos.dtype": "float32 or of x's dtype, {x.dtype}", "sin.dtype": "float32 or of x's dtype, {x.dtype}",
     "cos.shape": _PER_TOKEN, "sin.shape": _PER_TOKEN,
