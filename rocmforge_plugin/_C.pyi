@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: N999
 """The host module (csrc/): devices and their kernels, and the ops, which take torch's tensors as they are.
 
 An op returns None where it launched, or the name of the condition that its arguments do not meet, such as

@@ -29,90 +29,17 @@ from typing import Any
 
 from . import bench, sameness
 from .pool import Task, run_gated, run_pool
-from .worker import KINDS, write
+from .state import GIB, Run
+from .texts import text_sections
+from .worker import KINDS
 
 SECTIONS = ("parity", "features", "throughput", "profile")
 NAMED_SECTIONS = ("bench",)  # that take too long to be run unasked
-FEATURES: dict[str, tuple[dict[str, Any], str | None]] = {  # settings, and the counter that shows that it happened
-    "chunked": ({"max_num_batched_tokens": 64, "max_num_seqs": 32}, None),
-    "prefix": ({"enable_prefix_caching": True}, "prefix_cache_hits"),
-    "ngram": ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4,
-                                      "prompt_lookup_min": 2}}, "spec_decode_num_accepted_tokens"),
-    "draft": ({"speculative_config": {"method": "draft_model", "num_speculative_tokens": 3}},
-              "spec_decode_num_accepted_tokens"),
-    "preemption": ({"num_gpu_blocks_override": 60}, "num_preemptions"),
-}
 SIZES = {"batches": [64, 256], "input": 512, "output": 128, "long": 4096, "tpot_batches": [1, 32]}
 SMALL_MODEL = str(pathlib.Path(__file__).resolve().parents[2] / "evals" / "checkpoints" / "glm4-tiny")
 CPU_SIZES = {"batches": [1, 8], "input": 64, "output": 128, "long": 1000, "tpot_batches": [1]}
 CPU_LEAST, CPU_MOST_MS = 20.0, 10e3
 PROFILE_SIZES = {"batch": 32, "input": 512, "timed_steps": 20, "steps": 5}
-GIB = 1 << 30
-
-
-class Run:
-    """The command's state: where files go, what has been found, and when it must end."""
-
-    def __init__(self, arguments: argparse.Namespace, folder: pathlib.Path, gpu: bool) -> None:
-        self.out, self.folder, self.gpu, self.width = arguments.out, folder, gpu, arguments.width
-        self.only = arguments.only
-        self.deadline = time.monotonic() + arguments.budget
-        self.references = ("TRITON_ATTN", "FLASH_ATTN") if gpu else ("CPU_ATTN",)
-        self.results: dict[str, Any] = {}
-        self.wrong: list[str] = []
-        self.models: dict[str, str] = {}
-
-    def chosen(self, tasks: Sequence[Task]) -> list[Task]:
-        return [t for t in tasks if not self.only or any(part in t.name for part in self.only)]
-
-    def save(self) -> None:
-        if self.out:
-            write(pathlib.Path(self.out), self.results | {"failed": self.wrong})
-
-    def fail(self, text: str) -> None:
-        self.wrong.append(text)
-        print(f"FAILED {text}", flush=True)
-
-    def keep(self, section: str, task: Task, name: str | None = None) -> dict[str, Any] | None:
-        """Store a task's result, by its name or another; None if it did not come to its end."""
-        result = task.result()
-        self.results.setdefault(section, {})[name or task.name] = result | {"seconds": task.took}
-        if "failed" in result:
-            self.fail(f"{section} {task.name}: {result['failed']}")
-        else:
-            print(f"[{section}] {task.name}: {task.took:.0f} s", flush=True)
-        self.save()
-        return None if "failed" in result else result
-
-    def task(self, name: str, spec: dict[str, Any], limit: float, gated: bool = False, position: bool = True,
-             threads: int = 2) -> Task:
-        """A task with the environment of its backend: the references' processes load no plugin."""
-        env: dict[str, str | None] = {"OMP_NUM_THREADS": str(threads), "TORCHINDUCTOR_COMPILE_THREADS": str(threads)}
-        if spec["task"] in ("text", "profile"):
-            env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # launches are counted, and profiled, where the kernels run
-        ours = spec.get("backend") == "rocmforge"
-        env["ROCMFORGE_POSITION"] = "1" if ours and position else "0"
-        if spec["task"] != "prepare" and not ours:
-            env["VLLM_PLUGINS"] = ""
-        # Engines that start together must not write one compile cache; what vLLM knows of model classes they may share.
-        shared, own = self.folder / "modelinfos", self.folder / "cache" / name.replace(" ", "_")
-        shared.mkdir(exist_ok=True)
-        own.mkdir(parents=True, exist_ok=True)
-        if not (own / shared.name).exists():
-            (own / shared.name).symlink_to(shared)
-        env["VLLM_CACHE_ROOT"] = str(own)
-        return Task(name, spec, self.folder, env, limit, gated)
-
-    def text_settings(self) -> dict[str, Any]:
-        """Of a small engine, several of which share the GPU."""
-        settings: dict[str, Any] = {"max_model_len": 640, "max_num_batched_tokens": 1024, "max_num_seqs": 32,
-                                    "disable_log_stats": False, "enable_prefix_caching": False,
-                                    "block_size": 16 if self.gpu else 32}
-        if self.gpu:
-            return settings | {"kv_cache_memory_bytes": GIB, "gpu_memory_utilization": 0.04, "compilation_config": {
-                "cudagraph_mode": "FULL_AND_PIECEWISE", "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128]}}
-        return settings | {"kv_cache_memory_bytes": GIB // 16, "enforce_eager": True,
-                           "distributed_executor_backend": "uni"}
 
 
 def prepare(run: Run, kinds: Sequence[str], shape: dict[str, int]) -> bool:
@@ -125,87 +52,6 @@ def prepare(run: Run, kinds: Sequence[str], shape: dict[str, int]) -> bool:
     spec = {"task": "prepare", "folder": str(run.folder), "kinds": list(kinds), "shape": shape}
     run_pool([run.task("prepare", spec, 120)], 1, run.deadline, done)
     return bool(run.models)
-
-
-def text_sections(run: Run, sections: Sequence[str]) -> None:
-    """parity and features, through one pool of processes."""
-    groups: dict[str, dict[str, dict[str, Any]]] = {}
-    labels: dict[str, tuple[str, str, str]] = {}
-    tasks = []
-
-    def add(section: str, feature: str, kind: str, backend: str, changes: dict[str, Any]) -> None:
-        name = f"{kind} {backend}" if section == "parity" else f"{feature} {backend}"
-        settings = run.text_settings() | changes
-        if "num_gpu_blocks_override" in changes and not run.gpu:
-            settings["num_gpu_blocks_override"] //= 2  # of twice the tokens
-        if feature == "draft":
-            settings["speculative_config"] = settings["speculative_config"] | {
-                "model": run.models[kind], "attention_backend": backend}  # else vLLM chooses the draft model's itself
-        labels[name] = (section, feature if section == "features" else kind, backend)
-        tasks.append(run.task(name, {"task": "text", "feature": feature, "model": run.models[kind], "backend": backend,
-                                     "settings": settings}, 170 if run.gpu else 600))
-
-    if "parity" in sections:
-        for kind in KINDS:
-            for backend in ("rocmforge", *run.references):
-                add("parity", "parity", kind, backend, {})
-    if "features" in sections:
-        for feature, (changes, _) in FEATURES.items():
-            for backend in ("rocmforge", run.references[0]):
-                add("features", feature, "glm4", backend, changes)
-
-    def done(task: Task) -> None:
-        section, what, backend = labels[task.name]
-        result = run.keep(section, task)
-        if result is None:
-            return
-        groups.setdefault(f"{section} {what}", {})[backend] = result
-
-    run_pool(run.chosen(tasks), run.width, run.deadline, done)
-    for group, backends in groups.items():
-        compare(run, group, backends)
-    run.save()
-
-
-def compare(run: Run, group: str, backends: dict[str, dict[str, Any]]) -> None:
-    """Print and judge one checkpoint's or feature's runs."""
-    print(f"\n{group}")
-    errors = {name: sameness.errors_of(one) for name, one in backends.items()}
-    report: dict[str, Any] = {"errors": errors, "agreement": {}}
-    run.results.setdefault("comparisons", {})[group] = report
-    for name, found in errors.items():
-        parts = "  ".join(f"{kind}: {v['tokens']:.0f} tokens, mean {v['mean']:.2e}, largest {v['largest']:.2e}"
-                          for kind, v in found.items() if v["tokens"])
-        print(f"  {name:12} error from fp32  {parts}")
-    first = next(name for name in (*run.references, "rocmforge") if name in backends)
-    report["agreement"] = {f"{name} and {first}": sameness.agreement(one, backends[first])
-                           for name, one in backends.items() if name != first}
-    for pair, a in report["agreement"].items():
-        print(f"  {pair}: {a['equal_texts']} of {a['texts']} texts equal, {a['equal_tokens']} of {a['tokens']} tokens "
-              f"before the first other one, where the two lie {a['largest_gap_at_parting']:.2e} apart at most; log "
-              f"probabilities until then differ by {a['mean_difference']:.2e}, at most {a['largest_difference']:.2e}")
-    ours = backends.get("rocmforge")
-    if ours is None:
-        return
-    counter = FEATURES.get(group.split()[1], ({}, None))[1]
-    for name, one in backends.items():
-        if counter:
-            print(f"  {name:12} {counter} {one['counters'].get(counter, 0):.0f}")
-            if not one["counters"].get(counter):
-                run.fail(f"{group} {name}: {counter} is 0, so the feature was not exercised")
-        if name != "rocmforge" and one["launches"]:
-            run.fail(f"{group} {name}: rocmforge's kernels ran in the reference")
-    counts = ours["launches"]
-    print(f"  launches: {counts}\n  of these, while the engine started (in a graph they count when it is captured): "
-          f"{ours['at_start']}")
-    for part in ("attention_plan", "attention_prefill", "attention_decode", "kv_write", "rotary"):
-        if not any(part in name for name in counts):
-            run.fail(f"{group}: no {part} kernel ran")
-    report["wrong"] = sameness.verdict(errors["rocmforge"], [e for n, e in errors.items() if n != "rocmforge"])
-    for text in report["wrong"]:
-        run.fail(f"{group}: {text}")
-    if not report["wrong"]:
-        print("  same within rounding")
 
 
 def large_settings(batch: int, memory: int) -> dict[str, Any]:

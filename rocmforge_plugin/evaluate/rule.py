@@ -179,8 +179,8 @@ def stated(dtype: str, floored: bool) -> list[str]:
     limits = LIMITS[dtype]
     lines = [
         "both backends answer every item and no log-probability is NaN or infinite",
-        (f"mean absolute difference per token at most {limits.mean:g} nats in scored prompts and in forced decoding, "
-         f"{limits.group:g} in every task and class of lengths with {ENOUGH} tokens or more"),
+        (f"mean absolute difference per token at most {limits.mean:g} nats in scored prompts and in forced "
+         f"decoding, {limits.group:g} in every task and class of lengths with {ENOUGH} tokens or more"),
         "no bias: where the bootstrap interval of the mean signed difference excludes zero, it is at most "
         + (
             f"{limits.bias:g} of the floor"

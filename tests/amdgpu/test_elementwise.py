@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -91,7 +92,7 @@ def test_rotary(emulated: Use, target: str, kernel: str, interleaved: bool) -> N
             options |= dict(mrope_section=sections, mrope_interleaved=size == 192)
         query, key = (rows(tokens, heads, size, shift, dtype, heads) for heads in (4, 1))
         before = [buffer.view.clone() for buffer in (query, key)]
-        call = lambda: ops.rotary(guarded(positions), query.view, key.view, table, **options)  # noqa: E731
+        call = functools.partial(ops.rotary, guarded(positions), query.view, key.view, table, **options)
         assert launched(call) == {kernel: 1}
         for buffer, old in zip((query, key), before, strict=True):
             assert_within(buffer.view, reference.rotary(positions, old, table, **options),
@@ -118,8 +119,8 @@ def test_rotary_kv_write(emulated: Use, target: str, kernel: str) -> None:
         unwritten = tokens - 1 if tokens > 1 else None
         if unwritten:
             slots[unwritten] = -1
-        call = lambda: ops.rotary_kv_write(guarded(positions), query.view, key.view, value.view, table,  # noqa: E731
-                                           cache.view, guarded(slots), **norm, **options)
+        call = functools.partial(ops.rotary_kv_write, guarded(positions), query.view, key.view, value.view, table,
+                                 cache.view, guarded(slots), **norm, **options)
         assert launched(call) == {kernel: 1}
         turned = []
         for old, weight in zip(before, weights, strict=True):

@@ -41,8 +41,10 @@ def test_a_wrong_access_is_an_error(emulated: Callable[..., _C.Device], target: 
     """A position that its table has not: the launch fails and names the instruction; the next one runs."""
     emulated(target)
     query, table = (emulation.guarded(torch.ones(rows, 64)) for rows in (1, 2))
-    rotate = lambda position: ops.rotary(  # noqa: E731
-        emulation.guarded(torch.tensor([position])), query, None, table, head_size=64, interleaved=False)
+
+    def rotate(position: int) -> None:
+        ops.rotary(emulation.guarded(torch.tensor([position])), query, None, table, head_size=64, interleaved=False)
+
     with pytest.raises(_C.DriverError, match=r"bad address .*rotary_v16_float\+0x\w+: global_load"):
         rotate(2)
     device.reset_launches()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A score function and a key format that rocmforge has not: each a struct in its header, and together a row of the table
-of what is served. Nothing else is touched, and prefill, decode and what joins their parts run with them.
+"""A score function and a key format that rocmforge has not: each a struct in its header, and together a row of the
+table of what is served. Nothing else is touched, and prefill, decode and what joins their parts run with them.
 """
 
 from __future__ import annotations
