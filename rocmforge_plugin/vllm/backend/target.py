@@ -20,7 +20,7 @@ ROCM_ARCHS = {
 
 
 def target() -> str:
-    """"amd", "nvidia" or "cpu", after vLLM's platform.
+    """After vLLM's platform: "amd", "nvidia" or "cpu".
 
     Raises ValueError on a platform that rocmforge has no kernels for.
     """
