@@ -5,7 +5,7 @@
     python tools/compare_code.py BEFORE AFTER [--targets gfx942,sm_90] [--all]
 
 BEFORE and AFTER are folders of built kernels (rocmforge_plugin/_kernels of two checkouts). A kernel is the same if its
-machine code is, byte for byte, and its launch shape. Code refers to other things by distance, so where bytes differ the
+machine code is, byte for byte, and its launch shape, where both builds' shapes have the same fields. Code refers to other things by distance, so where bytes differ the
 disassembly without such distances decides (AMD; of NVIDIA's code only the bytes are compared). For each kernel that
 differs the registers, LDS, spills and size of both are printed. Exit status: 0 if all are the same, else 1.
 """
@@ -96,7 +96,7 @@ def instructions(code: Code, name: str) -> list[str]:
 def difference(before: Code, after: Code, name: str) -> str | None:
     """What differs between two builds of a kernel; None if nothing does."""
     found = []
-    if before.config != after.config:
+    if len(before.config) == len(after.config) and before.config != after.config:
         found.append("launch shape")
     if before.text != after.text:
         if before.file.suffix != ".co":

@@ -4,7 +4,6 @@
 
 #include "../matrix/roles.h"
 #include "dims.h"
-#include "problem/mask.h"
 #include "softmax.h"
 
 namespace rocmforge {
@@ -53,7 +52,7 @@ struct Geometry {
   struct State {
     Tile out[kQueryTiles][D::kTiles];
     SoftmaxState row[kQueryTiles][R::kStats];
-    KeySpan seen[kQueryTiles][R::kStats];  // keys that the row sees
+    int token[kQueryTiles][R::kStats];  // of the row, counted from the request's first query token
     typename Score::Row score[kQueryTiles][R::kStats];
   };
 };

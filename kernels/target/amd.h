@@ -143,10 +143,14 @@ RF_DEVICE const Args& reload_args(const Args&) {
 // The value is computed by here: the compiler may not sink its computation past a branch that follows.
 template <class V>
 RF_DEVICE void materialize(V& value) {
-  using Registers = float __attribute__((ext_vector_type(sizeof(V) / 4)));
-  Registers registers = __builtin_bit_cast(Registers, value);
-  asm volatile("" : "+v"(registers));
-  value = __builtin_bit_cast(V, registers);
+  if constexpr (sizeof(V) == 4) {
+    asm volatile("" : "+v"(value));
+  } else {
+    using Registers = float __attribute__((ext_vector_type(sizeof(V) / 4)));
+    Registers registers = __builtin_bit_cast(Registers, value);
+    asm volatile("" : "+v"(registers));
+    value = __builtin_bit_cast(V, registers);
+  }
 }
 
 // The compiler moves no instruction across it, so that loads placed after it do not lengthen lives before it.

@@ -25,7 +25,7 @@
 //   publish_writes(): at the end of a launch that neither is early nor lets the next start, makes what this lane wrote
 //   good to read for all later launches, before their waits too
 // Hints
-//   materialize(v): v is computed by here and not after a branch that follows
+//   materialize(v): v is computed by here and not after a branch that follows; what is made of it, not before
 //   issue_loads(v): v's loads are issued by here and not after a branch that follows
 //   schedule_fence(): no instruction is moved across it
 // A target may also define

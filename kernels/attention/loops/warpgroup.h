@@ -91,7 +91,7 @@ struct WarpgroupLoop {
       if (tile + 1 < seg.end) keys.announce();
       Core::wait(scores);
       Softmax::shape(args, seg.head, state.score[0], first_key, scores);
-      if (wave.masked(tile)) Softmax::mask(first_key, state.seen[0], scores);
+      if (wave.masked(tile)) Softmax::mask(args.mask, seg.context, first_key, state.token[0], scores);
       Softmax::update(args, seg.head, scores, state.row[0], state.out[0]);
       RF_UNROLL
       for (int g = 0; g < G::kPvGroups; ++g) p[g] = words_of(R::probabilities(&scores[g * R::kPvTiles], 0));

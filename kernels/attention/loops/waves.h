@@ -78,7 +78,7 @@ struct WaveLoop {
     for (int t = 0; t < kQueryTiles; ++t) {
       Softmax::shape(args, seg.head, state.score[t], first_key, scores[t]);
       if (G::kLoop.lazy_maximum ? __builtin_expect(masked, false) : masked)
-        Softmax::mask(first_key, state.seen[t], scores[t]);
+        Softmax::mask(args.mask, seg.context, first_key, state.token[t], scores[t]);
       Softmax::update(args, seg.head, scores[t], state.row[t], state.out[t]);
     }
     accumulate(keys, scores, state);

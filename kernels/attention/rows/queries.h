@@ -25,7 +25,7 @@ RF_DEVICE void load_queries(const AttentionArgs& args, const Segment& seg, typen
       const int row = seg.first_row + G::lane_row(t, s);
       // A row past the end repeats another: its result is never written.
       const Quotient at = split_row(args.heads, row < seg.rows ? row : seg.first_row);
-      state.seen[t][s] = token_keys(args.mask, seg.context, at.quotient);
+      state.token[t][s] = at.quotient;
       source[s] = queries + (seg.token_start + at.quotient) * args.query.token_stride +
                   query_head(args.heads, seg.head, at) * args.query.head_stride;
       state.score[t][s] = G::Score::row(args.softmax, static_cast<int>(query_head(args.heads, seg.head, at)),
