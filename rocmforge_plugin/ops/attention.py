@@ -95,8 +95,8 @@ class AttentionPlanner:
         self.problem = problem
         self.max_num_reqs = max_num_reqs
         self.max_num_tokens = max_num_tokens
-        self._native = _C.AttentionPlanner(_device.open_device(target), _native(problem), max_num_reqs, max_num_tokens,
-                                           decode_query_len)
+        self._native = _C.AttentionPlanner(_device.open_device(target), native_problem(problem), max_num_reqs,
+                                           max_num_tokens, decode_query_len)
         # The workspace holds the parts of items that several workgroups share; a batch writes what it reads.
         self._words = torch.zeros(self._native.plan_words, dtype=torch.int32, device=target)
         self._workspace = torch.empty(self._native.workspace_floats, dtype=torch.float32, device=target)
@@ -142,7 +142,8 @@ class AttentionPlanner:
                                          kv_cache, block_table, seq_lens, out, sinks, max_query_len, scale, window)
 
 
-def _native(problem: Problem) -> _C.Problem:
+def native_problem(problem: Problem) -> _C.Problem:
+    """A problem as the host module takes it."""
     element = served.ELEMENTS[problem.dtype]
     return _C.Problem(element=element, key_dims=problem.key_dims, value_dims=problem.value_dims,
                       kv_heads=problem.num_kv_heads, group=problem.group, window=problem.window,
@@ -159,7 +160,7 @@ def _refuse_problem(who: str, problem: Problem, where: torch.device) -> None:
 def _decode_rows(problem: Problem, where: torch.device) -> int:
     """The most packed rows (query tokens * group) of a request that a decode kernel takes."""
     _refuse_problem(f"{_OP}, of query, kv_cache and window", problem, where)
-    return _C.decode_rows(_device.open_device(where), _native(problem))
+    return _C.decode_rows(_device.open_device(where), native_problem(problem))
 
 
 @lru_cache(maxsize=64)

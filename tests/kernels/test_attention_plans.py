@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import rocmforge_plugin
-from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin import _C
+from rocmforge_plugin.device import open_device
+from rocmforge_plugin.ops.attention import AttentionPlanner, native_problem, paged_attention
 from rocmforge_plugin.problem import Problem
 
 from .attention_support import ON_CPU, TYPES, Batch, launches_of
@@ -107,6 +109,21 @@ def test_without_a_plan() -> None:
     """The op makes one itself."""
     batch = Batch(TYPES[0], 64, 2, 4, [(1, 70), (20, 20), (3, 90)], 16, seed=1)
     batch.run(None)
+    batch.check()
+
+
+@pytest.mark.parametrize("group", [1, 6, 64])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_planner_made_here_is_for_the_queries_that_its_decode_kernels_take(group: int, beyond: int) -> None:
+    """How many rows that is the kernels say; longer queries are prefill's."""
+    planner = Batch(TYPES[0], 64, 1, group, [(1, 1)], 16, seed=1).planner()
+    new = _C.decode_rows(open_device(DEVICE), native_problem(planner.problem)) // group + beyond
+    if new == 0:
+        pytest.skip("no decode kernel takes one token of so many heads")
+    batch = Batch(TYPES[0], 64, 1, group, [(new, new + 30)] * 2, 16, seed=1)
+    rocmforge_plugin.reset_launches()
+    batch.run(None)
+    assert (launches_of("attention_decode"), launches_of("attention_prefill")) == (1 - beyond, beyond)
     batch.check()
 
 

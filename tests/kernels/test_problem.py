@@ -8,7 +8,7 @@ import pytest
 from kernels import variants
 from rocmforge_plugin import _C, served
 from rocmforge_plugin.device import open_device
-from rocmforge_plugin.ops.attention import AttentionPlanner, _native
+from rocmforge_plugin.ops.attention import AttentionPlanner, native_problem
 from rocmforge_plugin.problem import KernelName, Problem
 
 from .attention_support import ON_CPU
@@ -51,7 +51,7 @@ def test_what_is_served_is_there(problem: Problem) -> None:
     planner = AttentionPlanner(problem, DEVICE, 1, 1)
     assert planner.row_elements >= max(problem.key_dims, problem.value_dims)
     names = [f"attention_{kernel}_{problem.suffix}" for kernel in ("decode1", "decode2", "decode4")]
-    assert _C.decode_rows(device, _native(problem)) == max(device.kernel_config(name)["rows"] for name in names)
+    assert _C.decode_rows(device, native_problem(problem)) == max(device.kernel_config(name)["rows"] for name in names)
 
 
 @pytest.mark.parametrize("target", served.DTYPES)
