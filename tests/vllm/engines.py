@@ -37,10 +37,10 @@ def checkpoint(kind: str, **shape: int) -> str:
 def prompt(length: int, start: int = 0) -> dict[str, list[int]]:
     """`length` tokens of text, different for each `start` (a byte is a token)."""
     text = (WORDS * (2 + (start + length) // len(WORDS)))[start:start + length]
-    return {"prompt_token_ids": TOKENIZER(text)}
+    return {"prompt_token_ids": tokenize(text)}
 
 
-def TOKENIZER(text: str) -> list[int]:
+def tokenize(text: str) -> list[int]:
     """The checkpoints' byte-level encoding, without special tokens."""
     from transformers import AutoTokenizer
 
@@ -143,7 +143,7 @@ class Run(NamedTuple):
         return sum(count for name, count in self.launches.items() if part in name)
 
 
-def run(model: str, backend: str | None, dtype: str, workload: Callable[[Any], Any], settings: dict[str, Any]) -> Run:
+def run(model: str, backend: str, dtype: str, workload: Callable[[Any], Any], settings: dict[str, Any]) -> Run:
     """`workload(llm)` on an engine made for it."""
     with engine(model, backend, dtype, **settings) as llm:
         result = workload(llm)

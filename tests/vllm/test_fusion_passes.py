@@ -57,7 +57,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-@pytest.mark.parametrize("kind, layers, setting, kernel", [
+@pytest.mark.parametrize(("kind", "layers", "setting", "kernel"), [
     ("glm4", 1, "fuse_rope_kvcache", "rotary_kv_write_v16_bf16"),
     ("glm4_moe", 2, "fuse_qk_norm_rope_kvcache", "norm_rotary_kv_write_v16_bf16")])
 def test_the_pass_calls_the_fused_kernel(kind, layers, setting, kernel, passes, tmp_path):
@@ -103,8 +103,8 @@ def heads_of(qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
                  for part in qkv.split([HEADS * SIZE, KV_HEADS * SIZE, KV_HEADS * SIZE], dim=1))
 
 
-@pytest.mark.parametrize("neox", (False, True))
-@pytest.mark.parametrize("update", ("rope", "norm", "mrope"))
+@pytest.mark.parametrize("neox", [False, True])
+@pytest.mark.parametrize("update", ["rope", "norm", "mrope"])
 def test_updates_that_the_passes_ask_for(update, neox):
     """One launch each, with vLLM's order of arguments; k_out is not written, since attention reads the cache."""
     impl = RocmForgeImpl(HEADS, SIZE, 0.125, KV_HEADS)
@@ -118,7 +118,8 @@ def test_updates_that_the_passes_ask_for(update, neox):
     options: dict[str, Any] = {"head_size": SIZE, "interleaved": not neox}
     if update == "mrope":
         options["mrope_section"] = [4, 6, 6]
-    norms = [] if update == "rope" else [given["q_weight"], given["k_weight"]]
+    weights = given["q_weight"], given["k_weight"]
+    norms = None if update == "rope" else weights
     wanted = [reference.rotary(positions, reference.rms_norm(x, norms[index], 1e-6) if norms else x, table, **options)
               for index, x in enumerate((query, key))]
     wanted_cache = reference.kv_write(wanted[1], value, cache, slots)
@@ -128,25 +129,25 @@ def test_updates_that_the_passes_ask_for(update, neox):
         out = query
         impl.do_rope_and_kv_cache_update(None, query, key, value, positions, table, neox, cache, slots)
     elif update == "norm":
-        impl.do_qk_norm_rope_kvcache_update(None, qkv, out, k_out, positions, *norms, 1e-6, table, neox, cache, slots)
+        impl.do_qk_norm_rope_kvcache_update(None, qkv, out, k_out, positions, *weights, 1e-6, table, neox, cache, slots)
         assert k_out.isnan().all()
     else:
-        impl.do_qk_norm_mrope_kvcache_update(None, qkv, out, positions, *norms, 1e-6, table, neox, (4, 6, 6), False, 32,
-                                             cache, slots)
+        impl.do_qk_norm_mrope_kvcache_update(None, qkv, out, positions, *weights, 1e-6, table, neox, (4, 6, 6), False,
+                                             32, cache, slots)
     assert sum(rocmforge_plugin.launches().values()) == 1
     torch.testing.assert_close(out, wanted[0].float(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(cache, wanted_cache.float(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ("do_rope_and_kv_cache_update", "do_qk_norm_rope_kvcache_update",
-                                  "do_qk_norm_mrope_kvcache_update"))
+@pytest.mark.parametrize("name", ["do_rope_and_kv_cache_update", "do_qk_norm_rope_kvcache_update",
+                                  "do_qk_norm_mrope_kvcache_update"])
 def test_updates_take_what_vllm_gives(name):
     """vLLM passes the arguments by position."""
     ours, theirs = (list(inspect.signature(getattr(one, name)).parameters) for one in (RocmForgeImpl, AttentionImpl))
     assert ours == theirs
 
 
-@pytest.mark.parametrize("setting", ("fuse_rope_kvcache", "fuse_qk_norm_rope_kvcache", "enable_qk_norm_rope_fusion"))
+@pytest.mark.parametrize("setting", ["fuse_rope_kvcache", "fuse_qk_norm_rope_kvcache", "enable_qk_norm_rope_fusion"])
 def test_the_layer_steps_aside(setting):
     """The passes look for vLLM's own rotary op, so the layer must put it into the graph."""
     replaced.register()

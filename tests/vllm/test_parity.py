@@ -10,8 +10,19 @@ from functools import cache
 import pytest
 import torch
 
-from tests.vllm.engines import (LENGTHS, checkpoint, engine, generated, greedy, largest, metric, prompt, run_ours,
-                                sample, score)
+from tests.vllm.engines import (
+    LENGTHS,
+    checkpoint,
+    engine,
+    generated,
+    greedy,
+    largest,
+    metric,
+    prompt,
+    run_ours,
+    sample,
+    score,
+)
 
 KINDS = ("glm4", "glm", "chatglm", "glm4_moe", "llama")
 LAYERS = 2

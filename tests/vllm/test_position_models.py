@@ -88,7 +88,8 @@ def start(kind: str, backend: str | None = None, dtype: str = "float32", **setti
                   **(MLA if latent else {}), **settings)
 
 
-FAULTS = {"pair layout": {"is_neox_style": flipped}, "rotary part": {"cos_sin_cache": half_table}}
+FAULTS: dict[str, dict[str, Any]] = {
+    "pair layout": {"is_neox_style": flipped}, "rotary part": {"cos_sin_cache": half_table}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,14 +110,15 @@ def test_positions_alone_and_faults(kind, truth):
     assert min(found.values()) > 20 * ROUNDING, found
 
 
-@pytest.mark.parametrize("kind, kernel, inductor", [
+@pytest.mark.parametrize(("kind", "kernel", "inductor"), [
     ("glm4", "rotary_kv_write_v16_float", False), ("glm", "rotary_kv_write_v16_float", False),
     ("glm4_moe", "norm_rotary_kv_write_v16_float", False), ("chatglm", "rotary_kv_write_v16_float", False),
     ("glm4_moe_lite", "rotary_v16_float", True)])
 def test_compiled(kind, kernel, inductor, truth, monkeypatch):
     """torch.compile around both layers, or around the position layer alone where attention is latent. Without inductor
     the traced graph runs as it is, which takes seconds less; with it, GLM-4 is in test_parity, GLM-4.5 in
-    test_fusion_passes."""
+    test_fusion_passes.
+    """
     monkeypatch.setenv("VLLM_CPU_CI_ENV", str(int(not inductor)))
     with start(kind, None if kind == "glm4_moe_lite" else "rocmforge", enforce_eager=False) as llm:
         result, launches = counted(llm)

@@ -116,7 +116,7 @@ def test_language_models(row):
         assert (wrong - right).abs().max() > 0.5
 
 
-@pytest.mark.parametrize("ratio", (1, 50, 500))
+@pytest.mark.parametrize("ratio", [1, 50, 500])
 def test_chatglm(ratio):
     """ChatGLM2, ChatGLM3 and GLM-4-9B: half of each head, pairs of neighbours, a base times `rope_ratio`."""
     torch.manual_seed(1)
@@ -134,7 +134,7 @@ def test_chatglm(ratio):
         torch.testing.assert_close(found, turn(x), atol=TOLERANCE, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("model, prefix", [("glm4v", "Glm4v"), ("glm4v_moe", "Glm4vMoe"), ("glm_ocr", "GlmOcr")])
+@pytest.mark.parametrize(("model", "prefix"), [("glm4v", "Glm4v"), ("glm4v_moe", "Glm4vMoe"), ("glm_ocr", "GlmOcr")])
 def test_vision_encoders(model, prefix):
     """Query and key of all patches at once, as vLLM hands them over: [2, patches, heads, head_size]."""
     torch.manual_seed(1)

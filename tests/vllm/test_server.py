@@ -81,7 +81,7 @@ def test_many_clients_get_what_each_would_get_alone(server, client):
     alone = [ask(prompt) for prompt in prompts]
     with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
         together = list(pool.map(ask, prompts))
-    for one, other in zip(together, alone):
+    for one, other in zip(together, alone, strict=True):
         # bf16 products round differently in a larger batch, so only the scores of the first token must agree.
         assert one.token_logprobs[0] == pytest.approx(other.token_logprobs[0], abs=0.1)
 

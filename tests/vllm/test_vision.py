@@ -102,10 +102,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", VISION)
-@pytest.mark.parametrize("eager", (True, False), ids=("eager", "compiled"))
+@pytest.mark.parametrize("eager", [True, False], ids=("eager", "compiled"))
 def test_tokens_and_launches(kind, eager, truth, monkeypatch):
     """The language model's rotary and KV write are one launch. The encoder is eager in both, which is vLLM's default.
-    GLM-4.1V is compiled by inductor; the others' traced graphs run as they are, which takes seconds less."""
+    GLM-4.1V is compiled by inductor; the others' traced graphs run as they are, which takes seconds less.
+    """
     monkeypatch.setenv("VLLM_CPU_CI_ENV", str(int(kind != "glm4v")))
     truth(kind, "float32")
     with engine(checkpoint(kind), "rocmforge", "float32", enforce_eager=eager, **vision.SETTINGS) as llm:

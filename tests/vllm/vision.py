@@ -50,7 +50,8 @@ def torchvision_importable() -> Iterator[None]:
 @cache
 def install() -> None:
     """Makes the models loadable in this process. vLLM would look at them in another one first, which has no stand-in:
-    registering the classes themselves spares it that."""
+    registering the classes themselves spares it that.
+    """
     with torchvision_importable():
         from vllm.model_executor.models import glm4_1v, glm_ocr
     from vllm.model_executor.models.registry import ModelRegistry
