@@ -48,7 +48,7 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
                                  f"{layer.head_size} are not supported; leave out --attention-backend")
             if layer.kv_cache_torch_dtype != dtype:
                 raise ValueError(f"{name}: a KV cache of {layer.kv_cache_torch_dtype} beside a model of {dtype} is not "
-                                 "supported; use --kv-cache-dtype auto")
+                                 f"supported; use --kv-cache-dtype {str(dtype).removeprefix('torch.')}")
             for impl in layer.impl.get_impl_variants():
                 if isinstance(impl, RocmForgeImpl):
                     self.planners.add(impl.problem(dtype))
