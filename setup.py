@@ -45,5 +45,7 @@ class PackEvaluation(build_py):
 
 
 # The empty extension marks the wheel as built for this platform and Python; BuildKernels makes its file.
-setup(ext_modules=[Extension("rocmforge_plugin._C", sources=[])],
-      cmdclass={"build_ext": BuildKernels, "build_py": PackEvaluation})
+setup(
+    ext_modules=[Extension("rocmforge_plugin._C", sources=[])],
+    cmdclass={"build_ext": BuildKernels, "build_py": PackEvaluation},
+)

@@ -40,8 +40,10 @@ def run(name: str, folder: Path) -> bool:
     """Run a benchmark, its output to a file and here; whether it ended well."""
     (module, *arguments), _ = BENCHMARKS[name]
     command = [sys.executable, "-m", module, *arguments, "--out", str(folder / f"{name}.json")]
-    with (folder / f"{name}.log").open("w") as log, subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with (
+        (folder / f"{name}.log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
         for line in process.stdout or ():
             print(line, end="", flush=True)
             log.write(line)

@@ -34,8 +34,16 @@ def widths(*kernels: str, bytes_wide: tuple[int, ...] = (16, 8, 1)) -> tuple[str
     return tuple(f"{kernel}_v{width}" for kernel in kernels for width in bytes_wide)
 
 
-def attention(element: str, format: str, score: str, key_dims: int, value_dims: int, targets: tuple[str, ...],
-              core: str = "", decode: bool = True) -> list[Unit]:
+def attention(
+    element: str,
+    format: str,
+    score: str,
+    key_dims: int,
+    value_dims: int,
+    targets: tuple[str, ...],
+    core: str = "",
+    decode: bool = True,
+) -> list[Unit]:
     """Paged attention of one problem; `core` names a matrix core other than the target's own, and a core of 32 rows has
     no decode.
     """
@@ -96,7 +104,9 @@ def attention_units() -> list[Unit]:
 UNITS: list[Unit] = [
     *per_type("mask", widths("causal_mask", bytes_wide=(16, 1))),
     *per_type("cache", widths("kv_write")),
-    *per_type("position", widths("rotary", "mrope", "rotary_kv_write", "mrope_kv_write", "norm_rotary_kv_write",
-                                "norm_mrope_kv_write")),
+    *per_type(
+        "position",
+        widths("rotary", "mrope", "rotary_kv_write", "mrope_kv_write", "norm_rotary_kv_write", "norm_mrope_kv_write"),
+    ),
     *attention_units(),
 ]

@@ -22,9 +22,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, help="compilers at a time (default: number of CPUs)")
     parser.add_argument("--kernels-only", action="store_true", help="leave the host module as it is")
     parser.add_argument("--list", action="store_true", help="show which targets can be built here, and stop")
-    parser.add_argument("--costs", nargs="?", const="table", choices=("table", "json"),
-                        help="show what was built costs to compile, as a table or as JSON, and stop; the exit status "
-                             f"is 1 if that is more than {costs.LIMIT_SECONDS} seconds of one core, or not known")
+    parser.add_argument(
+        "--costs",
+        nargs="?",
+        const="table",
+        choices=("table", "json"),
+        help="show what was built costs to compile, as a table or as JSON, and stop; the exit status "
+        f"is 1 if that is more than {costs.LIMIT_SECONDS} seconds of one core, or not known",
+    )
     args = parser.parse_args(argv)
     targets = args.targets.split(",") if args.targets else None
     try:
@@ -53,8 +58,10 @@ def _show_costs(targets: Sequence[str] | None, form: str) -> int:
     print(costs.as_json(known) if form == "json" else "\n".join(costs.table(known)))
     problem = costs.too_much(known)
     if unknown:
-        problem = (f"{len(unknown)} objects are not built, so what they cost is not known ({unknown[0].label}, ...): "
-                   "python -m rocmforge_build")
+        problem = (
+            f"{len(unknown)} objects are not built, so what they cost is not known ({unknown[0].label}, ...): "
+            "python -m rocmforge_build"
+        )
     if problem:
         say(problem)
     return 1 if problem else 0

@@ -41,8 +41,15 @@ class Processor:
 _CDNA = Processor(512, 8, 8, 4, 64 << 10, 64 << 10, 512)
 _CDNA4 = Processor(512, 8, 8, 4, 160 << 10, 160 << 10, 1280)
 _RDNA = Processor(1536, 24, 16, 4, 128 << 10, 64 << 10, 1024)
-PROCESSORS = {"gfx90a": _CDNA, "gfx942": _CDNA, "gfx950": _CDNA4, "gfx1100": _RDNA, "gfx1151": _RDNA, "gfx1200": _RDNA,
-              "gfx1201": _RDNA}
+PROCESSORS = {
+    "gfx90a": _CDNA,
+    "gfx942": _CDNA,
+    "gfx950": _CDNA4,
+    "gfx1100": _RDNA,
+    "gfx1151": _RDNA,
+    "gfx1200": _RDNA,
+    "gfx1201": _RDNA,
+}
 
 
 @dataclass(frozen=True)
@@ -86,11 +93,22 @@ def read(path: Path) -> list[Resources]:
     if report is None:
         raise ValueError(f"{path} has no report of its kernels' resources")
     target = report["amdhsa.target"].rsplit("-", 1)[-1].split(":")[0]
-    return [Resources(target, kernel[".name"], kernel[".vgpr_count"], kernel.get(".agpr_count", 0),
-                      kernel[".sgpr_count"], kernel[".group_segment_fixed_size"], kernel[".private_segment_fixed_size"],
-                      kernel[".vgpr_spill_count"], kernel[".sgpr_spill_count"], kernel[".max_flat_workgroup_size"],
-                      kernel[".wavefront_size"])
-            for kernel in report["amdhsa.kernels"]]
+    return [
+        Resources(
+            target,
+            kernel[".name"],
+            kernel[".vgpr_count"],
+            kernel.get(".agpr_count", 0),
+            kernel[".sgpr_count"],
+            kernel[".group_segment_fixed_size"],
+            kernel[".private_segment_fixed_size"],
+            kernel[".vgpr_spill_count"],
+            kernel[".sgpr_spill_count"],
+            kernel[".max_flat_workgroup_size"],
+            kernel[".wavefront_size"],
+        )
+        for kernel in report["amdhsa.kernels"]
+    ]
 
 
 def constant(path: Path, symbol: str, size: int) -> bytes:
@@ -106,10 +124,10 @@ def constant(path: Path, symbol: str, size: int) -> bytes:
     for entry in range(at, at + length, 24):
         name, _, _, _, address, bytes_long = struct.unpack_from("<IBBHQQ", data, entry)
         start = strings + name
-        if data[start:data.index(b"\0", start)] == symbol.encode() and bytes_long == size:
+        if data[start : data.index(b"\0", start)] == symbol.encode() and bytes_long == size:
             for _, _, base, offset, extent in sections:
                 if base <= address and address + size <= base + extent:
-                    return data[offset + address - base:offset + address - base + size]
+                    return data[offset + address - base : offset + address - base + size]
     raise ValueError(f"{path} exports no {symbol} of {size} bytes")
 
 
@@ -140,7 +158,7 @@ def compiler(path: Path) -> str:
     data = path.read_bytes()
     for name, _, _, start, size in _sections(data):
         if name == b".comment":
-            texts = data[start:start + size].split(b"\0")
+            texts = data[start : start + size].split(b"\0")
             return next((t.decode() for t in texts if b"clang" in t), "")
     return ""
 
@@ -151,7 +169,7 @@ def _sections(data: bytes) -> list[tuple[bytes, int, int, int, int]]:
     size, count, names = struct.unpack_from("<HHH", data, 58)
     headers = [struct.unpack_from("<IIQQQQIIQQ", data, start + i * size) for i in range(count)]
     strings = headers[names][4]
-    return [(data[strings + h[0]:data.index(b"\0", strings + h[0])], h[1], h[3], h[4], h[5]) for h in headers]
+    return [(data[strings + h[0] : data.index(b"\0", strings + h[0])], h[1], h[3], h[4], h[5]) for h in headers]
 
 
 def _metadata(data: bytes) -> dict[str, Any] | None:
@@ -179,10 +197,10 @@ def _unpack(data: bytes, at: int) -> tuple[Any, int]:
         return {0xC0: None, 0xC2: False, 0xC3: True}[tag], at
     if 0xCC <= tag <= 0xD3:  # integers of 1, 2, 4 and 8 bytes, without sign and with
         width = 1 << (tag & 3)
-        return int.from_bytes(data[at:at + width], "big", signed=tag >= 0xD0), at + width
+        return int.from_bytes(data[at : at + width], "big", signed=tag >= 0xD0), at + width
     if 0xA0 <= tag <= 0xBF or tag in (0xD9, 0xDA, 0xDB):
         size, at = _size(data, at, tag, 0xA0, 31, 0xD9, 1)
-        return data[at:at + size].decode(), at + size
+        return data[at : at + size].decode(), at + size
     if 0x90 <= tag <= 0x9F or tag in (0xDC, 0xDD):
         size, at = _size(data, at, tag, 0x90, 15, 0xDC, 2)
         return _items(data, at, size)
@@ -198,7 +216,7 @@ def _size(data: bytes, at: int, tag: int, short: int, mask: int, long: int, widt
     if short <= tag <= short + mask:
         return tag & mask, at
     width <<= tag - long
-    return int.from_bytes(data[at:at + width], "big"), at + width
+    return int.from_bytes(data[at : at + width], "big"), at + width
 
 
 def _items(data: bytes, at: int, count: int) -> tuple[list[Any], int]:

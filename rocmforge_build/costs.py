@@ -26,8 +26,10 @@ def total_bytes(costs: Mapping[Job, Cost]) -> int:
 
 def headline(costs: Mapping[Job, Cost]) -> str:
     """One line: what all costs, and what it may cost."""
-    return (f"{len(costs)} objects: {total_seconds(costs):.0f} seconds of one core (at most {LIMIT_SECONDS} for all "
-            f"targets), {total_bytes(costs) / 1e6:.1f} MB")
+    return (
+        f"{len(costs)} objects: {total_seconds(costs):.0f} seconds of one core (at most {LIMIT_SECONDS} for all "
+        f"targets), {total_bytes(costs) / 1e6:.1f} MB"
+    )
 
 
 def table(costs: Mapping[Job, Cost]) -> list[str]:
@@ -41,10 +43,19 @@ def table(costs: Mapping[Job, Cost]) -> list[str]:
 
 def as_json(costs: Mapping[Job, Cost]) -> str:
     """For programs: every object with its target, family, seconds and bytes, and the limit."""
-    objects = [{"target": job.target, "family": job.family, "name": job.name, "seconds": cost.seconds,
-                "bytes": cost.size} for job, cost in costs.items()]
-    return json.dumps({"limit_seconds": LIMIT_SECONDS, "seconds": round(total_seconds(costs), 3),
-                       "bytes": total_bytes(costs), "objects": objects}, indent=1)
+    objects = [
+        {"target": job.target, "family": job.family, "name": job.name, "seconds": cost.seconds, "bytes": cost.size}
+        for job, cost in costs.items()
+    ]
+    return json.dumps(
+        {
+            "limit_seconds": LIMIT_SECONDS,
+            "seconds": round(total_seconds(costs), 3),
+            "bytes": total_bytes(costs),
+            "objects": objects,
+        },
+        indent=1,
+    )
 
 
 def too_much(costs: Mapping[Job, Cost]) -> str | None:
@@ -52,8 +63,10 @@ def too_much(costs: Mapping[Job, Cost]) -> str | None:
     seconds = total_seconds(costs)
     if seconds <= LIMIT_SECONDS:
         return None
-    return (f"the build takes {seconds:.0f} seconds of one core, more than the {LIMIT_SECONDS} that it may: fewer "
-            "instantiations, or cheaper ones")
+    return (
+        f"the build takes {seconds:.0f} seconds of one core, more than the {LIMIT_SECONDS} that it may: fewer "
+        "instantiations, or cheaper ones"
+    )
 
 
 def _bytes(job: Job, cost: Cost) -> int:

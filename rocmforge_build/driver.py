@@ -30,8 +30,15 @@ def say(line: str) -> None:
     print(f"rocmforge: {line}", file=sys.stderr, flush=True)
 
 
-def build(package: Path, *, root: Path = ROOT, targets: Sequence[str] | None = None, jobs: int | None = None,
-          extension: bool = True, progress: Callable[[str], None] = say) -> Report:
+def build(
+    package: Path,
+    *,
+    root: Path = ROOT,
+    targets: Sequence[str] | None = None,
+    jobs: int | None = None,
+    extension: bool = True,
+    progress: Callable[[str], None] = say,
+) -> Report:
     """Builds kernels (and the host module, if `extension`) into `package`, the folder of ``rocmforge_plugin``.
 
     Args:
@@ -46,8 +53,10 @@ def build(package: Path, *, root: Path = ROOT, targets: Sequence[str] | None = N
     with cache:
         work = plan_work(root, cache, targets, extension, progress)
         runner = Runner(root, cache, workers, progress)
-        progress(f"{len(work.objects)} objects for {', '.join(work.units)}, {workers} at a time; results are kept in "
-                 f"{cache.folder}")
+        progress(
+            f"{len(work.objects)} objects for {', '.join(work.units)}, {workers} at a time; results are kept in "
+            f"{cache.folder}"
+        )
         done = runner.run(work.objects) | runner.run(work.links)
         with _installing_alone(root):
             for target in work.units:
@@ -63,14 +72,17 @@ def build(package: Path, *, root: Path = ROOT, targets: Sequence[str] | None = N
     return report
 
 
-def recorded_costs(*, root: Path = ROOT, targets: Sequence[str] | None = None,
-                   progress: Callable[[str], None] = say) -> tuple[dict[Job, Cost], list[Job]]:
+def recorded_costs(
+    *, root: Path = ROOT, targets: Sequence[str] | None = None, progress: Callable[[str], None] = say
+) -> tuple[dict[Job, Cost], list[Job]]:
     """(what each object of a build costs, those that were never compiled): of `root` as it is now, nothing is built."""
     with Cache(folder_for(root, progress)) as cache:
         work = plan_work(root, cache, targets, True, progress)
         found = {job: cache.find(job.result) for job in (*work.objects, *work.links)}
-    return ({job: cost for job, cost in found.items() if cost is not None},
-            [job for job, cost in found.items() if cost is None])
+    return (
+        {job: cost for job, cost in found.items() if cost is not None},
+        [job for job, cost in found.items() if cost is None],
+    )
 
 
 def _install_target(package: Path, target: str, work: Work, done: Mapping[Job, Path]) -> None:

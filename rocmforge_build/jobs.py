@@ -150,8 +150,15 @@ class Runner:
 
 def _call(command: list[str], folder: Path) -> tuple[int, str, float]:
     """(exit status, what was said, seconds of a core) of a command; the seconds include those of what it starts."""
-    with subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
         assert process.stdout is not None
         words = process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)

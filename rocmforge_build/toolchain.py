@@ -27,11 +27,18 @@ ALL_TARGETS = ("cpu", *AMD_TARGETS, *NVIDIA_TARGETS)
 _CLANG_MAJORS = range(26, 18, -1)
 # Those that kernels/matrix/select.h has a matrix core for. The compiler's own names for families do not tell:
 # gfx1250 is __GFX12__ as RDNA 4 is, and has none of its matrix instructions.
-_AMD_WITH_CORE = re.compile("gfx90a|gfx942|gfx950|gfx9-4-generic|gfx11[05][0-9a-f]|gfx11-generic|gfx120[0-9a-f]|"
-                            "gfx12-generic")
+_AMD_WITH_CORE = re.compile(
+    "gfx90a|gfx942|gfx950|gfx9-4-generic|gfx11[05][0-9a-f]|gfx11-generic|gfx120[0-9a-f]|gfx12-generic"
+)
 # Variables by which a user changes what a compiler makes.
-_STEERING = ("CPATH", "CPLUS_INCLUDE_PATH", "CCC_OVERRIDE_OPTIONS", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS",
-             "HIPCC_COMPILE_FLAGS_APPEND")
+_STEERING = (
+    "CPATH",
+    "CPLUS_INCLUDE_PATH",
+    "CCC_OVERRIDE_OPTIONS",
+    "NVCC_PREPEND_FLAGS",
+    "NVCC_APPEND_FLAGS",
+    "HIPCC_COMPILE_FLAGS_APPEND",
+)
 _LEAST_SM = 80  # whose matrix instructions kernels/matrix/mma_sm80.h uses
 
 
@@ -41,9 +48,11 @@ def family(target: str) -> str:
         return "cpu"
     if re.fullmatch(r"gfx[0-9a-f]+|gfx[0-9]+(-[0-9]+)?-generic", target):
         if not _AMD_WITH_CORE.fullmatch(target):
-            raise BuildError(f"{target} cannot be built: kernels/matrix has no matrix core for it. There is one for "
-                             f"{', '.join(AMD_TARGETS)}, their siblings gfx110x, gfx115x and gfx120x, and "
-                             "gfx9-4-generic, gfx11-generic and gfx12-generic")
+            raise BuildError(
+                f"{target} cannot be built: kernels/matrix has no matrix core for it. There is one for "
+                f"{', '.join(AMD_TARGETS)}, their siblings gfx110x, gfx115x and gfx120x, and "
+                "gfx9-4-generic, gfx11-generic and gfx12-generic"
+            )
         return "amd"
     if number := re.fullmatch(r"sm_([0-9]+)[af]?", target):
         if int(number[1]) < _LEAST_SM:
@@ -76,8 +85,18 @@ def kernel_flags(target: str) -> tuple[str, ...]:
     # Code object version 5 is what ROCm 6.0 and everything since loads; a generic target exists from version 6 on.
     # No xnack or sramecc in the name: such code runs with these on or off.
     version = 6 if target.endswith("-generic") else 5
-    return ("-x", "hip", f"--offload-arch={target}", "--cuda-device-only", "--no-gpu-bundle-output", "-nogpuinc",
-            "-nogpulib", f"-mcode-object-version={version}", "-O3", "-std=c++20")
+    return (
+        "-x",
+        "hip",
+        f"--offload-arch={target}",
+        "--cuda-device-only",
+        "--no-gpu-bundle-output",
+        "-nogpuinc",
+        "-nogpulib",
+        f"-mcode-object-version={version}",
+        "-O3",
+        "-std=c++20",
+    )
 
 
 def define_flags(target: str, defines: Mapping[str, str | int]) -> tuple[str, ...]:
@@ -110,8 +129,10 @@ def find_cxx() -> Compiler:
 def find_amd(targets: tuple[str, ...]) -> tuple[Compiler | None, dict[str, str]]:
     """The compiler that can do most of `targets`, and for each target it cannot do, why."""
     best: Compiler | None = None
-    missing = ("no clang with the AMDGPU backend and lld was found (install ROCm, or clang-20 and lld-20 or newer, or "
-               "set ROCMFORGE_HIPCC)")
+    missing = (
+        "no clang with the AMDGPU backend and lld was found (install ROCm, or clang-20 and lld-20 or newer, or "
+        "set ROCMFORGE_HIPCC)"
+    )
     best_reasons = dict.fromkeys(targets, missing)
     for name in _candidates("ROCMFORGE_HIPCC", list(_amd_names())):
         path = shutil.which(name)
@@ -177,8 +198,11 @@ def _amd_names() -> Iterator[str]:
 def _version(path: str) -> str:
     """Tells compilers apart by what they are, not by where they are installed or how they were called."""
     said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
-    lines = [line.removeprefix(Path(path).name) for line in said.splitlines()
-             if not line.startswith(("InstalledDir:", "Configuration file:"))]
+    lines = [
+        line.removeprefix(Path(path).name)
+        for line in said.splitlines()
+        if not line.startswith(("InstalledDir:", "Configuration file:"))
+    ]
     set_here = [f"{name}={os.environ[name]}" for name in _STEERING if os.environ.get(name)]
     return "\n".join([f"{Path(path).stat().st_size} bytes", *lines, *set_here])
 

@@ -77,8 +77,9 @@ def _check(root: Path, units: Sequence[Unit]) -> None:
             raise BuildError(f"unit {unit.name} exports no kernel")
         for define, value in unit.defines.items():
             if not (define.isidentifier() and _VALUE.fullmatch(str(value))):
-                raise BuildError(f"unit {unit.name}: the define {define}={value!r} is not a name and a C++ type or "
-                                 "number")
+                raise BuildError(
+                    f"unit {unit.name}: the define {define}={value!r} is not a name and a C++ type or number"
+                )
         for family in unit.targets:
             for kernel in unit.kernels:
                 other = owners.setdefault((family, kernel), unit.name)

@@ -64,8 +64,9 @@ class Work:
         return [job for job in (self.library, self.module) if job]
 
 
-def plan_work(root: Path, cache: Cache, targets: Sequence[str] | None, extension: bool,
-              say: Callable[[str], None]) -> Work:
+def plan_work(
+    root: Path, cache: Cache, targets: Sequence[str] | None, extension: bool, say: Callable[[str], None]
+) -> Work:
     """All that a build of `root` compiles; says which targets are left out, and why.
 
     Raises:
@@ -79,12 +80,15 @@ def plan_work(root: Path, cache: Cache, targets: Sequence[str] | None, extension
     table = load_units(root)
     for target, compiler in plan.targets.items():
         kind = toolchain.family(target)
-        work.units[target] = [(unit, _unit_job(root, scanner, target, compiler, unit))
-                              for unit in table if kind in unit.targets]
+        work.units[target] = [
+            (unit, _unit_job(root, scanner, target, compiler, unit)) for unit in table if kind in unit.targets
+        ]
         work.objects += [job for _, job in work.units[target]]
         if target == "cpu":
-            runtime = [_job(target, source, (*compiler.command(target), source), compiler, scanner, root / source)
-                       for source in _HOST_RUNTIME]
+            runtime = [
+                _job(target, source, (*compiler.command(target), source), compiler, scanner, root / source)
+                for source in _HOST_RUNTIME
+            ]
             work.objects += runtime
             objects = [*(job for _, job in work.units[target]), *runtime]
             work.library = _link("cpu", "library", plan.cxx, cache, objects, ("-Wl,--no-undefined",), ())
@@ -146,15 +150,28 @@ def _extension_jobs(root: Path, scanner: IncludeScanner, cxx: Compiler, interfac
     except ImportError:
         raise BuildError("building the host module needs pybind11: pip install pybind11") from None
     # Under pip's build isolation both lie in a temporary environment.
-    headers = ((f"-I{pybind11.get_include()}", f"pybind11 {_contents(Path(pybind11.get_include()))}"),
-               (f"-I{sysconfig.get_path('include')}", f"{sys.version} {sysconfig.get_config_var('SOABI')}"))
+    headers = (
+        (f"-I{pybind11.get_include()}", f"pybind11 {_contents(Path(pybind11.get_include()))}"),
+        (f"-I{sysconfig.get_path('include')}", f"{sys.version} {sysconfig.get_config_var('SOABI')}"),
+    )
     flags = [flag for flag in toolchain.host_flags() if not flag.startswith("-march")]
     for source in _host_sources(root):
         name = str(source.relative_to(root))
         # Only the file that names it: a change of one kernel's arguments does not recompile the whole host side.
         digest = (f'-DROCMFORGE_INTERFACE="{interface}"',) if b"ROCMFORGE_INTERFACE" in source.read_bytes() else ()
-        command = (cxx.path, *flags, "-O2", "-Wall", "-Wextra", *(flag for flag, _ in headers), "-Icsrc", "-I.",
-                   *digest, "-c", name)
+        command = (
+            cxx.path,
+            *flags,
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            *(flag for flag, _ in headers),
+            "-Icsrc",
+            "-I.",
+            *digest,
+            "-c",
+            name,
+        )
         yield _job("host", name, command, cxx, scanner, source, headers)
 
 
@@ -170,18 +187,39 @@ def _contents(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _job(target: str, name: str, command: tuple[str, ...], compiler: Compiler, scanner: IncludeScanner, source: Path,
-         places: tuple[tuple[str, str], ...] = ()) -> Job:
+def _job(
+    target: str,
+    name: str,
+    command: tuple[str, ...],
+    compiler: Compiler,
+    scanner: IncludeScanner,
+    source: Path,
+    places: tuple[tuple[str, str], ...] = (),
+) -> Job:
     folder = source.parent.name
     family = source.stem if source.stem == folder else f"{folder}/{source.stem}"
     contents = scanner.fingerprint(scanner.closure(source))
     suffix = ".o" if target == "host" else _SUFFIXES[toolchain.family(target)]
-    return Job(target, name, "host module" if target == "host" else family, command, (compiler.version, contents),
-               suffix, ((compiler.path, "compiler"), *places))
+    return Job(
+        target,
+        name,
+        "host module" if target == "host" else family,
+        command,
+        (compiler.version, contents),
+        suffix,
+        ((compiler.path, "compiler"), *places),
+    )
 
 
-def _link(target: str, name: str, cxx: Compiler, cache: Cache, objects: Sequence[Job], before: tuple[str, ...],
-          after: tuple[str, ...]) -> Job:
+def _link(
+    target: str,
+    name: str,
+    cxx: Compiler,
+    cache: Cache,
+    objects: Sequence[Job],
+    before: tuple[str, ...],
+    after: tuple[str, ...],
+) -> Job:
     paths = tuple((str(cache.path(job.result)), job.result) for job in objects)
     command = (cxx.path, "-shared", *before, *(path for path, _ in paths), *after)
     return Job(target, name, LINK, command, (cxx.version,), ".so", ((cxx.path, "compiler"), *paths))

@@ -41,8 +41,18 @@ class Device:
     def launch(self, name: str, grid: Sequence[int], stream: int, args: bytes) -> None: ...
 
 class Problem:
-    def __init__(self, *, element: str, key_dims: int, value_dims: int, kv_heads: int, group: int, window: int,
-                 suffix: str, combine_suffix: str) -> None: ...
+    def __init__(
+        self,
+        *,
+        element: str,
+        key_dims: int,
+        value_dims: int,
+        kv_heads: int,
+        group: int,
+        window: int,
+        suffix: str,
+        combine_suffix: str,
+    ) -> None: ...
 
 class AttentionPlanner:
     def __init__(self, device: Device, problem: Problem, requests: int, tokens: int, decode_query_len: int) -> None: ...
@@ -53,30 +63,93 @@ class AttentionPlanner:
     @property
     def workspace_floats(self) -> int: ...
     def use_buffers(self, plan: int, workspace: int, device: int) -> None: ...
-    def plan(self, stream: int, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, tokens: int,
-             max_query_len: int) -> str | None: ...
-    def run(self, stream: int, requests: int, tokens: int, plan_query_len: int, query: torch.Tensor,
-            kv_cache: torch.Tensor, block_table: torch.Tensor, seq_lens: torch.Tensor, out: torch.Tensor,
-            sinks: torch.Tensor | None, max_query_len: int, scale: float, window: int) -> str | None: ...
-    def plan_and_run(self, stream: int, query_start_loc: torch.Tensor, tokens: int, query: torch.Tensor,
-                     kv_cache: torch.Tensor, block_table: torch.Tensor, seq_lens: torch.Tensor, out: torch.Tensor,
-                     sinks: torch.Tensor | None, max_query_len: int, scale: float, window: int) -> str | None: ...
+    def plan(
+        self, stream: int, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, tokens: int, max_query_len: int
+    ) -> str | None: ...
+    def run(
+        self,
+        stream: int,
+        requests: int,
+        tokens: int,
+        plan_query_len: int,
+        query: torch.Tensor,
+        kv_cache: torch.Tensor,
+        block_table: torch.Tensor,
+        seq_lens: torch.Tensor,
+        out: torch.Tensor,
+        sinks: torch.Tensor | None,
+        max_query_len: int,
+        scale: float,
+        window: int,
+    ) -> str | None: ...
+    def plan_and_run(
+        self,
+        stream: int,
+        query_start_loc: torch.Tensor,
+        tokens: int,
+        query: torch.Tensor,
+        kv_cache: torch.Tensor,
+        block_table: torch.Tensor,
+        seq_lens: torch.Tensor,
+        out: torch.Tensor,
+        sinks: torch.Tensor | None,
+        max_query_len: int,
+        scale: float,
+        window: int,
+    ) -> str | None: ...
 
 def decode_rows(device: Device, problem: Problem) -> int: ...
 def causal_mask(device: Device, stream: int, scores: torch.Tensor, cache_len: int) -> str | None: ...
-def kv_write(device: Device, stream: int, key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor,
-             slot_mapping: torch.Tensor) -> str | None: ...
-def rotary(device: Device, stream: int, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None,
-           query_out: torch.Tensor | None, key_out: torch.Tensor | None, cos_sin_cache: torch.Tensor, head_size: int,
-           interleaved: bool, mrope_section: Sequence[int] | None, mrope_interleaved: bool,
-           halves: bool) -> str | None: ...
-def apply_rotary(device: Device, stream: int, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,
-                 out: torch.Tensor, interleaved: bool) -> str | None: ...
-def rotary_kv_write(device: Device, stream: int, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor,
-                    value: torch.Tensor, cos_sin_cache: torch.Tensor, kv_cache: torch.Tensor,
-                    slot_mapping: torch.Tensor, interleaved: bool, mrope_section: Sequence[int] | None,
-                    mrope_interleaved: bool, q_norm_weight: torch.Tensor | None, k_norm_weight: torch.Tensor | None,
-                    eps: float, query_out: torch.Tensor | None) -> str | None: ...
+def kv_write(
+    device: Device,
+    stream: int,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    kv_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+) -> str | None: ...
+def rotary(
+    device: Device,
+    stream: int,
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    query_out: torch.Tensor | None,
+    key_out: torch.Tensor | None,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    interleaved: bool,
+    mrope_section: Sequence[int] | None,
+    mrope_interleaved: bool,
+    halves: bool,
+) -> str | None: ...
+def apply_rotary(
+    device: Device,
+    stream: int,
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: torch.Tensor,
+    interleaved: bool,
+) -> str | None: ...
+def rotary_kv_write(
+    device: Device,
+    stream: int,
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cos_sin_cache: torch.Tensor,
+    kv_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+    interleaved: bool,
+    mrope_section: Sequence[int] | None,
+    mrope_interleaved: bool,
+    q_norm_weight: torch.Tensor | None,
+    k_norm_weight: torch.Tensor | None,
+    eps: float,
+    query_out: torch.Tensor | None,
+) -> str | None: ...
 def use_torch(tensor: type, parameter: type, types: Sequence[Any], exchange: object | None) -> bool: ...
 def launches() -> dict[str, int]: ...
 def reset_launches() -> None: ...

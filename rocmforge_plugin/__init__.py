@@ -4,6 +4,7 @@
 Importing this package loads neither vLLM nor the compiled module and needs no GPU; both are loaded by what uses them.
 The operations are in `rocmforge_plugin.ops` and work without vLLM.
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

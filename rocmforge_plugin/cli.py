@@ -2,6 +2,7 @@
 """The command `rocmforge`: doctor (what is here, and what is missing), selftest (does it compute what it should) and
 eval (does a model answer as it does through vLLM's own attention).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -90,8 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("doctor", help="what is installed, built and reachable")
     test = commands.add_parser("selftest", help="every operation against its reference on this machine's device")
     test.add_argument("--device", help="torch device (default: the first GPU, else cpu)")
-    commands.add_parser("eval", help="accuracy parity with vLLM's own attention backend, through lm-eval",
-                        add_help=False)
+    commands.add_parser(
+        "eval", help="accuracy parity with vLLM's own attention backend, through lm-eval", add_help=False
+    )
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["eval"]:
         from rocmforge_plugin import evaluate

@@ -99,8 +99,10 @@ def summary(device: torch.device | str) -> str:
         if not kernel.core:
             types.setdefault(kernel.kernel, {}).update({kernel.element: None} if kernel.element else {})
             dims.setdefault(kernel.kernel, {}).update({kernel.dims: None} if kernel.dims else {})
-    listed = "; ".join(" ".join([name, *types[name], *(["of head", *sorted(dims[name], key=_first_number)]
-                                                       if dims[name] else [])]) for name in sorted(types))
+    listed = "; ".join(
+        " ".join([name, *types[name], *(["of head", *sorted(dims[name], key=_first_number)] if dims[name] else [])])
+        for name in sorted(types)
+    )
     unit = "threads" if found.kind == "cpu" else "compute units"
     return f"{found.target} code on {found.name} ({found.arch}, {found.compute_units} {unit}): {listed or 'no kernels'}"
 

@@ -36,8 +36,10 @@ def combine_suffix(element: str, value_dims: int) -> str:
     return f"{element}_d{value_dims}"
 
 
-_NAME = re.compile(rf"(?P<kernel>\w+?)(?:_v(?P<width>\d+))?_(?P<element>{'|'.join(served.ELEMENTS.values())})"
-                   r"(?:_d(?P<dims>\d+(?:v\d+)?)(?P<kind>(?:_[a-z]\w*?)?)(?:_(?P<core>[A-Z]\w*))?)?")
+_NAME = re.compile(
+    rf"(?P<kernel>\w+?)(?:_v(?P<width>\d+))?_(?P<element>{'|'.join(served.ELEMENTS.values())})"
+    r"(?:_d(?P<dims>\d+(?:v\d+)?)(?P<kind>(?:_[a-z]\w*?)?)(?:_(?P<core>[A-Z]\w*))?)?"
+)
 
 
 class KernelName(NamedTuple):
@@ -105,8 +107,9 @@ class Problem:
     @property
     def suffix(self) -> str:
         """How the names of this problem's kernels end, such as ``bf16_d128``."""
-        return kernel_suffix(served.ELEMENTS[self.dtype], self.format, self.score, self.key_dims, self.value_dims,
-                             self.core)
+        return kernel_suffix(
+            served.ELEMENTS[self.dtype], self.format, self.score, self.key_dims, self.value_dims, self.core
+        )
 
     def refusals(self, target: str) -> list[Refusal]:
         """Why there are no kernels for this on a target ("amd", "nvidia" or "cpu"); empty if there are."""
@@ -129,12 +132,19 @@ class Problem:
             demand(self.key_dims in alike, "head_size", self.key_dims, f"one of {', '.join(map(str, alike))}")
         else:
             pairs = ", ".join(f"{value_dims} beside {key_dims}" for key_dims, value_dims in heads)
-            demand((self.key_dims, self.value_dims) in heads, "value_dims",
-                   f"{self.value_dims} beside key_dims {self.key_dims}", f"one of {pairs}")
+            demand(
+                (self.key_dims, self.value_dims) in heads,
+                "value_dims",
+                f"{self.value_dims} beside key_dims {self.key_dims}",
+                f"one of {pairs}",
+            )
         whole = self.num_kv_heads >= 1 and self.num_heads % self.num_kv_heads == 0
-        demand(whole and 1 <= self.group <= served.MAX_GROUP, "num_heads",
-               f"{self.num_heads} beside num_kv_heads {self.num_kv_heads}",
-               f"1 to {served.MAX_GROUP} times num_kv_heads")
+        demand(
+            whole and 1 <= self.group <= served.MAX_GROUP,
+            "num_heads",
+            f"{self.num_heads} beside num_kv_heads {self.num_kv_heads}",
+            f"1 to {served.MAX_GROUP} times num_kv_heads",
+        )
         demand(0 <= self.window < 1 << 31, "window", self.window, "at least 0 and less than 2^31")
         demand(not self.core or target == "cpu", "core", self.core, f"left empty on the {target} target")
         return found

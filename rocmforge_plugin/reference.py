@@ -26,8 +26,12 @@ def causal_mask(scores: torch.Tensor, cache_len: int = 0) -> torch.Tensor:
     return scores.masked_fill(future.to(scores.device), float("-inf"))
 
 
-def select_cos_sin(positions: torch.Tensor, cos_sin_cache: torch.Tensor, mrope_section: Sequence[int] | None = None,
-                   mrope_interleaved: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def select_cos_sin(
+    positions: torch.Tensor,
+    cos_sin_cache: torch.Tensor,
+    mrope_section: Sequence[int] | None = None,
+    mrope_interleaved: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin [tokens, rotary_dim / 2] of positions [tokens] or [3, tokens]."""
     pairs = cos_sin_cache.shape[1] // 2
     if positions.dim() == 1:
@@ -49,34 +53,53 @@ def select_cos_sin(positions: torch.Tensor, cos_sin_cache: torch.Tensor, mrope_s
     return rows[..., 0], rows[..., 1]
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool,
-           compute: torch.dtype = torch.float64) -> torch.Tensor:
+def rotate(
+    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool, compute: torch.dtype = torch.float64
+) -> torch.Tensor:
     """x [tokens, heads, head_size] with its first 2 * cos.shape[-1] elements rotated; cos, sin [tokens, pairs]."""
     x, cos, sin = x.to(compute), cos.to(compute)[:, None], sin.to(compute)[:, None]
     pairs = cos.shape[-1]
     out = x.clone()
-    first, second = ((slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)) if interleaved
-                     else (slice(0, pairs), slice(pairs, 2 * pairs)))
+    first, second = (
+        (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)) if interleaved else (slice(0, pairs), slice(pairs, 2 * pairs))
+    )
     a, b = x[..., first], x[..., second]
     out[..., first] = a * cos - b * sin
     out[..., second] = b * cos + a * sin
     return out
 
 
-def rotary(positions: torch.Tensor, x: torch.Tensor, cos_sin_cache: torch.Tensor, *, head_size: int, interleaved: bool,
-           mrope_section: Sequence[int] | None = None, mrope_interleaved: bool = False,
-           compute: torch.dtype = torch.float64) -> torch.Tensor:
+def rotary(
+    positions: torch.Tensor,
+    x: torch.Tensor,
+    cos_sin_cache: torch.Tensor,
+    *,
+    head_size: int,
+    interleaved: bool,
+    mrope_section: Sequence[int] | None = None,
+    mrope_interleaved: bool = False,
+    compute: torch.dtype = torch.float64,
+) -> torch.Tensor:
     """One of ops.rotary's tensors, rotated, in its own shape."""
     cos, sin = select_cos_sin(positions, cos_sin_cache, mrope_section, mrope_interleaved)
     return rotate(split_heads(x, head_size), cos, sin, interleaved, compute).reshape(x.shape)
 
 
-def rotary_2d(positions: torch.Tensor, x: torch.Tensor, cos_sin_cache: torch.Tensor, *, head_size: int,
-              interleaved: bool = False, compute: torch.dtype = torch.float64) -> torch.Tensor:
+def rotary_2d(
+    positions: torch.Tensor,
+    x: torch.Tensor,
+    cos_sin_cache: torch.Tensor,
+    *,
+    head_size: int,
+    interleaved: bool = False,
+    compute: torch.dtype = torch.float64,
+) -> torch.Tensor:
     """x [tokens, heads * head_size] or [tokens, heads, head_size], each half of a head by its own position."""
     halves = split_heads(x, head_size).split(head_size // 2, dim=-1)
-    turned = [rotate(half, *select_cos_sin(row, cos_sin_cache), interleaved, compute)
-              for half, row in zip(halves, positions, strict=True)]
+    turned = [
+        rotate(half, *select_cos_sin(row, cos_sin_cache), interleaved, compute)
+        for half, row in zip(halves, positions, strict=True)
+    ]
     return torch.cat(turned, dim=-1).reshape(x.shape)
 
 
@@ -86,8 +109,9 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, compute: torch.d
     return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + eps) * weight.to(compute)
 
 
-def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor,
-             slot_mapping: torch.Tensor) -> torch.Tensor:
+def kv_write(
+    key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slot_mapping: torch.Tensor
+) -> torch.Tensor:
     """A copy of the cache with the rows written; key and value [tokens, kv_heads, head_size]."""
     out = kv_cache.clone()
     block_size = kv_cache.shape[2]
@@ -98,11 +122,19 @@ def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor,
     return out
 
 
-def paged_attention_reference(query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor,
-                              seq_lens: torch.Tensor, query_start_loc: torch.Tensor, scale: float, window: int = 0,
-                              sinks: torch.Tensor | None = None, soft_cap: float = 0,
-                              alibi_slopes: torch.Tensor | None = None,
-                              compute: torch.dtype = torch.float64) -> torch.Tensor:
+def paged_attention_reference(
+    query: torch.Tensor,
+    kv_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    scale: float,
+    window: int = 0,
+    sinks: torch.Tensor | None = None,
+    soft_cap: float = 0,
+    alibi_slopes: torch.Tensor | None = None,
+    compute: torch.dtype = torch.float64,
+) -> torch.Tensor:
     """Attention of each request's new tokens over its pages; shapes as for ops.paged_attention.
 
     ``score = scale * q k``; with a soft cap c, ``c * tanh(score / c)``; plus ``slope * (key - query)``; keys after the

@@ -4,6 +4,7 @@
 Small enough for a minute on any GPU. A case passes when its largest error is at most twice that of the same computation
 done naively in the same dtype, when it wrote nothing it should not have, and when a kernel was launched for it.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -46,8 +47,15 @@ class Batch:
         return self.query, self.cache, self.block_table, self.seq_lens, self.query_start_loc
 
 
-def make_batch(requests: list[tuple[int, int]], heads: int, kv_heads: int, head_size: int, dtype: torch.dtype,
-               device: torch.device, seed: int = 0) -> Batch:
+def make_batch(
+    requests: list[tuple[int, int]],
+    heads: int,
+    kv_heads: int,
+    head_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    seed: int = 0,
+) -> Batch:
     """A batch of (query length, context length with the queries) requests on pages in random order."""
     generator = torch.Generator().manual_seed(seed)
     pages = [-(-length // BLOCK) for _, length in requests]
@@ -76,22 +84,39 @@ def prepare(batch: Batch, *, window: int = 0, sinks: torch.Tensor | None = None)
     out = torch.full_like(batch.query, float("nan"))
 
     def attend() -> torch.Tensor:
-        paged_attention(*batch.arguments(), max_query_len=longest, scale=head_size**-0.5, out=out, window=window,
-                        sinks=sinks, plan=plan)
+        paged_attention(
+            *batch.arguments(),
+            max_query_len=longest,
+            scale=head_size**-0.5,
+            out=out,
+            window=window,
+            sinks=sinks,
+            plan=plan,
+        )
         return out
 
     return attend
 
 
-def _attention(requests: list[tuple[int, int]], heads: int, kv_heads: int, head_size: int, dtype: torch.dtype,
-               device: torch.device, window: int = 0, sinks: bool = False) -> Callable[[], tuple[torch.Tensor, ...]]:
+def _attention(
+    requests: list[tuple[int, int]],
+    heads: int,
+    kv_heads: int,
+    head_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    window: int = 0,
+    sinks: bool = False,
+) -> Callable[[], tuple[torch.Tensor, ...]]:
     def run() -> tuple[torch.Tensor, ...]:
         batch = make_batch(requests, heads, kv_heads, head_size, dtype, device)
         sink = torch.linspace(-2, 2, heads, device=device) if sinks else None
         known = {"scale": head_size**-0.5, "window": window, "sinks": sink}
-        return (prepare(batch, window=window, sinks=sink)(),
-                reference.paged_attention_reference(*batch.arguments(), **known),
-                reference.paged_attention_naive(*batch.arguments(), **known))
+        return (
+            prepare(batch, window=window, sinks=sink)(),
+            reference.paged_attention_reference(*batch.arguments(), **known),
+            reference.paged_attention_naive(*batch.arguments(), **known),
+        )
 
     return run
 
@@ -108,8 +133,10 @@ def _rotary(dtype: torch.dtype, device: torch.device, interleaved: bool) -> tupl
     angles = torch.arange(512)[:, None] * 10000.0 ** (-torch.arange(32) / 32)
     table = torch.cat((angles.cos(), angles.sin()), dim=1).to(device, dtype)
     positions = torch.randint(0, 512, (33,), generator=generator).to(device)
-    exact, naive = (reference.rotary(positions, query, table, head_size=128, interleaved=interleaved, compute=compute)
-                    for compute in (torch.float64, dtype))
+    exact, naive = (
+        reference.rotary(positions, query, table, head_size=128, interleaved=interleaved, compute=compute)
+        for compute in (torch.float64, dtype)
+    )
     out = query.clone()
     ops.rotary(positions, out, None, table, head_size=128, interleaved=interleaved)
     return out, exact, naive
@@ -168,14 +195,15 @@ def decode_bandwidth(device: torch.device) -> tuple[float, float]:
     blocks = requests * length // BLOCK
     cache = torch.randn(blocks, kv_heads, BLOCK, 2 * head_size, device=device).to(torch.bfloat16)
     batch = Batch(
-        torch.randn(requests, heads, head_size, device=device).to(torch.bfloat16), cache,
+        torch.randn(requests, heads, head_size, device=device).to(torch.bfloat16),
+        cache,
         torch.randperm(blocks, device=device).to(torch.int32).view(requests, -1),
         torch.full((requests,), length, dtype=torch.int32, device=device),
-        torch.arange(requests + 1, dtype=torch.int32, device=device))
+        torch.arange(requests + 1, dtype=torch.int32, device=device),
+    )
     copied = torch.empty_like(cache)
     size = cache.numel() * cache.element_size()
-    return (size / best_seconds(prepare(batch)) / 1e9,
-            2 * size / best_seconds(lambda: copied.copy_(cache)) / 1e9)
+    return (size / best_seconds(prepare(batch)) / 1e9, 2 * size / best_seconds(lambda: copied.copy_(cache)) / 1e9)
 
 
 def best_seconds(run: Callable[[], object], times: int = 20) -> float:

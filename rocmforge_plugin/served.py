@@ -8,19 +8,13 @@ MAX_GROUP = 64  # query heads per KV head
 
 # The kinds of attention there are kernels for: a format of keys and values (kernels/attention/problem/key_format.h), a
 # score function (score.h there), and heads as (key dims, value dims). Every name is that of a C++ type, in lower case.
-PROBLEMS = (
-    ("joined", "plain", tuple((size, size) for size in HEAD_SIZES)),
-)
+PROBLEMS = (("joined", "plain", tuple((size, size) for size in HEAD_SIZES)),)
 
 BLOCK_MULTIPLE = 16  # of the keys of a cache block
 
 # torch's names of dtypes, and how kernels' names spell them.
 ELEMENTS = {"bfloat16": "bf16", "float16": "f16", "float32": "float"}
-DTYPES = {
-    "amd": ("bfloat16", "float16"),
-    "nvidia": ("bfloat16", "float16"),
-    "cpu": ("bfloat16", "float16", "float32"),
-}
+DTYPES = {"amd": ("bfloat16", "float16"), "nvidia": ("bfloat16", "float16"), "cpu": ("bfloat16", "float16", "float32")}
 
 AMD_ARCHS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1200", "gfx1201")
 NVIDIA_ARCHS = ("sm_80", "sm_90")

@@ -7,6 +7,7 @@
 The tokenizer is byte-level (any text, one token a byte) with GLM-4's role tags and a chat template. The same function
 serves `make serve` (its default model) and the tests, which ask for the shapes they need.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -19,8 +20,14 @@ from typing import Any
 import torch
 
 SPECIAL = ("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
-VISION_SPECIAL = ("<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|begin_of_video|>", "<|end_of_video|>",
-                  "<|video|>")
+VISION_SPECIAL = (
+    "<|begin_of_image|>",
+    "<|end_of_image|>",
+    "<|image|>",
+    "<|begin_of_video|>",
+    "<|end_of_video|>",
+    "<|video|>",
+)
 VOCAB = 256 + 8  # bytes, special tokens, padded to a multiple of 8
 VISION_VOCAB = VOCAB + 8
 EOS = 256
@@ -28,9 +35,17 @@ CHAT_TEMPLATE = (
     "[gMASK]<sop>{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048, "sliding_window": 0,
-         "attention_chunk_size": 0}
+SHAPE = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "max_position_embeddings": 2048,
+    "sliding_window": 0,
+    "attention_chunk_size": 0,
+}
 # Heads of the released models' size, so that their M-RoPE sections fit; heads * head_dim must be hidden_size.
 VISION_SHAPE = SHAPE | {"head_dim": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
 VISION = ("glm4v", "glm4v_moe", "glm_ocr")
@@ -69,16 +84,30 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
     if kind == "mistral":
         return hf.MistralForCausalLM(hf.MistralConfig(**common, bos_token_id=EOS, sliding_window=window or None))
     if kind == "llama4":  # dense layers only, every second one with chunked attention and rotary
-        return hf.Llama4ForCausalLM(hf.Llama4TextConfig(
-            **common, bos_token_id=EOS, intermediate_size_mlp=shape["intermediate_size"], moe_layers=[],
-            interleave_moe_layer_step=shape["num_hidden_layers"] + 1, no_rope_layer_interval=2,
-            attention_chunk_size=chunk or None))
+        return hf.Llama4ForCausalLM(
+            hf.Llama4TextConfig(
+                **common,
+                bos_token_id=EOS,
+                intermediate_size_mlp=shape["intermediate_size"],
+                moe_layers=[],
+                interleave_moe_layer_step=shape["num_hidden_layers"] + 1,
+                no_rope_layer_interval=2,
+                attention_chunk_size=chunk or None,
+            )
+        )
     if kind in VISION:
         return _vision_model(kind, common)
     if kind == "glm4_moe_lite":
         return _latent_model(common)
-    experts = {"moe_intermediate_size": 128, "n_routed_experts": 4, "num_experts_per_tok": 2,
-               "first_k_dense_replace": 1, "use_qk_norm": True, "attention_bias": True, "num_mtp_layers": 0}
+    experts = {
+        "moe_intermediate_size": 128,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1,
+        "use_qk_norm": True,
+        "attention_bias": True,
+        "num_mtp_layers": 0,
+    }
     return hf.Glm4MoeForCausalLM(hf.Glm4MoeConfig(**{**common, **experts}))
 
 
@@ -88,8 +117,17 @@ def _latent_model(common: dict[str, Any]) -> Any:
     """
     import transformers as hf
 
-    sizes = {"q_lora_rank": 64, "kv_lora_rank": 512, "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "v_head_dim": 64,
-             "moe_intermediate_size": 128, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
+    sizes = {
+        "q_lora_rank": 64,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 192,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 64,
+        "moe_intermediate_size": 128,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+    }
     del common["head_dim"]
     common["num_key_value_heads"] = common["num_attention_heads"]
     config = hf.Glm4MoeLiteConfig(**common, **sizes)
@@ -103,17 +141,44 @@ def _vision_model(kind: str, common: dict[str, Any]) -> Any:
 
     name = {"glm4v": "Glm4v", "glm4v_moe": "Glm4vMoe", "glm_ocr": "GlmOcr"}[kind]
     full = kind == "glm_ocr"  # rotates all of a head, the others one half
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0 if full else 0.5,
-            "mrope_section": [16, 24, 24] if full else [8, 12, 12]}
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 1.0 if full else 0.5,
+        "mrope_section": [16, 24, 24] if full else [8, 12, 12],
+    }
     text = common | {"rope_parameters": rope, "vocab_size": VISION_VOCAB}
     if kind == "glm4v_moe":
-        text |= {"moe_intermediate_size": 128, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
-                 "first_k_dense_replace": 1, "use_qk_norm": False, "attention_bias": True}
-    vision = {"depth": 2, "hidden_size": 128, "num_heads": 2, "image_size": 112, "patch_size": 14,
-              "out_hidden_size": common["hidden_size"], "intermediate_size": 256, "initializer_range": SPREAD}
-    ids = {f"{what}_token_id": 256 + len(SPECIAL) + VISION_SPECIAL.index(f"<|{token}|>") for what, token in (
-        ("image", "image"), ("video", "video"), ("image_start", "begin_of_image"), ("image_end", "end_of_image"),
-        ("video_start", "begin_of_video"), ("video_end", "end_of_video"))}
+        text |= {
+            "moe_intermediate_size": 128,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 1,
+            "use_qk_norm": False,
+            "attention_bias": True,
+        }
+    vision = {
+        "depth": 2,
+        "hidden_size": 128,
+        "num_heads": 2,
+        "image_size": 112,
+        "patch_size": 14,
+        "out_hidden_size": common["hidden_size"],
+        "intermediate_size": 256,
+        "initializer_range": SPREAD,
+    }
+    ids = {
+        f"{what}_token_id": 256 + len(SPECIAL) + VISION_SPECIAL.index(f"<|{token}|>")
+        for what, token in (
+            ("image", "image"),
+            ("video", "video"),
+            ("image_start", "begin_of_image"),
+            ("image_end", "end_of_image"),
+            ("video_start", "begin_of_video"),
+            ("video_end", "end_of_video"),
+        )
+    }
     config = getattr(hf, f"{name}Config")(text_config=text, vision_config=vision, **ids)
     model = getattr(hf, f"{name}ForConditionalGeneration")(config)
     with torch.no_grad():
@@ -127,8 +192,13 @@ def _vision_model(kind: str, common: dict[str, Any]) -> Any:
 
 def _save_processor(folder: pathlib.Path) -> None:
     """The files that tell how images are cut into patches: multiples of 28 pixels stay the size they are."""
-    settings = {"processor_class": "Glm4vProcessor", "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2,
-                "size": {"shortest_edge": 56 * 56, "longest_edge": 2 * 112 * 112}}
+    settings = {
+        "processor_class": "Glm4vProcessor",
+        "patch_size": 14,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "size": {"shortest_edge": 56 * 56, "longest_edge": 2 * 112 * 112},
+    }
     for name, kind in (("preprocessor", "image"), ("video_preprocessor", "video")):
         settings = settings | {f"{kind}_processor_type": f"Glm4v{kind.capitalize()}Processor"}
         (folder / f"{name}_config.json").write_text(json.dumps(settings, indent=1))
@@ -145,12 +215,17 @@ def _chatglm(shape: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, 
     def norm() -> torch.Tensor:
         return 1 + torch.randn(hidden) * 0.05
 
-    weights = {"embedding.word_embeddings.weight": matrix(VOCAB, hidden), "output_layer.weight": matrix(VOCAB, hidden),
-               "encoder.final_layernorm.weight": norm(), "rotary_pos_emb.inv_freq": torch.ones(head // 4)}
+    weights = {
+        "embedding.word_embeddings.weight": matrix(VOCAB, hidden),
+        "output_layer.weight": matrix(VOCAB, hidden),
+        "encoder.final_layernorm.weight": norm(),
+        "rotary_pos_emb.inv_freq": torch.ones(head // 4),
+    }
     for index in range(layers):
         layer = f"encoder.layers.{index}."
         weights |= {
-            layer + "input_layernorm.weight": norm(), layer + "post_attention_layernorm.weight": norm(),
+            layer + "input_layernorm.weight": norm(),
+            layer + "post_attention_layernorm.weight": norm(),
             layer + "self_attention.query_key_value.weight": matrix((heads + 2 * kv_heads) * head, hidden),
             layer + "self_attention.query_key_value.bias": matrix((heads + 2 * kv_heads) * head),
             layer + "self_attention.dense.weight": matrix(hidden, heads * head),
@@ -158,13 +233,30 @@ def _chatglm(shape: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, 
             layer + "mlp.dense_4h_to_h.weight": matrix(hidden, inner),
         }
     config = {
-        "architectures": ["ChatGLMModel"], "model_type": "chatglm", "num_layers": layers, "padded_vocab_size": VOCAB,
-        "hidden_size": hidden, "ffn_hidden_size": inner, "kv_channels": head, "num_attention_heads": heads,
-        "seq_length": shape["max_position_embeddings"], "layernorm_epsilon": 1e-5, "rmsnorm": True,
-        "post_layer_norm": True, "add_bias_linear": False, "add_qkv_bias": True, "multi_query_attention": True,
-        "apply_residual_connection_post_layernorm": False, "multi_query_group_num": kv_heads, "original_rope": True,
-        "rope_ratio": 1.0, "fp32_residual_connection": False, "dtype": "bfloat16", "eos_token_id": EOS,
-        "pad_token_id": EOS, "tie_word_embeddings": False,
+        "architectures": ["ChatGLMModel"],
+        "model_type": "chatglm",
+        "num_layers": layers,
+        "padded_vocab_size": VOCAB,
+        "hidden_size": hidden,
+        "ffn_hidden_size": inner,
+        "kv_channels": head,
+        "num_attention_heads": heads,
+        "seq_length": shape["max_position_embeddings"],
+        "layernorm_epsilon": 1e-5,
+        "rmsnorm": True,
+        "post_layer_norm": True,
+        "add_bias_linear": False,
+        "add_qkv_bias": True,
+        "multi_query_attention": True,
+        "apply_residual_connection_post_layernorm": False,
+        "multi_query_group_num": kv_heads,
+        "original_rope": True,
+        "rope_ratio": 1.0,
+        "fp32_residual_connection": False,
+        "dtype": "bfloat16",
+        "eos_token_id": EOS,
+        "pad_token_id": EOS,
+        "tie_word_embeddings": False,
     }
     return {f"transformer.{name}": value for name, value in weights.items()}, config
 
@@ -199,8 +291,11 @@ def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pat
             from safetensors.torch import save_file
 
             weights, config = _chatglm(full)
-            save_file({name: value.to(torch.bfloat16).contiguous() for name, value in weights.items()},
-                      folder / "model.safetensors", metadata={"format": "pt"})
+            save_file(
+                {name: value.to(torch.bfloat16).contiguous() for name, value in weights.items()},
+                folder / "model.safetensors",
+                metadata={"format": "pt"},
+            )
             (folder / "config.json").write_text(json.dumps(config, indent=1))
         else:
             model = _transformers_model(kind, full)

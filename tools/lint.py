@@ -84,8 +84,11 @@ def lint(bin_: pathlib.Path) -> int:
 def format_all(bin_: pathlib.Path) -> int:
     """Sorts imports and lays out all sources anew; the exit status."""
     ruff = str(bin_ / "ruff")
-    commands = ([ruff, "check", "--select", "I", "--fix", "."], [ruff, "format", "."],
-                [str(bin_ / "clang-format"), "-i", *cpp_files()])
+    commands = (
+        [ruff, "check", "--select", "I", "--fix", "."],
+        [ruff, "format", "."],
+        [str(bin_ / "clang-format"), "-i", *cpp_files()],
+    )
     return max(subprocess.run(command, cwd=ROOT, check=False).returncode for command in commands)
 
 

@@ -8,6 +8,7 @@ After start-up one completion and one chat request are sent; their answers, the 
 rocmforge's kernels follow, then the server keeps serving. With --once it ends there, and exits with 1 when a kernel
 that should have run did not.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -38,8 +39,11 @@ SHIPPED_COMPLETION = "C:Rocm4Gfx942+Gfx1201/PagedKv="
 CHAT = "Say hello to a GPU."
 MAX_TOKENS = 48
 # What a served step must have launched: a kernel with this in its name (one may do two of them).
-REQUIRED = {"prompt attention": "attention_prefill", "decode attention": "attention_decode",
-            "KV cache write": "kv_write"}
+REQUIRED = {
+    "prompt attention": "attention_prefill",
+    "decode attention": "attention_decode",
+    "KV cache write": "kv_write",
+}
 GLM_REQUIRED = {"position embedding": "rotary"}
 
 
@@ -61,7 +65,7 @@ def default_model() -> pathlib.Path:
 
 def free_port(wanted: int | None) -> int:
     """`wanted`, or 8000 when it is free, or any free one."""
-    for port in ([wanted] if wanted else [8000, 0]):
+    for port in [wanted] if wanted else [8000, 0]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -96,10 +100,23 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
         environment.setdefault("VLLM_NO_USAGE_STATS", "1")
-        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, "--attention-backend",
-                   "rocmforge", "--port", str(port), "--served-model-name", self.name,
-                   "--worker-extension-cls", "rocmforge_plugin.vllm.report.LaunchCounts",
-                   "--middleware", "rocmforge_plugin.vllm.report.LaunchReport"]
+        command = [
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.cli.main",
+            "serve",
+            model,
+            "--attention-backend",
+            "rocmforge",
+            "--port",
+            str(port),
+            "--served-model-name",
+            self.name,
+            "--worker-extension-cls",
+            "rocmforge_plugin.vllm.report.LaunchCounts",
+            "--middleware",
+            "rocmforge_plugin.vllm.report.LaunchReport",
+        ]
         if pathlib.Path(model).exists():
             environment.setdefault("HF_HUB_OFFLINE", "1")
         if not has_gpu():
@@ -111,8 +128,9 @@ class Server:
         say(f"{' '.join(['vllm', *command[3:]])}\n[serve] log: {log}")
         self.log_path = log
         self.log = log.open("w")
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env=environment,
-                                        start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdout=self.log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
 
     def last_lines(self, count: int) -> list[str]:
         """The end of the server's log."""
@@ -126,8 +144,10 @@ class Server:
                 print("\n".join(self.last_lines(40)))
                 for cause in self.causes():
                     say(cause)
-                raise SystemExit(f"[serve] the server ended with {self.process.returncode} before it was ready; "
-                                 f"its log: {self.log_path}")
+                raise SystemExit(
+                    f"[serve] the server ended with {self.process.returncode} before it was ready; "
+                    f"its log: {self.log_path}"
+                )
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=2):
                     say(f"ready after {time.monotonic() - start:.1f} s")
@@ -155,10 +175,17 @@ class Server:
 
     def ask(self, path: str, body: dict[str, Any]) -> Answer:
         """Stream one request; RuntimeError with the server's message when it is refused."""
-        body = {"model": self.name, "max_tokens": MAX_TOKENS, "temperature": 0, "stream": True,
-                "stream_options": {"include_usage": True}, **body}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(),
-                                         {"Content-Type": "application/json"})
+        body = {
+            "model": self.name,
+            "max_tokens": MAX_TOKENS,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **body,
+        }
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         start = time.monotonic()
         text, tokens, first = "", 0, None
         try:
@@ -200,7 +227,7 @@ def _events(reply: Any) -> Iterator[dict[str, Any]]:
     for raw in reply:
         line = raw.decode().strip()
         if line.startswith("data: ") and line != "data: [DONE]":
-            yield json.loads(line[len("data: "):])
+            yield json.loads(line[len("data: ") :])
 
 
 def missing(counts: dict[str, int], model: str) -> list[str]:
@@ -208,8 +235,11 @@ def missing(counts: dict[str, int], model: str) -> list[str]:
     config = pathlib.Path(model) / "config.json"
     glm = config.exists() and any("glm" in name.lower() for name in json.loads(config.read_text())["architectures"])
     required = REQUIRED | (GLM_REQUIRED if glm else {})
-    return [kind for kind, name in required.items()
-            if not any(count > 0 and name in kernel for kernel, count in counts.items())]
+    return [
+        kind
+        for kind, name in required.items()
+        if not any(count > 0 and name in kernel for kernel, count in counts.items())
+    ]
 
 
 def try_it(server: Server, model: str) -> bool:
@@ -218,8 +248,10 @@ def try_it(server: Server, model: str) -> bool:
     fine = True
     tokens = 0
     prompt = SHIPPED_COMPLETION if pathlib.Path(model) == SHIPPED_MODEL else COMPLETION
-    requests = (("completion", prompt, "/v1/completions", {"prompt": prompt}),
-                ("chat", CHAT, "/v1/chat/completions", {"messages": [{"role": "user", "content": CHAT}]}))
+    requests = (
+        ("completion", prompt, "/v1/completions", {"prompt": prompt}),
+        ("chat", CHAT, "/v1/chat/completions", {"messages": [{"role": "user", "content": CHAT}]}),
+    )
     for kind, question, path, body in requests:
         try:
             answer = server.ask(path, body)

@@ -13,6 +13,7 @@ vLLM is what is tested. Nothing of it is changed on disk. While the tests run:
 A test counts as served if it passed and launched rocmforge's kernels, as refused if rocmforge said no in words, and as
 untouched if it passed without any launch. The exit status is 0 if tests were served and none failed.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -29,25 +30,65 @@ from typing import Any
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FILES = ("v1/attention/test_attention_backends.py", "v1/attention/test_chunked_local_attention.py",
-         "v1/attention/test_attention_splitting.py", "v1/attention/test_batch_reordering.py")
+FILES = (
+    "v1/attention/test_attention_backends.py",
+    "v1/attention/test_chunked_local_attention.py",
+    "v1/attention/test_attention_splitting.py",
+    "v1/attention/test_batch_reordering.py",
+)
 FOLDER = "ROCMFORGE_VLLM_SUITE"  # where the copy is, for the process that runs pytest
 # What of the models that the tests name their metadata depends on: heads, head size, window.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "meta-llama/Meta-Llama-3-8B": ("LlamaConfig", {
-        "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "num_hidden_layers": 32, "max_position_embeddings": 8192}),
-    "Qwen/Qwen3-0.6B": ("Qwen3Config", {
-        "architectures": ["Qwen3ForCausalLM"], "hidden_size": 1024, "num_attention_heads": 16,
-        "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 28, "max_position_embeddings": 40960}),
-    "microsoft/Phi-tiny-MoE-instruct": ("PhimoeConfig", {
-        "architectures": ["PhiMoEForCausalLM"], "hidden_size": 4096, "num_attention_heads": 16,
-        "num_key_value_heads": 4, "head_dim": 128, "num_hidden_layers": 32, "max_position_embeddings": 4096,
-        "sliding_window": 2047}),
-    "google/embeddinggemma-300m": ("Gemma3TextConfig", {
-        "architectures": ["Gemma3TextModel"], "hidden_size": 768, "num_attention_heads": 3, "num_key_value_heads": 1,
-        "head_dim": 256, "num_hidden_layers": 24, "max_position_embeddings": 2048, "sliding_window": 512,
-        "use_bidirectional_attention": True}),
+    "meta-llama/Meta-Llama-3-8B": (
+        "LlamaConfig",
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_size": 4096,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "num_hidden_layers": 32,
+            "max_position_embeddings": 8192,
+        },
+    ),
+    "Qwen/Qwen3-0.6B": (
+        "Qwen3Config",
+        {
+            "architectures": ["Qwen3ForCausalLM"],
+            "hidden_size": 1024,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "num_hidden_layers": 28,
+            "max_position_embeddings": 40960,
+        },
+    ),
+    "microsoft/Phi-tiny-MoE-instruct": (
+        "PhimoeConfig",
+        {
+            "architectures": ["PhiMoEForCausalLM"],
+            "hidden_size": 4096,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "num_hidden_layers": 32,
+            "max_position_embeddings": 4096,
+            "sliding_window": 2047,
+        },
+    ),
+    "google/embeddinggemma-300m": (
+        "Gemma3TextConfig",
+        {
+            "architectures": ["Gemma3TextModel"],
+            "hidden_size": 768,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 256,
+            "num_hidden_layers": 24,
+            "max_position_embeddings": 2048,
+            "sliding_window": 512,
+            "use_bidirectional_attention": True,
+        },
+    ),
 }
 
 
@@ -113,16 +154,20 @@ class Suite:
         terminalreporter.section("rocmforge in vLLM's tests")
         for reason, times in sorted(Counter(self.refused.values()).items()):
             terminalreporter.line(f"refused {times} times: {reason}")
-        terminalreporter.line(", ".join(f"{kinds[kind]} {kind}" for kind in
-                                        ("served", "untouched", "refused", "failed", "skipped")))
+        terminalreporter.line(
+            ", ".join(f"{kinds[kind]} {kind}" for kind in ("served", "untouched", "refused", "failed", "skipped"))
+        )
 
     def count(self, stats: dict[str, list[Any]]) -> Counter[str]:
         """Tests by what became of them."""
         kinds: Counter[str] = Counter(skipped=len(stats.get("skipped", [])))
-        kinds.update("served" if self.launched.get(report.nodeid) else "untouched"
-                     for report in stats.get("passed", []))
-        kinds.update("refused" if report.nodeid in self.refused else "failed"
-                     for report in [*stats.get("failed", []), *stats.get("error", [])])
+        kinds.update(
+            "served" if self.launched.get(report.nodeid) else "untouched" for report in stats.get("passed", [])
+        )
+        kinds.update(
+            "refused" if report.nodeid in self.refused else "failed"
+            for report in [*stats.get("failed", []), *stats.get("error", [])]
+        )
         return kinds
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -148,8 +193,18 @@ def run_here(folder: pathlib.Path, arguments: list[str]) -> int:
     load_general_plugins()
     suite = Suite(folder)
     suite.name_models()
-    options = ["--noconftest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), "--import-mode", "importlib",
-               "--show-capture", "no"]
+    options = [
+        "--noconftest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+        "--import-mode",
+        "importlib",
+        "--show-capture",
+        "no",
+    ]
     return int(pytest.main([*options, *arguments], plugins=[suite]))
 
 

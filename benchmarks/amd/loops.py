@@ -78,14 +78,40 @@ def loop_row(target: str, who: str, f: Figures, mca: float | None, per: float, w
     matrix = " + ".join(f"{n} {re.sub('^v_[a-z]+_f32_', '', name)}" for name, n in f.names.items())
     c = f.counts
     by_unit = " : ".join(f"{f.clocks[u] / per:.3g}" for u in ("matrix", "valu", "transcendental", "lds"))
-    return (target, who, matrix, c["valu"], c["transcendental"], c["lds"], c["global"], f"{f.load_bytes:.3g}", c["all"],
-            by_unit, f"**{clocks / per:.3g}** ({unit})", f"{mca / per:.3g}" if mca else "", what)
+    return (
+        target,
+        who,
+        matrix,
+        c["valu"],
+        c["transcendental"],
+        c["lds"],
+        c["global"],
+        f"{f.load_bytes:.3g}",
+        c["all"],
+        by_unit,
+        f"**{clocks / per:.3g}** ({unit})",
+        f"{mca / per:.3g}" if mca else "",
+        what,
+    )
 
 
 def write_loops(folder: Path, triton: Path) -> None:
     """docs/amd_static.md, and on the terminal whether the bounds hold."""
-    head = ("target", "kernel", "matrix", "VALU", "trans.", "LDS", "global", "bytes a load", "all",
-            "clocks: matrix : VALU : trans. : LDS", "busiest", "llvm-mca", "")
+    head = (
+        "target",
+        "kernel",
+        "matrix",
+        "VALU",
+        "trans.",
+        "LDS",
+        "global",
+        "bytes a load",
+        "all",
+        "clocks: matrix : VALU : trans. : LDS",
+        "busiest",
+        "llvm-mca",
+        "",
+    )
     rows: dict[str, list[tuple[object, ...]]] = {"prefill": [], "decode": []}
     failed = []
     for target in COMPARED:

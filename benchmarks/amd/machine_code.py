@@ -56,6 +56,7 @@ class Instruction:
 
 def disassemble(path: Path) -> dict[str, list[Instruction]]:
     """The functions of a code object, by name."""
+
     def run(*more: str) -> str:
         command = [llvm_tool("llvm-objdump"), "-d", *more, str(path)]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -175,8 +176,14 @@ def mca_cycles(code: list[Instruction], target: str, iterations: int = 50) -> fl
     if not target.startswith("gfx9"):
         return None
     text = "\n".join(f"{i.mnemonic} {i.operands}" for i in code)
-    command = [llvm_tool("llvm-mca"), "-mtriple=amdgcn-amd-amdhsa", f"-mcpu={target}", f"-iterations={iterations}",
-               "--all-views=false", "--summary-view"]
+    command = [
+        llvm_tool("llvm-mca"),
+        "-mtriple=amdgcn-amd-amdhsa",
+        f"-mcpu={target}",
+        f"-iterations={iterations}",
+        "--all-views=false",
+        "--summary-view",
+    ]
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:

@@ -26,16 +26,23 @@ from .machine_code import disassemble, figures, hot_loop
 
 CSV = ROOT / "tests" / "amdgpu" / "resources.csv"
 DOCUMENT = ROOT / "docs" / "amd_resources.md"
-NAME = re.compile(r"attention_(?P<kernel>prefill|decode\d|combine)_(?P<kind>bf16|f16)_d(?P<dims>\d+(?:v\d+)?)"
-                  r"(?P<rest>\w*)")
+NAME = re.compile(
+    r"attention_(?P<kernel>prefill|decode\d|combine)_(?P<kind>bf16|f16)_d(?P<dims>\d+(?:v\d+)?)"
+    r"(?P<rest>\w*)"
+)
 ATTENTION = ("prefill", "decode1", "decode2", "decode4", "combine")
 HEAD = (
-    "# Resources of the AMD kernels", "",
+    "# Resources of the AMD kernels",
+    "",
     "Made by `python -m benchmarks.amd.resources` from the compiler's report in the code objects. `make test` fails",
     "if a kernel spills, uses scratch memory, exceeds the LDS, or needs more registers or LDS than the table in",
-    "`tests/amdgpu/resources.csv`, which the same command writes. What the hot loops cost: `amd_static.md`.", "")
-CELL = ("A cell is VGPRs (accumulation registers counted in) / LDS in KiB / waves per SIMD that registers, LDS and "
-        "whole workgroups allow.")
+    "`tests/amdgpu/resources.csv`, which the same command writes. What the hot loops cost: `amd_static.md`.",
+    "",
+)
+CELL = (
+    "A cell is VGPRs (accumulation registers counted in) / LDS in KiB / waves per SIMD that registers, LDS and "
+    "whole workgroups allow."
+)
 
 
 class Registers(Protocol):
@@ -72,8 +79,10 @@ def spill_line(resources: dict[tuple[str, str], Resources]) -> str:
     """How many of the kernels spill or use scratch, in words."""
     spilling = sum(bool(r.vgpr_spills or r.sgpr_spills or r.scratch) for r in resources.values())
     s = "s" if spilling < 2 else ""
-    return (f"Of the {len(resources)} kernels of {len(TARGETS)} targets, {spilling or 'none'} spill{s} registers or "
-            f"use{s} scratch memory")
+    return (
+        f"Of the {len(resources)} kernels of {len(TARGETS)} targets, {spilling or 'none'} spill{s} registers or "
+        f"use{s} scratch memory"
+    )
 
 
 def summary(resources: dict[tuple[str, str], Resources], folder: Path) -> list[str]:
@@ -91,8 +100,9 @@ def summary(resources: dict[tuple[str, str], Resources], folder: Path) -> list[s
             cell = (r.vgprs, f"{r.lds / 1024:.1f}", f"{r.occupancy:g}", spills, tile or "")
             cells.setdefault(cell, []).append(target)
         rows += [(kernel, ", ".join(targets), *cell) for cell, targets in cells.items()]
-    return table(("kernel", "targets", "VGPRs", "LDS, KiB", "waves per SIMD", "spills", "matrix instructions per tile"),
-                 rows)
+    return table(
+        ("kernel", "targets", "VGPRs", "LDS, KiB", "waves per SIMD", "spills", "matrix instructions per tile"), rows
+    )
 
 
 def details(resources: Mapping[tuple[str, str], Registers]) -> list[str]:
@@ -102,25 +112,38 @@ def details(resources: Mapping[tuple[str, str], Registers]) -> list[str]:
     attention = {name: found for name in names if (found := NAME.fullmatch(name))}
     dims = list(dict.fromkeys(found["dims"] for found in attention.values()))
     for target in TARGETS:
+
         def cell(kernel: str, target: str = target) -> str:
             r = resources[target, kernel]
             return f"{r.vgprs} / {r.lds / 1024:.3g} / {r.occupancy:g}"
+
         rows: dict[str, dict[str, str]] = {}
         for kernel in ATTENTION:
             for name, found in attention.items():
                 if found["kernel"] == kernel:
                     row = f"{kernel} {found['kind']}{found['rest']}".replace("_", " ")
                     rows.setdefault(row, {})[found["dims"]] = cell(name)
-        lines += ["", f"## {target}", "", *table(
-            ("attention", *(f"head {size}" for size in dims)),
-            [(row, *(cells.get(size, "") for size in dims)) for row, cells in rows.items()])]
+        lines += [
+            "",
+            f"## {target}",
+            "",
+            *table(
+                ("attention", *(f"head {size}" for size in dims)),
+                [(row, *(cells.get(size, "") for size in dims)) for row, cells in rows.items()],
+            ),
+        ]
         others: dict[str, list[str]] = {}
         for name in names:
             if name not in attention:
                 found = re.fullmatch(r"(.*)_(bf16|f16|float)", name)
                 others.setdefault(found[1] if found else name, []).append(cell(name))
-        lines += ["", *table(("kernel", "bf16", "f16", "float"),
-                             [(name, *cells, *[""] * (3 - len(cells))) for name, cells in others.items()])]
+        lines += [
+            "",
+            *table(
+                ("kernel", "bf16", "f16", "float"),
+                [(name, *cells, *[""] * (3 - len(cells))) for name, cells in others.items()],
+            ),
+        ]
     return lines
 
 
@@ -131,9 +154,20 @@ def write_resources(folder: Path) -> None:
     clang = re.search(r"clang version ((\d+)[\d.]*)", made_by)
     write_csv(resources, clang[2] if clang else made_by)
     made_by = f"clang {clang[1]}" if clang else made_by
-    DOCUMENT.write_text("\n".join([
-        *HEAD, f"{spill_line(resources)} ({made_by}).", "Attention, bfloat16, head size 128:", "",
-        *summary(resources, folder), "", *details(resources)]) + "\n")
+    DOCUMENT.write_text(
+        "\n".join(
+            [
+                *HEAD,
+                f"{spill_line(resources)} ({made_by}).",
+                "Attention, bfloat16, head size 128:",
+                "",
+                *summary(resources, folder),
+                "",
+                *details(resources),
+            ]
+        )
+        + "\n"
+    )
     print(f"{spill_line(resources)}: {CSV.relative_to(ROOT)}, {DOCUMENT.relative_to(ROOT)}")
 
 

@@ -46,6 +46,7 @@ class Recorder:
     def __getitem__(self, grid: Any) -> Any:
         def launch(**arguments: Any) -> None:
             raise Noted(arguments)
+
         return launch
 
 
@@ -62,14 +63,28 @@ def launch_arguments(decode: bool, large: bool) -> dict[str, Any]:
     kernel, unified.kernel_unified_attention = unified.kernel_unified_attention, Recorder()
     try:
         unified.unified_attention(
-            q=meta(tokens, HEADS, HEAD), k=cache[:, 0], v=cache[:, 1], out=meta(tokens, HEADS, HEAD),
-            cu_seqlens_q=meta(5, dtype=torch.int32), max_seqlen_q=query_len, seqused_k=meta(4, dtype=torch.int32),
-            max_seqlen_k=4096, softmax_scale=HEAD ** -0.5, causal=True, window_size=(-1, -1),
-            block_table=meta(4, 256, dtype=torch.int32), softcap=0, q_descale=None, k_descale=None, v_descale=None,
-            seq_threshold_3D=128, num_par_softmax_segments=SEGMENTS,
+            q=meta(tokens, HEADS, HEAD),
+            k=cache[:, 0],
+            v=cache[:, 1],
+            out=meta(tokens, HEADS, HEAD),
+            cu_seqlens_q=meta(5, dtype=torch.int32),
+            max_seqlen_q=query_len,
+            seqused_k=meta(4, dtype=torch.int32),
+            max_seqlen_k=4096,
+            softmax_scale=HEAD**-0.5,
+            causal=True,
+            window_size=(-1, -1),
+            block_table=meta(4, 256, dtype=torch.int32),
+            softcap=0,
+            q_descale=None,
+            k_descale=None,
+            v_descale=None,
+            seq_threshold_3D=128,
+            num_par_softmax_segments=SEGMENTS,
             softmax_segm_output=meta(*segments, HEAD, dtype=torch.float32),
             softmax_segm_max=meta(*segments, dtype=torch.float32),
-            softmax_segm_expsum=meta(*segments, dtype=torch.float32))
+            softmax_segm_expsum=meta(*segments, dtype=torch.float32),
+        )
     except Noted as noted:
         return noted.args[0]
     finally:
@@ -112,8 +127,11 @@ def main(out: Path) -> None:
                 built = triton.compile(source(arguments, size == "large"), target=gpu, options={"num_warps": 4})
                 path = out / f"{target}_{phase}_{size}.co"
                 path.write_bytes(built.asm["hsaco"])
-                print(f"{path}: tile {arguments['TILE_SIZE']} keys, {arguments['BLOCK_M']} rows, triton "
-                      f"{triton.__version__}", flush=True)
+                print(
+                    f"{path}: tile {arguments['TILE_SIZE']} keys, {arguments['BLOCK_M']} rows, triton "
+                    f"{triton.__version__}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -34,8 +34,13 @@ def ceilings() -> dict[str, float]:
 
 def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[str, Any]:
     floor = max(case.bytes / ceiling["copy"], case.flops / ceiling["product"]) * 1e3
-    row: dict[str, Any] = {"case": case.name, "floor_ms": floor, "bytes": case.bytes, "flops": case.flops,
-                              "results": {}}
+    row: dict[str, Any] = {
+        "case": case.name,
+        "floor_ms": floor,
+        "bytes": case.bytes,
+        "flops": case.flops,
+        "results": {},
+    }
     sets = input_sets(case)
     for name, make in peers.available(case).items():
         if only and name not in only:
@@ -48,14 +53,23 @@ def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[
                 raise
             print(f"{case.name:38}{name:18} does not take this case: {str(error).splitlines()[0][:80]}", flush=True)
             continue
-        result = {"ms": time, "spread_ms": spread, "of_floor": floor / time, "tb_s": case.bytes / time / 1e9,
-                  "tflop_s": case.flops / time / 1e9, "host_us": host}
+        result = {
+            "ms": time,
+            "spread_ms": spread,
+            "of_floor": floor / time,
+            "tb_s": case.bytes / time / 1e9,
+            "tflop_s": case.flops / time / 1e9,
+            "host_us": host,
+        }
         if name in peers.PAGED:
             result["error"] = sampled_error(case, sets[0])
         row["results"][name] = result
         far = f"{result['error']:.1e}" if "error" in result else ""
-        print(f"{case.name:38}{name:18}{time:10.4f} ms{floor / time:8.1%} of floor{result['tb_s']:7.2f} TB/s"
-              f"{result['tflop_s']:7.0f} TFLOP/s{host:7.1f} us of the host {far}", flush=True)
+        print(
+            f"{case.name:38}{name:18}{time:10.4f} ms{floor / time:8.1%} of floor{result['tb_s']:7.2f} TB/s"
+            f"{result['tflop_s']:7.0f} TFLOP/s{host:7.1f} us of the host {far}",
+            flush=True,
+        )
     if not only or "rocmforge" in only:
         row["plan_ms"], _, row["plan_host_us"] = device_and_host(peers.plan_only(case, sets))
     return row
@@ -68,11 +82,16 @@ def geometric_mean(values: Sequence[float]) -> float:
 def summary(rows: Sequence[dict]) -> dict[str, float]:
     """Speed relative to each peer, in geometric mean over the decode and the prefill cases."""
     ratios: dict[str, float] = {}
-    for kind, of_kind in (("prefill", lambda n: n.startswith(("prefill", "chunked"))),
-                          ("decode", lambda n: n.startswith(("decode", "spec")))):
+    for kind, of_kind in (
+        ("prefill", lambda n: n.startswith(("prefill", "chunked"))),
+        ("decode", lambda n: n.startswith(("decode", "spec"))),
+    ):
         for peer in ("vLLM Triton", "FlashAttention-3", "torch SDPA"):
-            pairs = [r["results"][peer]["ms"] / r["results"]["rocmforge"]["ms"] for r in rows
-                     if of_kind(r["case"]) and {peer, "rocmforge"} <= r["results"].keys()]
+            pairs = [
+                r["results"][peer]["ms"] / r["results"]["rocmforge"]["ms"]
+                for r in rows
+                if of_kind(r["case"]) and {peer, "rocmforge"} <= r["results"].keys()
+            ]
             if pairs:
                 ratios[f"{kind} vs {peer}"] = geometric_mean(pairs)
                 print(f"{kind} vs {peer}: {ratios[f'{kind} vs {peer}']:.2f}x, least {min(pairs):.2f}x")
@@ -87,16 +106,27 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="contestants to run")
     arguments = parser.parse_args()
     ceiling = ceilings()
-    print(f"{torch.cuda.get_device_name()}: copy {ceiling['copy'] / 1e9:.0f} GB/s, product "
-          f"{ceiling['product'] / 1e12:.0f} TFLOP/s, torch {torch.__version__}", flush=True)
+    print(
+        f"{torch.cuda.get_device_name()}: copy {ceiling['copy'] / 1e9:.0f} GB/s, product "
+        f"{ceiling['product'] / 1e12:.0f} TFLOP/s, torch {torch.__version__}",
+        flush=True,
+    )
 
     def measured(cases: Sequence[Case]) -> list[dict[str, object]]:
-        return [measure(case, ceiling, arguments.only) for case in cases
-                if not arguments.cases or any(part in case.name for part in arguments.cases)]
+        return [
+            measure(case, ceiling, arguments.only)
+            for case in cases
+            if not arguments.cases or any(part in case.name for part in arguments.cases)
+        ]
 
     rows = measured(CASES)
-    result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "ceilings": ceiling, "cases": rows,
-              "summary": summary(rows)}
+    result = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "ceilings": ceiling,
+        "cases": rows,
+        "summary": summary(rows),
+    }
     if arguments.sweeps:
         result["sweeps"] = {name: measured(cases) for name, cases in SWEEPS.items()}
     if arguments.out:

@@ -30,8 +30,9 @@ class Case:
     @property
     def flops(self) -> float:
         """Of both products, over the pairs that the causal mask keeps."""
-        pairs = sum(self.query_len * (n - self.query_len) + self.query_len * (self.query_len + 1) / 2
-                    for n in self.lens)
+        pairs = sum(
+            self.query_len * (n - self.query_len) + self.query_len * (self.query_len + 1) / 2 for n in self.lens
+        )
         return 4.0 * self.heads * self.head * pairs
 
     @property
@@ -68,14 +69,20 @@ CASES = (
 # Series of cases in which one thing grows, for the plots: names are the values on the x axis.
 SWEEPS: dict[str, tuple[Case, ...]] = {
     "batch": tuple(Case(f"batch {n}", (4096,) * n, 1, 32, 2) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)),
-    "context": tuple(Case(f"context {n}", (n,) * 8, 1, 32, 8)
-                     for n in (128, 512, 2048, 8192, 32768, 131072, 262144)),
+    "context": tuple(Case(f"context {n}", (n,) * 8, 1, 32, 8) for n in (128, 512, 2048, 8192, 32768, 131072, 262144)),
     "head size": tuple(Case(f"head size {d}", (4096,) * 32, 1, 32, 8, d) for d in (64, 80, 96, 128, 192, 256)),
-    "head size, prefill": tuple(Case(f"prefill, head size {d}", (2048,) * 4, 2048, 32, 8, d)
-                                for d in (64, 80, 96, 128, 192, 256)),
-    "float16": tuple(Case(f"float16 {name}", lens, length, 32, 8, 128, torch.float16) for name, lens, length in (
-        ("decode b32 ctx8k", (8192,) * 32, 1), ("decode b64 256..16k", spread(256, 16384, 64), 1),
-        ("prefill 1x16k", (16384,), 16384), ("prefill 8x2k", (2048,) * 8, 2048))),
+    "head size, prefill": tuple(
+        Case(f"prefill, head size {d}", (2048,) * 4, 2048, 32, 8, d) for d in (64, 80, 96, 128, 192, 256)
+    ),
+    "float16": tuple(
+        Case(f"float16 {name}", lens, length, 32, 8, 128, torch.float16)
+        for name, lens, length in (
+            ("decode b32 ctx8k", (8192,) * 32, 1),
+            ("decode b64 256..16k", spread(256, 16384, 64), 1),
+            ("prefill 1x16k", (16384,), 16384),
+            ("prefill 8x2k", (2048,) * 8, 2048),
+        )
+    ),
 }
 
 
@@ -90,14 +97,16 @@ class Inputs:
         self.block_table = torch.zeros(len(pages), max(pages), dtype=torch.int32, device=device)
         at = 0
         for r, count in enumerate(pages):
-            self.block_table[r, :count] = order[at:at + count]
+            self.block_table[r, :count] = order[at : at + count]
             at += count
         # Token-major pages, as vLLM lays them out by default; the kernels take strides.
-        self.pages = torch.randn(total, BLOCK, case.kv_heads, 2 * case.head, dtype=case.dtype, device=device,
-                                 generator=generator)
+        self.pages = torch.randn(
+            total, BLOCK, case.kv_heads, 2 * case.head, dtype=case.dtype, device=device, generator=generator
+        )
         self.kv_cache = self.pages.transpose(1, 2)
-        self.query = torch.randn(case.tokens, case.heads, case.head, dtype=case.dtype, device=device,
-                                 generator=generator)
+        self.query = torch.randn(
+            case.tokens, case.heads, case.head, dtype=case.dtype, device=device, generator=generator
+        )
         self.out = torch.full_like(self.query, float("nan"))
         self.seq_lens = torch.tensor(case.lens, dtype=torch.int32, device=device)
         self.query_start = torch.arange(0, case.tokens + 1, case.query_len, dtype=torch.int32, device=device)
@@ -113,7 +122,7 @@ def sampled_error(case: Case, inputs: Inputs) -> float:
     group = case.heads // case.kv_heads
     for r in {0, len(case.lens) - 1}:
         length = case.lens[r]
-        table = inputs.block_table[r, :-(-length // BLOCK)].long()
+        table = inputs.block_table[r, : -(-length // BLOCK)].long()
         rows = inputs.pages[table].flatten(0, 1)[:length].double()
         for i in sorted({0, case.query_len // 3, case.query_len - 1}):
             token = r * case.query_len + i

@@ -24,8 +24,13 @@ def planner_of(case: Case, device: torch.device | str) -> AttentionPlanner:
     from rocmforge_plugin.ops.attention import AttentionPlanner
     from rocmforge_plugin.problem import Problem
 
-    return AttentionPlanner(Problem(case.dtype, case.heads, case.kv_heads, case.head, case.head), device,
-                            len(case.lens), case.tokens, 1 if case.is_prefill else case.query_len)
+    return AttentionPlanner(
+        Problem(case.dtype, case.heads, case.kv_heads, case.head, case.head),
+        device,
+        len(case.lens),
+        case.tokens,
+        1 if case.is_prefill else case.query_len,
+    )
 
 
 def ours(case: Case, sets: list[Inputs]) -> Calls:
@@ -35,9 +40,20 @@ def ours(case: Case, sets: list[Inputs]) -> Calls:
     calls: Calls = []
     for x in sets:
         plan = planner_of(case, x.query.device).plan(x.query_start, x.seq_lens, case.query_len, case.tokens)
-        calls.append(functools.partial(
-            paged_attention, x.query, x.kv_cache, x.block_table, x.seq_lens, x.query_start,
-            max_query_len=case.query_len, scale=case.head**-0.5, out=x.out, plan=plan))
+        calls.append(
+            functools.partial(
+                paged_attention,
+                x.query,
+                x.kv_cache,
+                x.block_table,
+                x.seq_lens,
+                x.query_start,
+                max_query_len=case.query_len,
+                scale=case.head**-0.5,
+                out=x.out,
+                plan=plan,
+            )
+        )
     return calls
 
 
@@ -58,12 +74,32 @@ def triton_unified(case: Case, sets: list[Inputs]) -> Calls:
     calls: Calls = []
     for x in sets:
         k, v = x.pages.split(case.head, -1)
-        calls.append(functools.partial(
-            unified_attention, q=x.query, k=k, v=v, out=x.out, cu_seqlens_q=x.query_start, max_seqlen_q=case.query_len,
-            seqused_k=x.seq_lens, max_seqlen_k=max(case.lens), softmax_scale=case.head**-0.5, causal=True,
-            window_size=(-1, -1), block_table=x.block_table, softcap=0, q_descale=None, k_descale=None, v_descale=None,
-            seq_threshold_3D=threshold, num_par_softmax_segments=segments, softmax_segm_output=output,
-            softmax_segm_max=maximum, softmax_segm_expsum=total))
+        calls.append(
+            functools.partial(
+                unified_attention,
+                q=x.query,
+                k=k,
+                v=v,
+                out=x.out,
+                cu_seqlens_q=x.query_start,
+                max_seqlen_q=case.query_len,
+                seqused_k=x.seq_lens,
+                max_seqlen_k=max(case.lens),
+                softmax_scale=case.head**-0.5,
+                causal=True,
+                window_size=(-1, -1),
+                block_table=x.block_table,
+                softcap=0,
+                q_descale=None,
+                k_descale=None,
+                v_descale=None,
+                seq_threshold_3D=threshold,
+                num_par_softmax_segments=segments,
+                softmax_segm_output=output,
+                softmax_segm_max=maximum,
+                softmax_segm_expsum=total,
+            )
+        )
     return calls
 
 
@@ -75,14 +111,37 @@ def flash_attention_3(case: Case, sets: list[Inputs]) -> Calls:
     for x in sets:
         k, v = x.pages.split(case.head, -1)
         schedule = get_scheduler_metadata(
-            batch_size=len(case.lens), max_seqlen_q=case.query_len, max_seqlen_k=max(case.lens), num_heads_q=case.heads,
-            num_heads_kv=case.kv_heads, headdim=case.head, cache_seqlens=x.seq_lens, qkv_dtype=case.dtype,
-            cu_seqlens_q=x.query_start, page_size=BLOCK, causal=True, num_splits=0)
-        calls.append(functools.partial(
-            flash_attn_varlen_func, q=x.query, k=k, v=v, out=x.out, cu_seqlens_q=x.query_start,
-            max_seqlen_q=case.query_len, seqused_k=x.seq_lens, max_seqlen_k=max(case.lens),
-            softmax_scale=case.head**-0.5, causal=True, block_table=x.block_table, scheduler_metadata=schedule,
-            fa_version=3))
+            batch_size=len(case.lens),
+            max_seqlen_q=case.query_len,
+            max_seqlen_k=max(case.lens),
+            num_heads_q=case.heads,
+            num_heads_kv=case.kv_heads,
+            headdim=case.head,
+            cache_seqlens=x.seq_lens,
+            qkv_dtype=case.dtype,
+            cu_seqlens_q=x.query_start,
+            page_size=BLOCK,
+            causal=True,
+            num_splits=0,
+        )
+        calls.append(
+            functools.partial(
+                flash_attn_varlen_func,
+                q=x.query,
+                k=k,
+                v=v,
+                out=x.out,
+                cu_seqlens_q=x.query_start,
+                max_seqlen_q=case.query_len,
+                seqused_k=x.seq_lens,
+                max_seqlen_k=max(case.lens),
+                softmax_scale=case.head**-0.5,
+                causal=True,
+                block_table=x.block_table,
+                scheduler_metadata=schedule,
+                fa_version=3,
+            )
+        )
     return calls
 
 
@@ -92,8 +151,10 @@ def torch_sdpa(case: Case, sets: list[Inputs]) -> Calls:
     calls: Calls = []
     for x in sets:
         q = x.query.view(count, length, case.heads, case.head).transpose(1, 2)
-        k, v = (torch.randn(count, length, case.kv_heads, case.head, dtype=case.dtype, device="cuda").transpose(1, 2)
-                for _ in range(2))
+        k, v = (
+            torch.randn(count, length, case.kv_heads, case.head, dtype=case.dtype, device="cuda").transpose(1, 2)
+            for _ in range(2)
+        )
 
         def call(q: torch.Tensor = q, k: torch.Tensor = k, v: torch.Tensor = v) -> torch.Tensor:
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):

@@ -121,10 +121,15 @@ def rows(report: str) -> list[dict[str, Any]]:
     def median(launches: list[dict[str, str]], metric: str) -> float:
         return statistics.median(number(one.get(metric, "")) for one in launches)
 
-    return [{"kernel": short(name), "launches": len(launches),
-             **{label: factor * median(launches, metric) for label, (metric, factor) in METRICS.items()},
-             "waits": {label: median(launches, WAIT.format(reason)) for label, reason in WAITS.items()}}
-            for name, launches in kernels.items()]
+    return [
+        {
+            "kernel": short(name),
+            "launches": len(launches),
+            **{label: factor * median(launches, metric) for label, (metric, factor) in METRICS.items()},
+            "waits": {label: median(launches, WAIT.format(reason)) for label, reason in WAITS.items()},
+        }
+        for name, launches in kernels.items()
+    ]
 
 
 def short(kernel: str) -> str:
@@ -141,9 +146,27 @@ def profile(ncu: str, name: str) -> list[dict[str, Any]]:
     metrics = [metric for metric, _ in METRICS.values()] + [WAIT.format(reason) for reason in WAITS.values()]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "ncu.csv")
-        command = [ncu, "--clock-control", "none", "--cache-control", "none", "--profile-from-start", "off",
-                   "--metrics", ",".join(metrics), "--page", "raw", "--csv", "--log-file", str(log),
-                   sys.executable, "-m", "benchmarks.kernels.counters", "--launch", name]
+        command = [
+            ncu,
+            "--clock-control",
+            "none",
+            "--cache-control",
+            "none",
+            "--profile-from-start",
+            "off",
+            "--metrics",
+            ",".join(metrics),
+            "--page",
+            "raw",
+            "--csv",
+            "--log-file",
+            str(log),
+            sys.executable,
+            "-m",
+            "benchmarks.kernels.counters",
+            "--launch",
+            name,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         report = log.read_text() if log.exists() else ""
     if done.returncode:
@@ -171,10 +194,13 @@ def main() -> int:
         for row in profile(ncu, name):
             found.append({"case": name, **row})
             waits = ", ".join(f"{label} {cycles:.1f}" for label, cycles in row["waits"].items())
-            print(f"{name:34}{row['kernel']:34}{row['us']:9.1f} us{row['MB read']:8.1f} MB read"
-                  f"{row['MB written']:8.1f} written  DRAM {row['DRAM']:4.0%}  L2 {row['L2']:4.0%}  "
-                  f"tensor cores {row['tensor cores']:4.0%}  issue {row['issue']:4.0%}  warps {row['warps']:4.0%} of "
-                  f"{row['registers']:.0f} registers  waits: {waits}", flush=True)
+            print(
+                f"{name:34}{row['kernel']:34}{row['us']:9.1f} us{row['MB read']:8.1f} MB read"
+                f"{row['MB written']:8.1f} written  DRAM {row['DRAM']:4.0%}  L2 {row['L2']:4.0%}  "
+                f"tensor cores {row['tensor cores']:4.0%}  issue {row['issue']:4.0%}  warps {row['warps']:4.0%} of "
+                f"{row['registers']:.0f} registers  waits: {waits}",
+                flush=True,
+            )
         if arguments.out:
             Path(arguments.out).write_text(json.dumps({"counters": found}, indent=1))
     return 0

@@ -37,8 +37,9 @@ WRONG = 0.02
 REFUSALS = (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError, ImportError)
 
 
-def timed(row: dict[str, Any], name: str, copy: float, check: Callable[[], float],
-          calls: Sequence[Callable[[], object]]) -> None:
+def timed(
+    row: dict[str, Any], name: str, copy: float, check: Callable[[], float], calls: Sequence[Callable[[], object]]
+) -> None:
     """Add one contestant's result to its row and print it."""
     label = f"{row['case']:20}{row['kernel']:24}{row['tokens'] or '':>6}  {name:18}"
     try:
@@ -50,12 +51,22 @@ def timed(row: dict[str, Any], name: str, copy: float, check: Callable[[], float
         print(f"{label} does not take this case: {(str(refusal) or repr(refusal)).splitlines()[0][:90]}", flush=True)
         return
     rate = row["bytes"] / time * 1e3
-    row["results"][name] = {"ms": time, "spread_ms": spread, "gb_s": rate / 1e9, "of_copy": rate / copy,
-                            "host_us": host, "error": error, "wrong": not error <= WRONG}
+    row["results"][name] = {
+        "ms": time,
+        "spread_ms": spread,
+        "gb_s": rate / 1e9,
+        "of_copy": rate / copy,
+        "host_us": host,
+        "error": error,
+        "wrong": not error <= WRONG,
+    }
     ours = row["results"].get(peers.OURS)
     ratio = f"{time / ours['ms']:6.2f}x" if ours and name != peers.OURS else " " * 7
-    print(f"{label}{time * 1e3:10.2f} us{rate / 1e9:7.0f} GB/s{rate / copy:6.0%} of copy {ratio}"
-          f"{host:7.1f} us of the host  error {error:.1e}{'' if error <= WRONG else '  WRONG RESULT'}", flush=True)
+    print(
+        f"{label}{time * 1e3:10.2f} us{rate / 1e9:7.0f} GB/s{rate / copy:6.0%} of copy {ratio}"
+        f"{host:7.1f} us of the host  error {error:.1e}{'' if error <= WRONG else '  WRONG RESULT'}",
+        flush=True,
+    )
 
 
 def error_of(call: peers.Call, batch: Batch, kind: str) -> float:
@@ -68,8 +79,13 @@ def measure(model: Model, tokens: int, copy: float, only: Sequence[str]) -> list
     """A row for each kernel."""
     sets, rows = batches(model, tokens), []
     for kind in KINDS:
-        row: dict[str, Any] = {"case": model.name, "kernel": kind, "tokens": tokens,
-                               "bytes": Batch.bytes_of(model, tokens, kind), "results": {}}
+        row: dict[str, Any] = {
+            "case": model.name,
+            "kernel": kind,
+            "tokens": tokens,
+            "bytes": Batch.bytes_of(model, tokens, kind),
+            "results": {},
+        }
         for name, make in peers.available(kind, model.interleaved).items():
             if only and name not in only:
                 continue
@@ -78,8 +94,13 @@ def measure(model: Model, tokens: int, copy: float, only: Sequence[str]) -> list
             except ImportError as reason:
                 print(f"{model.name} {kind}: {name} cannot be imported: {reason}", flush=True)
                 continue
-            timed(row, name, copy, functools.partial(error_of, call, sets[0], kind),
-                  [functools.partial(call, b) for b in sets])
+            timed(
+                row,
+                name,
+                copy,
+                functools.partial(error_of, call, sets[0], kind),
+                [functools.partial(call, b) for b in sets],
+            )
         rows.append(row)
     return rows
 
@@ -87,9 +108,15 @@ def measure(model: Model, tokens: int, copy: float, only: Sequence[str]) -> list
 def measure_mask(shape: tuple[int, ...], copy: float, only: Sequence[str]) -> dict[str, Any]:
     """The causal mask of one shape, larger than the L2 cache by itself."""
     mask = Mask(shape)
-    row: dict[str, Any] = {"case": "causal mask", "kernel": "x".join(map(str, shape)), "tokens": None,
-                           "bytes": mask.bytes, "results": {}}
+    row: dict[str, Any] = {
+        "case": "causal mask",
+        "kernel": "x".join(map(str, shape)),
+        "tokens": None,
+        "bytes": mask.bytes,
+        "results": {},
+    }
     for name, call in peers.masks().items():
+
         def check(call: Callable[[Mask], object] = call) -> float:
             mask.reset()
             call(mask)
@@ -105,9 +132,13 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     means: dict[str, float] = {}
     for kind in (*KINDS, "causal mask"):
         for peer in peers.PEERS:
-            ratios = [r["results"][peer]["ms"] / r["results"][peers.OURS]["ms"] for r in rows
-                      if kind in (r["kernel"], r["case"]) and {peer, peers.OURS} <= r["results"].keys()
-                      and not r["results"][peer]["wrong"]]
+            ratios = [
+                r["results"][peer]["ms"] / r["results"][peers.OURS]["ms"]
+                for r in rows
+                if kind in (r["kernel"], r["case"])
+                and {peer, peers.OURS} <= r["results"].keys()
+                and not r["results"][peer]["wrong"]
+            ]
             if ratios:
                 means[f"{kind} vs {peer}"] = math.exp(sum(map(math.log, ratios)) / len(ratios))
                 print(f"{kind} vs {peer}: {means[f'{kind} vs {peer}']:.2f}x, least {min(ratios):.2f}x")
@@ -125,11 +156,18 @@ def main() -> int:
     copy = copy_bandwidth()
     torch.cuda.empty_cache()
     vllm = importlib.metadata.version("vllm") if importlib.util.find_spec("vllm") else None
-    print(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s, torch {torch.__version__}, vLLM {vllm}",
-          flush=True)
+    print(
+        f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s, torch {torch.__version__}, vLLM {vllm}",
+        flush=True,
+    )
     rows: list[dict[str, Any]] = []
-    result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "vllm": vllm,
-              "ceilings": {"copy": copy}, "elementwise": rows}
+    result = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "vllm": vllm,
+        "ceilings": {"copy": copy},
+        "elementwise": rows,
+    }
 
     def save() -> None:
         if arguments.out:

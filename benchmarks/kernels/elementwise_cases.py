@@ -12,10 +12,15 @@ from rocmforge_plugin import reference
 HEAD, BLOCK, EPS = 128, 16, 1e-5
 POSITIONS = 131072
 L2_BYTES = 128 << 20  # twice an H200's and more: sets of buffers are rotated until they exceed it,
-MOST_SETS = 256       # or there are this many: the sets of a batch of one token stay in the L2 cache
+MOST_SETS = 256  # or there are this many: the sets of a batch of one token stay in the L2 cache
 # Kernels: what each computes from a layer's query, key and value.
 ROTARY, WRITE, BOTH, BOTH_OUT, NORM = KINDS = (
-    "rotary", "kv write", "rotary + write", "rotary + write, q out", "norm + rotary + write")
+    "rotary",
+    "kv write",
+    "rotary + write",
+    "rotary + write, q out",
+    "norm + rotary + write",
+)
 MASKS = ((8, 32, 2048, 2048), (32, 64, 8256), (1, 16384, 16384))  # scores: [..., queries, keys]
 
 
@@ -30,8 +35,11 @@ class Model:
     interleaved: bool
 
 
-MODELS = (Model("GLM-4-9B 32/2", 32, 2, 64, True), Model("GLM-4.6 96/8", 96, 8, 64, False),
-          Model("full rotary 32/8", 32, 8, 128, False))
+MODELS = (
+    Model("GLM-4-9B 32/2", 32, 2, 64, True),
+    Model("GLM-4.6 96/8", 96, 8, 64, False),
+    Model("full rotary 32/8", 32, 8, 128, False),
+)
 
 
 class Batch:
@@ -87,13 +95,17 @@ class Batch:
     def expected(self, kind: str) -> dict[str, torch.Tensor]:
         """Name of each result and its fp64 value, heads apart; from `start`, whatever has been called since."""
         model = self.model
-        q, k, v = (self.heads(x).double() for x in self.start.split(
-            [n * HEAD for n in (model.heads, model.kv_heads, model.kv_heads)], dim=-1))
+        q, k, v = (
+            self.heads(x).double()
+            for x in self.start.split([n * HEAD for n in (model.heads, model.kv_heads, model.kv_heads)], dim=-1)
+        )
         if kind == NORM:
             q, k = reference.rms_norm(q, self.q_weight, EPS), reference.rms_norm(k, self.k_weight, EPS)
         if kind != WRITE:
-            q, k = (reference.rotary(self.positions, x, self.table, head_size=HEAD, interleaved=model.interleaved)
-                    for x in (q, k))
+            q, k = (
+                reference.rotary(self.positions, x, self.table, head_size=HEAD, interleaved=model.interleaved)
+                for x in (q, k)
+            )
         if kind == ROTARY:
             return {"query": q, "key": k}
         stored = {"stored keys": k, "stored values": v}
@@ -113,8 +125,9 @@ class Batch:
         slot was written that is not a token's.
         """
         found = self.found(kind, query)
-        errors = [((found[name].double() - value).norm() / value.norm()).item()
-                  for name, value in self.expected(kind).items()]
+        errors = [
+            ((found[name].double() - value).norm() / value.norm()).item() for name, value in self.expected(kind).items()
+        ]
         others = torch.ones(self.pages.shape[0] * BLOCK, dtype=torch.bool, device=self.pages.device)
         others[self.slots] = False
         if not self.pages.flatten(0, 1)[others].isnan().all():
@@ -149,8 +162,9 @@ class Mask:
         self.scores = self.start.clone()
         queries, keys = shape[-2:]
         self.cache_len = keys - queries
-        self.future = (torch.arange(keys, device=device)[None, :]
-                       > torch.arange(queries, device=device)[:, None] + self.cache_len)
+        self.future = (
+            torch.arange(keys, device=device)[None, :] > torch.arange(queries, device=device)[:, None] + self.cache_len
+        )
         self.bytes = 2 * self.scores.numel() // (queries * keys) * queries * (queries - 1) // 2  # written, none read
 
     def reset(self) -> None:

@@ -33,6 +33,7 @@ Call = Callable[[Batch], torch.Tensor | None]  # the query, if it is not rotated
 
 def ours(kind: str) -> Call:
     """rocmforge's public operations."""
+
     def rotary(b: Batch) -> None:
         ops.rotary(b.positions, b.query, b.key, b.table, head_size=HEAD, interleaved=b.model.interleaved)
 
@@ -42,9 +43,20 @@ def ours(kind: str) -> Call:
     def both(b: Batch) -> torch.Tensor | None:
         weights = (b.q_weight, b.k_weight) if kind == NORM else (None, None)
         out = b.out if kind == BOTH_OUT else None
-        ops.rotary_kv_write(b.positions, b.query, b.key, b.value, b.table, b.kv_cache, b.slots,
-                            interleaved=b.model.interleaved, q_norm_weight=weights[0], k_norm_weight=weights[1],
-                            eps=EPS, query_out=out)
+        ops.rotary_kv_write(
+            b.positions,
+            b.query,
+            b.key,
+            b.value,
+            b.table,
+            b.kv_cache,
+            b.slots,
+            interleaved=b.model.interleaved,
+            q_norm_weight=weights[0],
+            k_norm_weight=weights[1],
+            eps=EPS,
+            query_out=out,
+        )
         return out
 
     return {ROTARY: rotary, WRITE: write}.get(kind, both)
@@ -54,9 +66,9 @@ def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: 
     """The part of x [tokens, heads, HEAD] that turns; cos and sin [tokens, 1, pairs] fp32; the result is fp32."""
     pairs = cos.shape[-1]
     if interleaved:
-        a, b = x[..., 0:2 * pairs:2].float(), x[..., 1:2 * pairs:2].float()
+        a, b = x[..., 0 : 2 * pairs : 2].float(), x[..., 1 : 2 * pairs : 2].float()
         return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
-    a, b = x[..., :pairs].float(), x[..., pairs:2 * pairs].float()
+    a, b = x[..., :pairs].float(), x[..., pairs : 2 * pairs].float()
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
 
@@ -65,33 +77,43 @@ def angles(positions: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, 
     return cos, sin
 
 
-def rotate_in_place(qkv: torch.Tensor, positions: torch.Tensor, table: torch.Tensor, heads: int,
-                    interleaved: bool) -> None:
+def rotate_in_place(
+    qkv: torch.Tensor, positions: torch.Tensor, table: torch.Tensor, heads: int, interleaved: bool
+) -> None:
     """Rotates the first `heads` heads, queries and keys, of qkv."""
-    x = qkv[:, :heads * HEAD].unflatten(1, (heads, HEAD))
-    x[..., :table.shape[1]] = rotated(x, *angles(positions, table), interleaved).to(qkv.dtype)
+    x = qkv[:, : heads * HEAD].unflatten(1, (heads, HEAD))
+    x[..., : table.shape[1]] = rotated(x, *angles(positions, table), interleaved).to(qkv.dtype)
 
 
-def rotate_out(qkv: torch.Tensor, positions: torch.Tensor, table: torch.Tensor, heads: int,
-               interleaved: bool) -> torch.Tensor:
+def rotate_out(
+    qkv: torch.Tensor, positions: torch.Tensor, table: torch.Tensor, heads: int, interleaved: bool
+) -> torch.Tensor:
     """The first `heads` heads of qkv, rotated, [tokens, heads, HEAD]."""
-    x = qkv[:, :heads * HEAD].unflatten(1, (heads, HEAD))
+    x = qkv[:, : heads * HEAD].unflatten(1, (heads, HEAD))
     turned = rotated(x, *angles(positions, table), interleaved).to(qkv.dtype)
-    return torch.cat((turned, x[..., table.shape[1]:]), -1)
+    return torch.cat((turned, x[..., table.shape[1] :]), -1)
 
 
-def norm_rotate_out(qkv: torch.Tensor, positions: torch.Tensor, table: torch.Tensor, heads: int, interleaved: bool,
-                    q_weight: torch.Tensor, k_weight: torch.Tensor, kv_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+def norm_rotate_out(
+    qkv: torch.Tensor,
+    positions: torch.Tensor,
+    table: torch.Tensor,
+    heads: int,
+    interleaved: bool,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
+    kv_heads: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """As `rotate_out`, heads normalised before; query and key apart."""
     cos, sin = angles(positions, table)
 
     def one(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         x = x.unflatten(1, (x.shape[1] // HEAD, HEAD)).float()
         x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * weight.float()
-        return torch.cat((rotated(x, cos, sin, interleaved), x[..., table.shape[1]:]), -1).to(qkv.dtype)
+        return torch.cat((rotated(x, cos, sin, interleaved), x[..., table.shape[1] :]), -1).to(qkv.dtype)
 
     at = (heads - kv_heads) * HEAD
-    return one(qkv[:, :at], q_weight), one(qkv[:, at:heads * HEAD], k_weight)
+    return one(qkv[:, :at], q_weight), one(qkv[:, at : heads * HEAD], k_weight)
 
 
 def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,8 +126,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
-def torch_rotary(kind: str, write: Callable[[Batch, torch.Tensor], None],
-                 compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Call:
+def torch_rotary(
+    kind: str,
+    write: Callable[[Batch, torch.Tensor], None],
+    compiler: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> Call:
     """torch's arithmetic through `compiler`, then `write(batch, key [tokens, kv_heads, HEAD])`."""
     written: dict[str, Callable[..., Any]] = {BOTH_OUT: rotate_out, NORM: norm_rotate_out}
     function = compiler(written.get(kind, rotate_in_place))
@@ -132,7 +157,8 @@ def triton_write() -> Callable[[Batch, torch.Tensor], None]:
     from vllm.v1.attention.ops.triton_reshape_and_cache_flash import triton_reshape_and_cache_flash
 
     return lambda b, key: triton_reshape_and_cache_flash(
-        key, b.heads(b.value), b.key_cache, b.value_cache, b.slots, "auto", b.one, b.one)
+        key, b.heads(b.value), b.key_cache, b.value_cache, b.slots, "auto", b.one, b.one
+    )
 
 
 def cuda_write() -> Callable[[Batch, torch.Tensor], None]:
@@ -140,7 +166,8 @@ def cuda_write() -> Callable[[Batch, torch.Tensor], None]:
     from vllm._custom_ops import reshape_and_cache_flash
 
     return lambda b, key: reshape_and_cache_flash(
-        key, b.heads(b.value), b.key_cache, b.value_cache, b.slots, "auto", b.one, b.one)
+        key, b.heads(b.value), b.key_cache, b.value_cache, b.slots, "auto", b.one, b.one
+    )
 
 
 def vllm_cuda(kind: str) -> Call:
@@ -152,8 +179,19 @@ def vllm_cuda(kind: str) -> Call:
     def call(b: Batch) -> None:
         m = b.model
         if kind == NORM:
-            vllm_ops.fused_qk_norm_rope(b.qkv, m.heads, m.kv_heads, m.kv_heads, HEAD, EPS, b.q_weight, b.k_weight,
-                                        b.table, not m.interleaved, b.positions)
+            vllm_ops.fused_qk_norm_rope(
+                b.qkv,
+                m.heads,
+                m.kv_heads,
+                m.kv_heads,
+                HEAD,
+                EPS,
+                b.q_weight,
+                b.k_weight,
+                b.table,
+                not m.interleaved,
+                b.positions,
+            )
         elif kind != WRITE:
             vllm_ops.rotary_embedding(b.positions, b.query, b.key, HEAD, b.table, not m.interleaved)
         if write:
@@ -167,8 +205,20 @@ def vllm_one_launch(kind: str) -> Call:
     from vllm._custom_ops import fused_qknorm_rope_cache
 
     return lambda b: fused_qknorm_rope_cache(
-        b.qkv, b.q_weight, b.k_weight, b.table, b.positions, b.slots, b.key_cache, b.value_cache, b.model.heads,
-        b.model.kv_heads, HEAD, b.model.rotary_dim, EPS)[0]
+        b.qkv,
+        b.q_weight,
+        b.k_weight,
+        b.table,
+        b.positions,
+        b.slots,
+        b.key_cache,
+        b.value_cache,
+        b.model.heads,
+        b.model.kv_heads,
+        HEAD,
+        b.model.rotary_dim,
+        EPS,
+    )[0]
 
 
 def vllm_triton(kind: str) -> Call:
@@ -214,7 +264,8 @@ def masks() -> dict[str, Callable[[Mask], object]]:
     """Contestants for the causal mask."""
     found: dict[str, Callable[[Mask], object]] = {
         OURS: lambda m: ops.causal_mask(m.scores, m.cache_len),
-        "torch": lambda m: m.scores.masked_fill_(m.future, float("-inf"))}
+        "torch": lambda m: m.scores.masked_fill_(m.future, float("-inf")),
+    }
     if importlib.util.find_spec("triton"):
         mask = compiled(mask_in_place)
         found["inductor"] = lambda m: mask(m.scores, m.cache_len)

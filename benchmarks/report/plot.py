@@ -38,8 +38,9 @@ def speeds(axes: plt.Axes, rows: list[dict]) -> None:
 def sweep(axes: plt.Axes, name: str, rows: list[dict], quantity: str, unit: str) -> None:
     """One line per contestant over a series of cases."""
     for contestant, colour in COLOURS.items():
-        points = [(i, row["results"][contestant][quantity]) for i, row in enumerate(rows)
-                  if contestant in row["results"]]
+        points = [
+            (i, row["results"][contestant][quantity]) for i, row in enumerate(rows) if contestant in row["results"]
+        ]
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=contestant)
     labels = [row["case"].rsplit(" ", 1)[1] for row in rows]
@@ -56,11 +57,14 @@ def main(source: str, target: str) -> None:
     grid = figure.add_gridspec(2, 4)
     speeds(figure.add_subplot(grid[0, :]), result["cases"])
     series = result.get("sweeps", {})
-    for i, (name, title, quantity, unit) in enumerate((
+    for i, (name, title, quantity, unit) in enumerate(
+        (
             ("batch", "decode over batch, 4k keys, 32/2 heads", "tb_s", "TB/s"),
             ("context", "decode over context, batch 8, 32/8", "tb_s", "TB/s"),
             ("head size", "decode over head size, batch 32, 4k", "tb_s", "TB/s"),
-            ("head size, prefill", "prefill 4x2k over head size", "tflop_s", "TFLOP/s"))):
+            ("head size, prefill", "prefill 4x2k over head size", "tflop_s", "TFLOP/s"),
+        )
+    ):
         if name in series:
             sweep(figure.add_subplot(grid[1, i]), title, series[name], quantity, unit)
     figure.suptitle(f"Paged attention on one {result['device']}, bf16", fontsize=10)

@@ -26,8 +26,13 @@ def table(head: list[str], lines: list[list[str]]) -> list[str]:
 
 def rows(cases: list[dict], host: bool) -> list[str]:
     """A line for each case: our time, its share of the floor, what precedes it, and peers' times with our speed-up."""
-    head = ["case (q heads/kv heads)", "rocmforge", "of floor",
-            *(["plan, once a step", "host, us a call"] if host else []), *PEERS]
+    head = [
+        "case (q heads/kv heads)",
+        "rocmforge",
+        "of floor",
+        *(["plan, once a step", "host, us a call"] if host else []),
+        *PEERS,
+    ]
     lines = []
     for case in cases:
         times = case["results"]
@@ -47,8 +52,10 @@ def means(result: dict[str, Any]) -> str:
 def attention(result: dict[str, Any]) -> str:
     """The anchors, their geometric means and the sweeps."""
     ceiling = result["ceilings"]
-    ceilings = (f"{result['device']}, torch {result['torch']}. Ceilings of the same run: copy "
-                f"{ceiling['copy'] / 1e9:.0f} GB/s, matrix product {ceiling['product'] / 1e12:.0f} TFLOP/s.")
+    ceilings = (
+        f"{result['device']}, torch {result['torch']}. Ceilings of the same run: copy "
+        f"{ceiling['copy'] / 1e9:.0f} GB/s, matrix product {ceiling['product'] / 1e12:.0f} TFLOP/s."
+    )
     lines = [ceilings, "", *rows(result["cases"], True), "", means(result)]
     for name, cases in result.get("sweeps", {}).items():
         lines += ["", f"### Over {name}", "", *rows(cases, False)]
@@ -59,20 +66,29 @@ def elementwise(result: dict[str, Any]) -> str:
     """A table for each kernel: times in us, our share of copy bandwidth, and everyone's error from fp64."""
     copy = f"Copy of the same run: {result['ceilings']['copy'] / 1e9:.0f} GB/s."
     lines = [f"{result['device']}, torch {result['torch']}, vLLM {result['vllm']}. {copy}"]
-    kernels = list(dict.fromkeys("causal mask" if r["case"] == "causal mask" else r["kernel"] for r in
-                                 result["elementwise"]))
+    kernels = list(
+        dict.fromkeys("causal mask" if r["case"] == "causal mask" else r["kernel"] for r in result["elementwise"])
+    )
     for kernel in kernels:
-        of_kernel = [r for r in result["elementwise"]
-                     if kernel in (r["kernel"], r["case"]) and "rocmforge" in r["results"]]
+        of_kernel = [
+            r for r in result["elementwise"] if kernel in (r["kernel"], r["case"]) and "rocmforge" in r["results"]
+        ]
         peers = [p for p in ELEMENTWISE_PEERS if any(p in r["results"] for r in of_kernel)]
         cells = []
         for row in of_kernel:
             found = row["results"]
             ours = found["rocmforge"]
             name = f"{row['case']}, {row['tokens']}" if row["tokens"] else row["kernel"]
-            cells.append([name, f"{1e3 * ours['ms']:.4g}", f"{ours['gb_s']:.0f}", f"{ours['of_copy']:.0%}",
-                          "wrong result" if ours["wrong"] else f"{ours['error']:.1e}",
-                          *(peer_cell(found.get(p), ours) for p in peers)])
+            cells.append(
+                [
+                    name,
+                    f"{1e3 * ours['ms']:.4g}",
+                    f"{ours['gb_s']:.0f}",
+                    f"{ours['of_copy']:.0%}",
+                    "wrong result" if ours["wrong"] else f"{ours['error']:.1e}",
+                    *(peer_cell(found.get(p), ours) for p in peers),
+                ]
+            )
         what = "scores" if kernel == "causal mask" else "layer (q heads/kv heads), tokens"
         lines += ["", f"**{kernel}**", "", *table([what, "rocmforge, us", "GB/s", "of copy", "error", *peers], cells)]
     lines += ["", means(result)]
@@ -88,10 +104,13 @@ def peer_cell(found: dict[str, Any] | None, ours: dict[str, Any]) -> str:
     return f"{1e3 * found['ms']:.4g} ({found['ms'] / ours['ms']:.2f}x), {found['error']:.1e}"
 
 
-MEASURES = {"ttft": "median time to first token, ms", "tpot": "median time per token, ms",
-            "output_tokens_s": "generated tokens a second",
-            "throughput_requests_s": "`vllm bench throughput`: requests a second",
-            "throughput_tokens_s": "the same: tokens a second, of prompts and answers"}
+MEASURES = {
+    "ttft": "median time to first token, ms",
+    "tpot": "median time per token, ms",
+    "output_tokens_s": "generated tokens a second",
+    "throughput_requests_s": "`vllm bench throughput`: requests a second",
+    "throughput_tokens_s": "the same: tokens a second, of prompts and answers",
+}
 
 
 def measure_name(measure: str) -> str:
@@ -128,16 +147,48 @@ def counters(result: dict[str, Any]) -> str:
     longest: dict[str, float] = {}
     for row in result["counters"]:
         longest[row["case"]] = max(row["us"], longest.get(row["case"], 0.0))
-    lines = [[row["case"], f"`{row['kernel']}`", f"{row['us']:.1f}", f"{row['MB read']:.0f} + {row['MB written']:.0f}",
-              *(f"{row[share]:.0%}" for share in ("DRAM", "L2", "tensor cores", "issue", "warps")),
-              f"{row['registers']:.0f}", ", ".join(f"{why} {n:.1f}" for why, n in row["waits"].items() if n >= 0.05)]
-             for row in result["counters"] if row["us"] >= 0.1 * longest[row["case"]]]
-    return "\n".join(table(["case", "kernel", "us", "DRAM, MB read + written", "DRAM", "L2", "tensor cores", "issue",
-                            "warps", "registers", "waits"], lines)) + "\n"
+    lines = [
+        [
+            row["case"],
+            f"`{row['kernel']}`",
+            f"{row['us']:.1f}",
+            f"{row['MB read']:.0f} + {row['MB written']:.0f}",
+            *(f"{row[share]:.0%}" for share in ("DRAM", "L2", "tensor cores", "issue", "warps")),
+            f"{row['registers']:.0f}",
+            ", ".join(f"{why} {n:.1f}" for why, n in row["waits"].items() if n >= 0.05),
+        ]
+        for row in result["counters"]
+        if row["us"] >= 0.1 * longest[row["case"]]
+    ]
+    return (
+        "\n".join(
+            table(
+                [
+                    "case",
+                    "kernel",
+                    "us",
+                    "DRAM, MB read + written",
+                    "DRAM",
+                    "L2",
+                    "tensor cores",
+                    "issue",
+                    "warps",
+                    "registers",
+                    "waits",
+                ],
+                lines,
+            )
+        )
+        + "\n"
+    )
 
 
-KINDS = {"cases": ("tables", attention), "elementwise": ("elementwise", elementwise), "bench": ("bench", bench),
-         "counters": ("counters", counters)}
+KINDS = {
+    "cases": ("tables", attention),
+    "elementwise": ("elementwise", elementwise),
+    "bench": ("bench", bench),
+    "counters": ("counters", counters),
+}
 
 
 def main(source: str, *others: str) -> None:
@@ -161,7 +212,7 @@ def main(source: str, *others: str) -> None:
     before, found, rest = page.read_text().partition(begin)
     if not found or end not in rest:
         raise ValueError(f"{document} lacks the lines {begin.strip()} and {end}")
-    page.write_text(before + begin + text(result) + rest[rest.index(end):])
+    page.write_text(before + begin + text(result) + rest[rest.index(end) :])
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "evals" / "checkpoints" / "glm4-tiny"  # of models that come without one
 VLLM = (sys.executable, "-m", "vllm.entrypoints.cli.main")  # there may be no `vllm` command
 # Requests in flight, requests in all, and those before the clock, for each client; then `vllm bench throughput`'s.
-SIZES = {"clients": [[1, 8, 1], [128, 256, 16]], "input": 512, "output": 128, "prompts": 256,
-         "warmups": 16}
+SIZES = {"clients": [[1, 8, 1], [128, 256, 16]], "input": 512, "output": 128, "prompts": 256, "warmups": 16}
 SMOKE_SIZES = {"clients": [[1, 2, 1], [4, 8, 1]], "input": 48, "output": 8, "prompts": 8, "warmups": 1}
 # GLM-4-9B's shape but small, with all of its token numbers, most of which the tokenizer does not know.
 SMOKE_SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 8}
@@ -84,8 +83,12 @@ def server(spec: dict[str, Any]) -> Iterator[str]:
     port = free_port()
     command = [*VLLM, "serve", spec["model"], "--port", str(port), *spec["engine"]]
     if spec["backend"] == "rocmforge":
-        command += ["--worker-extension-cls", "rocmforge_plugin.vllm.report.LaunchCounts",
-                    "--middleware", "rocmforge_plugin.vllm.report.LaunchReport"]
+        command += [
+            "--worker-extension-cls",
+            "rocmforge_plugin.vllm.report.LaunchCounts",
+            "--middleware",
+            "rocmforge_plugin.vllm.report.LaunchReport",
+        ]
     print("$", *command[1:], flush=True)
     process = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}"
@@ -99,20 +102,56 @@ def server(spec: dict[str, Any]) -> Iterator[str]:
 def checked(result: dict[str, Any], requests: int, tokens: int) -> dict[str, Any]:
     """A client's result; RuntimeError if not every request was answered at full length."""
     if result["completed"] != requests or result["total_output_tokens"] != tokens:
-        raise RuntimeError(f"{result['completed']} of {requests} requests were answered, with "
-                           f"{result['total_output_tokens']} of {tokens} tokens")
+        raise RuntimeError(
+            f"{result['completed']} of {requests} requests were answered, with "
+            f"{result['total_output_tokens']} of {tokens} tokens"
+        )
     return result
 
 
 def client(spec: dict[str, Any], url: str, concurrency: int, requests: int, warmups: int) -> dict[str, Any]:
     """What `vllm bench serve` says of `requests` requests, `concurrency` at once."""
     sizes, at = spec["sizes"], pathlib.Path(spec["result"]).with_suffix(f".client{concurrency}")
-    command = [*VLLM, "bench", "serve", "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
-               "--model", spec["model"], "--tokenizer", spec["tokenizer"], "--dataset-name", "random",
-               "--random-input-len", str(sizes["input"]), "--random-output-len", str(sizes["output"]),
-               "--num-prompts", str(requests), "--num-warmups", str(warmups), "--request-rate", "inf",
-               "--max-concurrency", str(concurrency), "--ignore-eos", "--temperature", "0", "--seed", "0",
-               "--disable-tqdm", "--save-result", "--result-dir", str(at.parent), "--result-filename", at.name]
+    command = [
+        *VLLM,
+        "bench",
+        "serve",
+        "--backend",
+        "openai",
+        "--base-url",
+        url,
+        "--endpoint",
+        "/v1/completions",
+        "--model",
+        spec["model"],
+        "--tokenizer",
+        spec["tokenizer"],
+        "--dataset-name",
+        "random",
+        "--random-input-len",
+        str(sizes["input"]),
+        "--random-output-len",
+        str(sizes["output"]),
+        "--num-prompts",
+        str(requests),
+        "--num-warmups",
+        str(warmups),
+        "--request-rate",
+        "inf",
+        "--max-concurrency",
+        str(concurrency),
+        "--ignore-eos",
+        "--temperature",
+        "0",
+        "--seed",
+        "0",
+        "--disable-tqdm",
+        "--save-result",
+        "--result-dir",
+        str(at.parent),
+        "--result-filename",
+        at.name,
+    ]
     print("$", *command[1:], flush=True)
     subprocess.run(command, check=True)
     return checked(json.loads(at.read_text()), requests, requests * sizes["output"])
@@ -121,10 +160,26 @@ def client(spec: dict[str, Any], url: str, concurrency: int, requests: int, warm
 def throughput(spec: dict[str, Any]) -> dict[str, Any]:
     """What `vllm bench throughput` says."""
     sizes, at = spec["sizes"], pathlib.Path(spec["result"]).with_suffix(".throughput")
-    command = [*VLLM, "bench", "throughput", "--model", spec["model"], "--dataset-name", "random",
-               "--random-input-len", str(sizes["input"]), "--random-output-len", str(sizes["output"]),
-               "--num-prompts", str(sizes["prompts"]), "--num-warmups", str(sizes["warmups"]),
-               "--output-json", str(at), *spec["engine"]]
+    command = [
+        *VLLM,
+        "bench",
+        "throughput",
+        "--model",
+        spec["model"],
+        "--dataset-name",
+        "random",
+        "--random-input-len",
+        str(sizes["input"]),
+        "--random-output-len",
+        str(sizes["output"]),
+        "--num-prompts",
+        str(sizes["prompts"]),
+        "--num-warmups",
+        str(sizes["warmups"]),
+        "--output-json",
+        str(at),
+        *spec["engine"],
+    ]
     print("$", *command[1:], flush=True)
     subprocess.run(command, check=True)
     result = json.loads(at.read_text())
@@ -160,15 +215,37 @@ def bench(spec: dict[str, Any], save: Save, wait_for_turn: Callable[[dict[str, A
 def engine_arguments(run: Any, model: str, tokenizer: str, backend: str, smoke: bool) -> list[str]:
     """Of both `vllm serve` and `vllm bench throughput`."""
     weights = any(pathlib.Path(model).glob("*.safetensors"))
-    arguments = ["--attention-backend", backend, "--tokenizer", tokenizer, "--dtype", "bfloat16", "--seed", "0",
-                 "--load-format", "auto" if weights else "dummy", "--no-enable-prefix-caching"]
+    arguments = [
+        "--attention-backend",
+        backend,
+        "--tokenizer",
+        tokenizer,
+        "--dtype",
+        "bfloat16",
+        "--seed",
+        "0",
+        "--load-format",
+        "auto" if weights else "dummy",
+        "--no-enable-prefix-caching",
+    ]
     if not run.gpu:
         return [*arguments, "--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"]
-    graphs = {"cudagraph_mode": "FULL_AND_PIECEWISE",
-              "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128, 256]}
-    return [*arguments, "--max-model-len", "512" if smoke else "8192", "--max-num-batched-tokens", "8192",
-            "--max-num-seqs", "256", "--gpu-memory-utilization", "0.2", "--kv-cache-memory-bytes", str(12 << 30),
-            "--compilation-config", json.dumps(graphs)]
+    graphs = {"cudagraph_mode": "FULL_AND_PIECEWISE", "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128, 256]}
+    return [
+        *arguments,
+        "--max-model-len",
+        "512" if smoke else "8192",
+        "--max-num-batched-tokens",
+        "8192",
+        "--max-num-seqs",
+        "256",
+        "--gpu-memory-utilization",
+        "0.2",
+        "--kv-cache-memory-bytes",
+        str(12 << 30),
+        "--compilation-config",
+        json.dumps(graphs),
+    ]
 
 
 def section(run: Any, model: str, backends: list[str], smoke: bool) -> None:
@@ -176,12 +253,19 @@ def section(run: Any, model: str, backends: list[str], smoke: bool) -> None:
     tokenizer = model if (pathlib.Path(model) / "tokenizer.json").exists() else str(TOKENIZER)
     tasks = []
     for backend in backends:
-        spec = {"task": "bench", "model": model, "tokenizer": tokenizer, "backend": backend,
-                "engine": engine_arguments(run, model, tokenizer, backend, smoke),
-                "sizes": SMOKE_SIZES if smoke else SIZES, "measure_limit": 240}
+        spec = {
+            "task": "bench",
+            "model": model,
+            "tokenizer": tokenizer,
+            "backend": backend,
+            "engine": engine_arguments(run, model, tokenizer, backend, smoke),
+            "sizes": SMOKE_SIZES if smoke else SIZES,
+            "measure_limit": 240,
+        }
         task = run.task(f"{backend} served", spec, 300, gated=True, threads=4 if run.gpu else 1)
-        task.env |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"} | ({} if run.gpu else {
-            "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")})
+        task.env |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"} | (
+            {} if run.gpu else {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}
+        )
         tasks.append(task)
     rows: dict[str, dict[str, float]] = {}
 
@@ -203,8 +287,10 @@ def section(run: Any, model: str, backends: list[str], smoke: bool) -> None:
 
     run_gated(run.chosen(tasks), 240 if run.gpu else READY_SECONDS, run.deadline, done)
     sizes = SMOKE_SIZES if smoke else SIZES
-    print(f"\nvllm bench serve and throughput, {pathlib.Path(model).name}, {sizes['input']} tokens in, "
-          f"{sizes['output']} out (in brackets: rocmforge is faster by)")
+    print(
+        f"\nvllm bench serve and throughput, {pathlib.Path(model).name}, {sizes['input']} tokens in, "
+        f"{sizes['output']} out (in brackets: rocmforge is faster by)"
+    )
     for line in sameness.ratio_lines(rows):
         print("  " + line)
     run.save()

@@ -29,8 +29,15 @@ class Task:
         gated: it waits for `go` before it measures.
     """
 
-    def __init__(self, name: str, spec: dict[str, Any], folder: pathlib.Path, env: dict[str, str | None], limit: float,
-                 gated: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: dict[str, Any],
+        folder: pathlib.Path,
+        env: dict[str, str | None],
+        limit: float,
+        gated: bool = False,
+    ) -> None:
         self.name, self.env, self.limit, self.gated = name, env, limit, gated
         self.at = folder / f"{name.replace(' ', '_').replace('/', '_')}.json"
         self.spec = spec | {"result": str(self.at)}
@@ -44,8 +51,9 @@ class Task:
         spec.write_text(json.dumps(self.spec))
         env = {k: v for k, v in (dict(os.environ) | self.env).items() if v is not None}
         with self.log.open("w") as log:
-            self.process = subprocess.Popen([*WORKER, str(spec)], stdout=log, stderr=log, env=env,
-                                            start_new_session=True)
+            self.process = subprocess.Popen(
+                [*WORKER, str(spec)], stdout=log, stderr=log, env=env, start_new_session=True
+            )
         self.started = time.monotonic()
 
     def go(self) -> None:

@@ -27,8 +27,12 @@ def spread(errors: Sequence[float]) -> dict[str, float]:
     if not all(math.isfinite(e) for e in errors):
         return {"tokens": len(errors), "mean": math.inf, "largest": math.inf, "bias": math.inf}
     sizes = [abs(e) for e in errors]
-    return {"tokens": len(errors), "mean": sum(sizes) / len(sizes), "largest": max(sizes),
-            "bias": sum(errors) / len(errors)}
+    return {
+        "tokens": len(errors),
+        "mean": sum(sizes) / len(sizes),
+        "largest": max(sizes),
+        "bias": sum(errors) / len(errors),
+    }
 
 
 def errors_of(run: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -44,8 +48,11 @@ def errors_of(run: dict[str, Any]) -> dict[str, dict[str, float]]:
     rows = run["sequences"]
     decode = [p - q for row in rows for p, q in zip(row["logprobs"], row["exact"], strict=True)]
     regret = [b - q for row in rows for b, q in zip(row["best"], row["exact"], strict=True)]
-    prompt = [p - q for a, b in zip(run.get("scores", []), run.get("exact_scores", []), strict=True)
-              for p, q in zip(a, b, strict=True)]
+    prompt = [
+        p - q
+        for a, b in zip(run.get("scores", []), run.get("exact_scores", []), strict=True)
+        for p, q in zip(a, b, strict=True)
+    ]
     return {"prompt": spread(prompt), "decode": spread(decode), "regret": spread(regret)}
 
 
@@ -66,11 +73,18 @@ def verdict(ours: dict[str, dict[str, float]], references: Sequence[dict[str, di
         if not ours[kind]["largest"] <= LARGEST_FACTOR * largest + FLOOR:
             wrong.append(f"{kind}: largest error {ours[kind]['largest']:.3g}, the references' at most {largest:.3g}")
     # Two log probabilities, each with such an error, decide between two tokens.
-    allowed = max(2 * max(one["decode"]["largest"] for one in references),
-                  LARGEST_FACTOR * max(one["regret"]["largest"] for one in references)) + FLOOR
+    allowed = (
+        max(
+            2 * max(one["decode"]["largest"] for one in references),
+            LARGEST_FACTOR * max(one["regret"]["largest"] for one in references),
+        )
+        + FLOOR
+    )
     if not ours["regret"]["largest"] <= allowed:
-        wrong.append(f"a token was chosen that is {ours['regret']['largest']:.3g} nats below the best; "
-                     f"{allowed:.3g} would be rounding")
+        wrong.append(
+            f"a token was chosen that is {ours['regret']['largest']:.3g} nats below the best; "
+            f"{allowed:.3g} would be rounding"
+        )
     return wrong
 
 
@@ -87,9 +101,15 @@ def agreement(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
         apart += [p - q for p, q in zip(a["logprobs"][:same], b["logprobs"][:same], strict=True)]
         if same < length:
             gaps.append(abs(a["exact"][same] - b["exact"][same]))
-    return {"equal_tokens": equal, "tokens": total, "equal_texts": whole, "texts": len(ours["sequences"]),
-            "largest_gap_at_parting": max(gaps), "mean_difference": spread(apart)["mean"],
-            "largest_difference": spread(apart)["largest"]}
+    return {
+        "equal_tokens": equal,
+        "tokens": total,
+        "equal_texts": whole,
+        "texts": len(ours["sequences"]),
+        "largest_gap_at_parting": max(gaps),
+        "mean_difference": spread(apart)["mean"],
+        "largest_difference": spread(apart)["largest"],
+    }
 
 
 def ratio_lines(rows: dict[str, dict[str, float]], ours: str = "rocmforge") -> list[str]:

@@ -49,8 +49,15 @@ class Run:
         self.save()
         return None if "failed" in result else result
 
-    def task(self, name: str, spec: dict[str, Any], limit: float, gated: bool = False, position: bool = True,
-             threads: int = 2) -> Task:
+    def task(
+        self,
+        name: str,
+        spec: dict[str, Any],
+        limit: float,
+        gated: bool = False,
+        position: bool = True,
+        threads: int = 2,
+    ) -> Task:
         """A task with the environment of its backend: the references' processes load no plugin."""
         env: dict[str, str | None] = {"OMP_NUM_THREADS": str(threads), "TORCHINDUCTOR_COMPILE_THREADS": str(threads)}
         if spec["task"] in ("text", "profile"):
@@ -70,11 +77,25 @@ class Run:
 
     def text_settings(self) -> dict[str, Any]:
         """Of a small engine, several of which share the GPU."""
-        settings: dict[str, Any] = {"max_model_len": 640, "max_num_batched_tokens": 1024, "max_num_seqs": 32,
-                                    "disable_log_stats": False, "enable_prefix_caching": False,
-                                    "block_size": 16 if self.gpu else 32}
+        settings: dict[str, Any] = {
+            "max_model_len": 640,
+            "max_num_batched_tokens": 1024,
+            "max_num_seqs": 32,
+            "disable_log_stats": False,
+            "enable_prefix_caching": False,
+            "block_size": 16 if self.gpu else 32,
+        }
         if self.gpu:
-            return settings | {"kv_cache_memory_bytes": GIB, "gpu_memory_utilization": 0.04, "compilation_config": {
-                "cudagraph_mode": "FULL_AND_PIECEWISE", "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128]}}
-        return settings | {"kv_cache_memory_bytes": GIB // 16, "enforce_eager": True,
-                           "distributed_executor_backend": "uni"}
+            return settings | {
+                "kv_cache_memory_bytes": GIB,
+                "gpu_memory_utilization": 0.04,
+                "compilation_config": {
+                    "cudagraph_mode": "FULL_AND_PIECEWISE",
+                    "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 32, 64, 128],
+                },
+            }
+        return settings | {
+            "kv_cache_memory_bytes": GIB // 16,
+            "enforce_eager": True,
+            "distributed_executor_backend": "uni",
+        }

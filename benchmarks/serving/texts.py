@@ -14,10 +14,21 @@ from .worker import KINDS
 FEATURES: dict[str, tuple[dict[str, Any], str | None]] = {  # settings, and the counter that shows that it happened
     "chunked": ({"max_num_batched_tokens": 64, "max_num_seqs": 32}, None),
     "prefix": ({"enable_prefix_caching": True}, "prefix_cache_hits"),
-    "ngram": ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4,
-                                      "prompt_lookup_min": 2}}, "spec_decode_num_accepted_tokens"),
-    "draft": ({"speculative_config": {"method": "draft_model", "num_speculative_tokens": 3}},
-              "spec_decode_num_accepted_tokens"),
+    "ngram": (
+        {
+            "speculative_config": {
+                "method": "ngram",
+                "num_speculative_tokens": 3,
+                "prompt_lookup_max": 4,
+                "prompt_lookup_min": 2,
+            }
+        },
+        "spec_decode_num_accepted_tokens",
+    ),
+    "draft": (
+        {"speculative_config": {"method": "draft_model", "num_speculative_tokens": 3}},
+        "spec_decode_num_accepted_tokens",
+    ),
     "preemption": ({"num_gpu_blocks_override": 60}, "num_preemptions"),
 }
 
@@ -35,10 +46,23 @@ def text_sections(run: Run, sections: Sequence[str]) -> None:
             settings["num_gpu_blocks_override"] //= 2  # of twice the tokens
         if feature == "draft":
             settings["speculative_config"] = settings["speculative_config"] | {
-                "model": run.models[kind], "attention_backend": backend}  # else vLLM chooses the draft model's itself
+                "model": run.models[kind],
+                "attention_backend": backend,
+            }  # else vLLM chooses the draft model's itself
         labels[name] = (section, feature if section == "features" else kind, backend)
-        tasks.append(run.task(name, {"task": "text", "feature": feature, "model": run.models[kind], "backend": backend,
-                                     "settings": settings}, 170 if run.gpu else 600))
+        tasks.append(
+            run.task(
+                name,
+                {
+                    "task": "text",
+                    "feature": feature,
+                    "model": run.models[kind],
+                    "backend": backend,
+                    "settings": settings,
+                },
+                170 if run.gpu else 600,
+            )
+        )
 
     if "parity" in sections:
         for kind in KINDS:
@@ -69,16 +93,24 @@ def compare(run: Run, group: str, backends: dict[str, dict[str, Any]]) -> None:
     report: dict[str, Any] = {"errors": errors, "agreement": {}}
     run.results.setdefault("comparisons", {})[group] = report
     for name, found in errors.items():
-        parts = "  ".join(f"{kind}: {v['tokens']:.0f} tokens, mean {v['mean']:.2e}, largest {v['largest']:.2e}"
-                          for kind, v in found.items() if v["tokens"])
+        parts = "  ".join(
+            f"{kind}: {v['tokens']:.0f} tokens, mean {v['mean']:.2e}, largest {v['largest']:.2e}"
+            for kind, v in found.items()
+            if v["tokens"]
+        )
         print(f"  {name:12} error from fp32  {parts}")
     first = next(name for name in (*run.references, "rocmforge") if name in backends)
-    report["agreement"] = {f"{name} and {first}": sameness.agreement(one, backends[first])
-                           for name, one in backends.items() if name != first}
+    report["agreement"] = {
+        f"{name} and {first}": sameness.agreement(one, backends[first])
+        for name, one in backends.items()
+        if name != first
+    }
     for pair, a in report["agreement"].items():
-        print(f"  {pair}: {a['equal_texts']} of {a['texts']} texts equal, {a['equal_tokens']} of {a['tokens']} tokens "
-              f"before the first other one, where the two lie {a['largest_gap_at_parting']:.2e} apart at most; log "
-              f"probabilities until then differ by {a['mean_difference']:.2e}, at most {a['largest_difference']:.2e}")
+        print(
+            f"  {pair}: {a['equal_texts']} of {a['texts']} texts equal, {a['equal_tokens']} of {a['tokens']} tokens "
+            f"before the first other one, where the two lie {a['largest_gap_at_parting']:.2e} apart at most; log "
+            f"probabilities until then differ by {a['mean_difference']:.2e}, at most {a['largest_difference']:.2e}"
+        )
     ours = backends.get("rocmforge")
     if ours is None:
         return
@@ -91,8 +123,10 @@ def compare(run: Run, group: str, backends: dict[str, dict[str, Any]]) -> None:
         if name != "rocmforge" and one["launches"]:
             run.fail(f"{group} {name}: rocmforge's kernels ran in the reference")
     counts = ours["launches"]
-    print(f"  launches: {counts}\n  of these, while the engine started (in a graph they count when it is captured): "
-          f"{ours['at_start']}")
+    print(
+        f"  launches: {counts}\n  of these, while the engine started (in a graph they count when it is captured): "
+        f"{ours['at_start']}"
+    )
     for part in ("attention_plan", "attention_prefill", "attention_decode", "kv_write", "rotary"):
         if not any(part in name for name in counts):
             run.fail(f"{group}: no {part} kernel ran")

@@ -10,8 +10,12 @@ from typing import Any
 HOST_CALLS = ("cuda_runtime", "cuda_driver")
 MARK = "rocmforge::"  # names of the ranges put around attention's host code begin so
 # Host calls that wait for the device, move memory or take it. Parts of names, CUDA's and HIP's.
-TRAFFIC = {"memcpy": ("Memcpy",), "memset": ("Memset",), "sync": ("Synchronize",),
-           "memory": ("Malloc", "Free", "MemAlloc", "MemCreate", "MemMap")}
+TRAFFIC = {
+    "memcpy": ("Memcpy",),
+    "memset": ("Memset",),
+    "sync": ("Synchronize",),
+    "memory": ("Malloc", "Free", "MemAlloc", "MemCreate", "MemMap"),
+}
 
 
 def traffic_kind(name: str) -> str | None:
@@ -34,8 +38,9 @@ def digest(events: Sequence[dict[str, Any]], steps: int, own: Collection[str]) -
         graph whose neighbours in time are rocmforge's kernels; traffic_per_step of the whole step by host call.
     """
     complete = [e for e in events if e.get("ph") == "X"]
-    device = sorted((e for e in complete if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")),
-                    key=lambda e: e["ts"])
+    device = sorted(
+        (e for e in complete if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")), key=lambda e: e["ts"]
+    )
     calls = [e for e in complete if e.get("cat") in HOST_CALLS]
     ranges = defaultdict(list)
     for e in complete:
@@ -49,8 +54,10 @@ def digest(events: Sequence[dict[str, Any]], steps: int, own: Collection[str]) -
     times: dict[str, list[float]] = defaultdict(list)
     for e in kernels:
         times[e["name"]].append(e["dur"])
-    table = {name: {"per_step": len(t) / steps, "us_each": sum(t) / len(t), "us_per_step": sum(t) / steps}
-             for name, t in sorted(times.items(), key=lambda item: -sum(item[1]))}
+    table = {
+        name: {"per_step": len(t) / steps, "us_each": sum(t) / len(t), "us_per_step": sum(t) / steps}
+        for name, t in sorted(times.items(), key=lambda item: -sum(item[1]))
+    }
     graphs = {e["args"].get("correlation") for e in calls if "GraphLaunch" in e["name"]}
     beside: Counter[str] = Counter()
     for before, e, after in zip([None, *device], device, [*device[1:], None], strict=False):
@@ -59,7 +66,8 @@ def digest(events: Sequence[dict[str, Any]], steps: int, own: Collection[str]) -
     whole = Counter(e["name"] for e in calls if traffic_kind(e["name"]))
     attention = [e for e in calls if inside(e)]
     return {
-        "steps": steps, "kernels_per_step": len(kernels) / steps,
+        "steps": steps,
+        "kernels_per_step": len(kernels) / steps,
         "gpu_us_per_step": sum(e["dur"] for e in kernels) / steps,
         "own_us_per_step": sum(row["us_per_step"] for name, row in table.items() if name in own),
         "own": {name: row for name, row in table.items() if name in own},

@@ -30,9 +30,18 @@ KINDS = ("glm4", "glm4_moe", "llama")
 COUNTERS = ("vllm:num_preemptions", "vllm:prefix_cache_hits", "vllm:spec_decode_num")
 HEADS = {"head_dim": 128, "num_attention_heads": 8, "num_key_value_heads": 2}
 # GLM-4-9B-0414, as released.
-GLM_4_9B = {"hidden_size": 4096, "intermediate_size": 13696, "num_hidden_layers": 40, "num_attention_heads": 32,
-            "num_key_value_heads": 2, "head_dim": 128, "vocab_size": 151552, "max_position_embeddings": 32768,
-            "attention_bias": True, "tie_word_embeddings": False}
+GLM_4_9B = {
+    "hidden_size": 4096,
+    "intermediate_size": 13696,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 151552,
+    "max_position_embeddings": 32768,
+    "attention_bias": True,
+    "tie_word_embeddings": False,
+}
 
 Save = Callable[[dict[str, Any]], None]
 
@@ -59,8 +68,13 @@ def prepare(spec: dict[str, Any], save: Save) -> None:
     folder = pathlib.Path(spec["folder"])
     made = {kind: str(make(kind, folder / kind, **HEADS)) for kind in spec["kinds"]}
     large = folder / "glm4_9b"
-    config = transformers.Glm4Config(**(GLM_4_9B | spec.get("shape", {})), architectures=["Glm4ForCausalLM"],
-                                     dtype="bfloat16", eos_token_id=[0], pad_token_id=0)
+    config = transformers.Glm4Config(
+        **(GLM_4_9B | spec.get("shape", {})),
+        architectures=["Glm4ForCausalLM"],
+        dtype="bfloat16",
+        eos_token_id=[0],
+        pad_token_id=0,
+    )
     config.save_pretrained(large)
     save({"checkpoints": made | {"glm4_9b": str(large)}})
 
@@ -73,8 +87,14 @@ def make_llm(spec: dict[str, Any]) -> Any:
         import rocmforge_plugin
 
         rocmforge_plugin.reset_launches()
-    return LLM(spec["model"], attention_backend=spec["backend"], skip_tokenizer_init=True, seed=0, dtype="bfloat16",
-               **spec["settings"])
+    return LLM(
+        spec["model"],
+        attention_backend=spec["backend"],
+        skip_tokenizer_init=True,
+        seed=0,
+        dtype="bfloat16",
+        **spec["settings"],
+    )
 
 
 def launches(spec: dict[str, Any]) -> dict[str, int]:
@@ -92,8 +112,9 @@ def generate(llm: Any, prompts: Sequence[list[int]], count: int, logprobs: int |
 
     parameters = SamplingParams(max_tokens=count, temperature=0.0, ignore_eos=True, logprobs=logprobs, detokenize=False)
     rows = []
-    for prompt, result in zip(prompts, llm.generate([{"prompt_token_ids": p} for p in prompts], parameters,
-                                                    use_tqdm=False), strict=True):
+    for prompt, result in zip(
+        prompts, llm.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False), strict=True
+    ):
         made = result.outputs[0]
         row: dict[str, Any] = {"prompt": prompt, "tokens": list(made.token_ids)}
         if logprobs is not None:
@@ -108,8 +129,10 @@ def score(llm: Any, prompts: Sequence[list[int]]) -> list[list[float]]:
 
     parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
     results = llm.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False)
-    return [[step[token].logprob for token, step in zip(prompt[1:], result.prompt_logprobs[1:], strict=True)]
-            for prompt, result in zip(prompts, results, strict=True)]
+    return [
+        [step[token].logprob for token, step in zip(prompt[1:], result.prompt_logprobs[1:], strict=True)]
+        for prompt, result in zip(prompts, results, strict=True)
+    ]
 
 
 def exact_scores(model: str, texts: Sequence[list[int]]) -> list[tuple[list[float], list[float]]]:
@@ -155,8 +178,11 @@ def text(spec: dict[str, Any], save: Save) -> None:
     result["sequences"] = generate(llm, prompts, count)
     if spec["feature"] in ("parity", "chunked"):
         result["scores"] = score(llm, prompts)
-    result["counters"] = {m.name.removeprefix("vllm:"): m.value for m in llm.get_metrics()
-                          if m.name.startswith(COUNTERS) and hasattr(m, "value")}
+    result["counters"] = {
+        m.name.removeprefix("vllm:"): m.value
+        for m in llm.get_metrics()
+        if m.name.startswith(COUNTERS) and hasattr(m, "value")
+    }
     result["launches"] = launches(spec)
     save(result)
     exact = exact_scores(spec["model"], [row["prompt"] + row["tokens"] for row in result["sequences"]])
@@ -164,7 +190,7 @@ def text(spec: dict[str, Any], save: Save) -> None:
         at = len(row.pop("prompt")) - 1
         row["exact"], row["best"] = chosen[at:], best[at:]
     if "scores" in result:
-        result["exact_scores"] = [chosen[:len(p) - 1] for p, (chosen, _) in zip(prompts, exact, strict=True)]
+        result["exact_scores"] = [chosen[: len(p) - 1] for p, (chosen, _) in zip(prompts, exact, strict=True)]
     save(result | {"done": True})
 
 
@@ -257,8 +283,11 @@ def profile(spec: dict[str, Any], save: Save) -> None:
     llm = make_llm(spec)
     engine, sizes = llm.llm_engine, spec["sizes"]
     for i in range(sizes["batch"]):
-        engine.add_request(str(i), {"prompt_token_ids": tokens(sizes["input"], i, spec_vocab(llm))},
-                           SamplingParams(max_tokens=512, temperature=0.0, ignore_eos=True, detokenize=False))
+        engine.add_request(
+            str(i),
+            {"prompt_token_ids": tokens(sizes["input"], i, spec_vocab(llm))},
+            SamplingParams(max_tokens=512, temperature=0.0, ignore_eos=True, detokenize=False),
+        )
     started: set[str] = set()
     while len(started) < sizes["batch"]:
         started |= {out.request_id for out in engine.step() if out.outputs[0].token_ids}
@@ -286,8 +315,11 @@ def profile(spec: dict[str, Any], save: Save) -> None:
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
     result = trace.digest(events, sizes["steps"], set(after))
-    result["launched_per_step"] = {name: (count - before.get(name, 0)) / sizes["steps"] for name, count in after.items()
-                                   if count > before.get(name, 0)}
+    result["launched_per_step"] = {
+        name: (count - before.get(name, 0)) / sizes["steps"]
+        for name, count in after.items()
+        if count > before.get(name, 0)
+    }
     result["step_us"] = statistics.median(times)
     result["layers"] = llm.llm_engine.model_config.hf_config.num_hidden_layers
     save(result | {"done": True})

@@ -149,8 +149,8 @@ class CudaDriver : public GpuDriver {
 std::unique_ptr<Driver> open_cuda(int ordinal, const std::string& library) {
   static constexpr const char* kNames[] = {"libcuda.so.1", "libcuda.so"};
   return std::make_unique<CudaDriver>(
-      ordinal, library.empty() ? Library::open_any("libcuda.so", kNames, "NVIDIA's driver is not installed")
-                               : Library(library));
+      ordinal,
+      library.empty() ? Library::open_any("libcuda.so", kNames, "NVIDIA's driver is not installed") : Library(library));
 }
 
 }  // namespace rocmforge

@@ -71,10 +71,10 @@ void Device::choose_target(const std::string& kernels_dir) {
       return;
     }
   }
-  throw DeviceError("rocmforge has no kernels for " + info().name + " (" + info().arch + ") in " + kernels_dir +
-                    ". Built there: " + (built.empty() ? "none" : join(built)) + ". Code that would run: " +
-                    join(info().targets) + ". To build it, in rocmforge's source tree: ROCMFORGE_TARGETS=" +
-                    info().targets.front() + " pip install .");
+  throw DeviceError(
+      "rocmforge has no kernels for " + info().name + " (" + info().arch + ") in " + kernels_dir +
+      ". Built there: " + (built.empty() ? "none" : join(built)) + ". Code that would run: " + join(info().targets) +
+      ". To build it, in rocmforge's source tree: ROCMFORGE_TARGETS=" + info().targets.front() + " pip install .");
 }
 
 void Device::read_index() {

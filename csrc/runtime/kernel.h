@@ -82,7 +82,7 @@ class Device {
   std::string folder_;
   std::string target_;
   std::map<std::string, std::string> files_;  // kernel name -> file in folder_
-  std::unique_ptr<Driver> driver_;            // outlives what follows
+  std::unique_ptr<Driver> driver_;  // outlives what follows
   mutable std::mutex mutex_;
   std::map<std::string, std::unique_ptr<Module>> modules_;
   std::map<std::string, std::unique_ptr<Kernel>> kernels_;

@@ -117,7 +117,5 @@ def spread(title: str, differences: Sequence[float], bins: int = 41) -> str:
             f'height="{tall:.1f}" fill="{SECOND}"/>'
         )
     for at, value in ((0.0, -edge), (0.5, 0.0), (1.0, edge)):
-        body.append(
-            f'<text x="{40 + span * at:.0f}" y="{top + height + 16}" text-anchor="middle">{value:+.1e}</text>'
-        )
+        body.append(f'<text x="{40 + span * at:.0f}" y="{top + height + 16}" text-anchor="middle">{value:+.1e}</text>')
     return _frame(top + height + 26, title, body)

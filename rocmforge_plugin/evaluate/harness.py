@@ -107,9 +107,7 @@ def vllm_model(arguments: dict[str, Any], seed: int | None, label: str) -> Any:
                     self.scored.outputs[tuple(tokens)] = list(output.outputs[0].token_ids)
             return outputs
 
-        def _parse_logprobs(
-            self, tokens: list[int], outputs: Any, ctxlen: int
-        ) -> tuple[float, bool]:
+        def _parse_logprobs(self, tokens: list[int], outputs: Any, ctxlen: int) -> tuple[float, bool]:
             logprobs, greedy = [], []
             for token, found in zip(tokens[ctxlen:], outputs.prompt_logprobs[ctxlen:], strict=True):
                 logprobs.append(float(found[token].logprob))

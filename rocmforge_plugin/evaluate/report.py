@@ -215,8 +215,10 @@ def leg_html(leg: Leg) -> list[str]:
     failed = {check.name for check in judged.failures}
     parts = [
         f"<h2>{judged.dtype}: {'same' if judged.same else 'not shown to be the same'}</h2>",
-        ("<p>Prompts that are scored run prefill only; forced decoding makes both backends produce one and the same "
-         "continuation token by token and compares what they thought of each token; generation is free.</p>"),
+        (
+            "<p>Prompts that are scored run prefill only; forced decoding makes both backends produce one and the same "
+            "continuation token by token and compares what they thought of each token; generation is free.</p>"
+        ),
         html_table(*table(judged.kinds, floored)),
     ]
     for title, rows in (

@@ -179,13 +179,17 @@ def stated(dtype: str, floored: bool) -> list[str]:
     limits = LIMITS[dtype]
     lines = [
         "both backends answer every item and no log-probability is NaN or infinite",
-        (f"mean absolute difference per token at most {limits.mean:g} nats in scored prompts and in forced "
-         f"decoding, {limits.group:g} in every task and class of lengths with {ENOUGH} tokens or more"),
+        (
+            f"mean absolute difference per token at most {limits.mean:g} nats in scored prompts and in forced "
+            f"decoding, {limits.group:g} in every task and class of lengths with {ENOUGH} tokens or more"
+        ),
         "no bias: where the bootstrap interval of the mean signed difference excludes zero, it is at most "
         + (
             f"{limits.bias:g} of the floor"
             if floored and limits.ratio
-            else f"{limits.bias:g} nats" if not limits.ratio else f"{limits.bias * limits.mean:g} nats"
+            else f"{limits.bias:g} nats"
+            if not limits.ratio
+            else f"{limits.bias * limits.mean:g} nats"
         ),
         f"greedy agreement at least {limits.agreement:g} of scored tokens and {limits.generated:g} of generated items",
         f"McNemar p of the accuracies at least {SIGNIFICANT:g}",

@@ -12,5 +12,15 @@ from .kv_cache import kv_write
 from .mask import causal_mask
 from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_out
 
-__all__ = ["AttentionPlan", "AttentionPlanner", "apply_rotary", "causal_mask", "kv_write", "paged_attention", "rotary",
-           "rotary_2d", "rotary_kv_write", "rotary_out"]
+__all__ = [
+    "AttentionPlan",
+    "AttentionPlanner",
+    "apply_rotary",
+    "causal_mask",
+    "kv_write",
+    "paged_attention",
+    "rotary",
+    "rotary_2d",
+    "rotary_kv_write",
+    "rotary_out",
+]

@@ -21,8 +21,11 @@ PLAN: checks.Works = {
     "seq_lens.dims": "[requests]",
     "seq_lens.bounds": "of 1 to max_num_reqs, {planner.max_num_reqs}, requests",
     "query_start_loc.shape": "of size [requests + 1], as seq_lens is {seq_lens.shape}",
-    **{f"{name}.{what}": works for name in ("query_start_loc", "seq_lens")
-       for what, works in (*_INT32.items(), ("contiguous", "contiguous"))},
+    **{
+        f"{name}.{what}": works
+        for name in ("query_start_loc", "seq_lens")
+        for what, works in (*_INT32.items(), ("contiguous", "contiguous"))
+    },
 }
 _ALIGNED = "contiguous in its last dimension, with address and other strides multiples of 16 bytes"
 RUN: checks.Works = {
@@ -34,7 +37,7 @@ RUN: checks.Works = {
     "query.shape": "[tokens, {planner.problem.num_heads}, {planner.problem.key_dims}], as the plan has it",
     "query.aligned": _ALIGNED,
     "kv_cache.shape": "[blocks, {planner.problem.num_kv_heads}, block_size, {planner.row_elements}], a key's "
-                      "and its value's elements in a row",
+    "and its value's elements in a row",
     "kv_cache.block_size": f"of a block size that {served.BLOCK_MULTIPLE} divides",
     "kv_cache.aligned": _ALIGNED,
     "out.shape": "[tokens, num_heads, {planner.problem.value_dims}], as query is {query.shape}",
@@ -83,20 +86,30 @@ class AttentionPlanner:
         TypeError, ValueError: an argument is none of these, or there are no kernels for the problem.
     """
 
-    def __init__(self, problem: Problem, device: torch.device | str, max_num_reqs: int, max_num_tokens: int,
-                 decode_query_len: int = 1) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        device: torch.device | str,
+        max_num_reqs: int,
+        max_num_tokens: int,
+        decode_query_len: int = 1,
+    ) -> None:
         op = "AttentionPlanner"
         target = torch.device(device)
         _refuse_problem(op, problem, target)
-        for name, value in (("max_num_reqs", max_num_reqs), ("max_num_tokens", max_num_tokens),
-                            ("decode_query_len", decode_query_len)):
+        for name, value in (
+            ("max_num_reqs", max_num_reqs),
+            ("max_num_tokens", max_num_tokens),
+            ("decode_query_len", decode_query_len),
+        ):
             if value < 1:
                 checks.fail(op, name, value, "at least 1")
         self.problem = problem
         self.max_num_reqs = max_num_reqs
         self.max_num_tokens = max_num_tokens
-        self._native = _C.AttentionPlanner(_device.open_device(target), native_problem(problem), max_num_reqs,
-                                           max_num_tokens, decode_query_len)
+        self._native = _C.AttentionPlanner(
+            _device.open_device(target), native_problem(problem), max_num_reqs, max_num_tokens, decode_query_len
+        )
         # The workspace holds the parts of items that several workgroups share; a batch writes what it reads.
         self._words = torch.zeros(self._native.plan_words, dtype=torch.int32, device=target)
         self._workspace = torch.empty(self._native.workspace_floats, dtype=torch.float32, device=target)
@@ -106,8 +119,9 @@ class AttentionPlanner:
         self._native.use_buffers(self._words.data_ptr(), self._workspace.data_ptr(), self._index)
         self._plan, self._run = self._native.plan, self._native.run
 
-    def plan(self, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int,
-             num_tokens: int) -> AttentionPlan:
+    def plan(
+        self, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int, num_tokens: int
+    ) -> AttentionPlan:
         """Deals out a batch's work, by one small launch that reads the lengths on the device.
 
         Args:
@@ -119,35 +133,96 @@ class AttentionPlanner:
         """
         failed = self._plan(_device.stream_of(self._index), query_start_loc, seq_lens, num_tokens, max_query_len)
         if failed:
-            checks.refuse("AttentionPlanner.plan", failed, PLAN, {
-                "query_start_loc": query_start_loc, "seq_lens": seq_lens, "num_tokens": num_tokens,
-                "max_query_len": max_query_len, "planner": self})
+            checks.refuse(
+                "AttentionPlanner.plan",
+                failed,
+                PLAN,
+                {
+                    "query_start_loc": query_start_loc,
+                    "seq_lens": seq_lens,
+                    "num_tokens": num_tokens,
+                    "max_query_len": max_query_len,
+                    "planner": self,
+                },
+            )
         return AttentionPlan(self, seq_lens.shape[0], num_tokens, max_query_len)
 
-    def run(self, plan: AttentionPlan, query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor,
-            seq_lens: torch.Tensor, out: torch.Tensor, max_query_len: int, scale: float, window: int,
-            sinks: torch.Tensor | None) -> str | None:
+    def run(
+        self,
+        plan: AttentionPlan,
+        query: torch.Tensor,
+        kv_cache: torch.Tensor,
+        block_table: torch.Tensor,
+        seq_lens: torch.Tensor,
+        out: torch.Tensor,
+        max_query_len: int,
+        scale: float,
+        window: int,
+        sinks: torch.Tensor | None,
+    ) -> str | None:
         """Launches attention if the arguments, `paged_attention`'s, are right and what the plan was made for.
 
         Returns the name of the condition that fails, if one does, having launched nothing.
         """
-        return self._run(_device.stream_of(self._index), plan.num_reqs, plan.num_tokens, plan.max_query_len, query,
-                         kv_cache, block_table, seq_lens, out, sinks, max_query_len, scale, window)
+        return self._run(
+            _device.stream_of(self._index),
+            plan.num_reqs,
+            plan.num_tokens,
+            plan.max_query_len,
+            query,
+            kv_cache,
+            block_table,
+            seq_lens,
+            out,
+            sinks,
+            max_query_len,
+            scale,
+            window,
+        )
 
-    def plan_and_run(self, query_start_loc: torch.Tensor, query: torch.Tensor, kv_cache: torch.Tensor,
-                     block_table: torch.Tensor, seq_lens: torch.Tensor, out: torch.Tensor, max_query_len: int,
-                     scale: float, window: int, sinks: torch.Tensor | None) -> str | None:
+    def plan_and_run(
+        self,
+        query_start_loc: torch.Tensor,
+        query: torch.Tensor,
+        kv_cache: torch.Tensor,
+        block_table: torch.Tensor,
+        seq_lens: torch.Tensor,
+        out: torch.Tensor,
+        max_query_len: int,
+        scale: float,
+        window: int,
+        sinks: torch.Tensor | None,
+    ) -> str | None:
         """Both, for one call; or neither, as `run`."""
-        return self._native.plan_and_run(_device.stream_of(self._index), query_start_loc, query.shape[0], query,
-                                         kv_cache, block_table, seq_lens, out, sinks, max_query_len, scale, window)
+        return self._native.plan_and_run(
+            _device.stream_of(self._index),
+            query_start_loc,
+            query.shape[0],
+            query,
+            kv_cache,
+            block_table,
+            seq_lens,
+            out,
+            sinks,
+            max_query_len,
+            scale,
+            window,
+        )
 
 
 def native_problem(problem: Problem) -> _C.Problem:
     """A problem as the host module takes it."""
     element = served.ELEMENTS[problem.dtype]
-    return _C.Problem(element=element, key_dims=problem.key_dims, value_dims=problem.value_dims,
-                      kv_heads=problem.num_kv_heads, group=problem.group, window=problem.window,
-                      suffix=problem.suffix, combine_suffix=combine_suffix(element, problem.value_dims))
+    return _C.Problem(
+        element=element,
+        key_dims=problem.key_dims,
+        value_dims=problem.value_dims,
+        kv_heads=problem.num_kv_heads,
+        group=problem.group,
+        window=problem.window,
+        suffix=problem.suffix,
+        combine_suffix=combine_suffix(element, problem.value_dims),
+    )
 
 
 def _refuse_problem(who: str, problem: Problem, where: torch.device) -> None:
@@ -174,12 +249,15 @@ def forget_planners() -> None:
     _decode_rows.cache_clear()
 
 
-def _planner_for(query: torch.Tensor, kv_cache: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int,
-                 window: int) -> AttentionPlanner:
+def _planner_for(
+    query: torch.Tensor, kv_cache: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int, window: int
+) -> AttentionPlanner:
     """One that calls of like shapes share; what only a plan asks of the tensors is left to it."""
-    for name, tensor, dims, works in (("query", query, 3, "[tokens, num_heads, head_size]"),
-                                      ("kv_cache", kv_cache, 4, "[blocks, num_kv_heads, block_size, 2 * head_size]"),
-                                      ("seq_lens", seq_lens, 1, "[requests]")):
+    for name, tensor, dims, works in (
+        ("query", query, 3, "[tokens, num_heads, head_size]"),
+        ("kv_cache", kv_cache, 4, "[blocks, num_kv_heads, block_size, 2 * head_size]"),
+        ("seq_lens", seq_lens, 1, "[requests]"),
+    ):
         checks.placed(_OP, name, tensor)
         if tensor.dim() != dims:
             checks.fail(_OP, name, checks.shape_of(tensor), works)
@@ -188,18 +266,29 @@ def _planner_for(query: torch.Tensor, kv_cache: torch.Tensor, seq_lens: torch.Te
     decode_rows = _decode_rows(problem, query.device)
     # Queries that are too long for a decode step's kernels want no planner of their own, which has buffers.
     short = 0 < max_query_len * problem.group <= decode_rows
-    return _planner(problem, query.device, _power_of_two(seq_lens.shape[0]), _power_of_two(tokens),
-                    max_query_len if short else 1)
+    return _planner(
+        problem, query.device, _power_of_two(seq_lens.shape[0]), _power_of_two(tokens), max_query_len if short else 1
+    )
 
 
 def _power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def paged_attention(query: torch.Tensor, kv_cache: torch.Tensor, block_table: torch.Tensor, seq_lens: torch.Tensor,
-                    query_start_loc: torch.Tensor, *, max_query_len: int, scale: float,
-                    out: torch.Tensor | None = None, window: int = 0, sinks: torch.Tensor | None = None,
-                    plan: AttentionPlan | None = None) -> torch.Tensor:
+def paged_attention(
+    query: torch.Tensor,
+    kv_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    *,
+    max_query_len: int,
+    scale: float,
+    out: torch.Tensor | None = None,
+    window: int = 0,
+    sinks: torch.Tensor | None = None,
+    plan: AttentionPlan | None = None,
+) -> torch.Tensor:
     """Causal attention of a batch's new tokens over the paged cache, which holds their keys and values already.
 
     For query token i (of n) of a request with L keys and query head h of KV head g = h // (num_heads / num_kv_heads):
@@ -240,11 +329,27 @@ def paged_attention(query: torch.Tensor, kv_cache: torch.Tensor, block_table: to
         planner = _planner_for(query, kv_cache, seq_lens, max_query_len, window)
         if query.shape[0] == 0 or seq_lens.shape[0] == 0:
             return out
-        failed = planner.plan_and_run(query_start_loc, query, kv_cache, block_table, seq_lens, out, max_query_len,
-                                      scale, window, sinks)
+        failed = planner.plan_and_run(
+            query_start_loc, query, kv_cache, block_table, seq_lens, out, max_query_len, scale, window, sinks
+        )
     if failed:
-        checks.refuse(_OP, failed, PLAN | RUN, {
-            "query": query, "kv_cache": kv_cache, "block_table": block_table, "seq_lens": seq_lens, "out": out,
-            "query_start_loc": query_start_loc, "max_query_len": max_query_len, "scale": scale, "window": window,
-            "sinks": sinks, "plan": plan, "planner": planner})
+        checks.refuse(
+            _OP,
+            failed,
+            PLAN | RUN,
+            {
+                "query": query,
+                "kv_cache": kv_cache,
+                "block_table": block_table,
+                "seq_lens": seq_lens,
+                "out": out,
+                "query_start_loc": query_start_loc,
+                "max_query_len": max_query_len,
+                "scale": scale,
+                "window": window,
+                "sinks": sinks,
+                "plan": plan,
+                "planner": planner,
+            },
+        )
     return out

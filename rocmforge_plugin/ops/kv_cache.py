@@ -43,5 +43,6 @@ def kv_write(key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slo
         return
     failed = _C.kv_write(*checks.place("kv_write", "key", key), key, value, kv_cache, slot_mapping)
     if failed:
-        checks.refuse("kv_write", failed, WORKS,
-                      {"key": key, "value": value, "kv_cache": kv_cache, "slot_mapping": slot_mapping})
+        checks.refuse(
+            "kv_write", failed, WORKS, {"key": key, "value": value, "kv_cache": kv_cache, "slot_mapping": slot_mapping}
+        )

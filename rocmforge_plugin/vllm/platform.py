@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM's CPU platform, with one change: an explicitly chosen rocmforge is honoured, or refused with its reasons."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -23,7 +24,8 @@ class RocmForgeCpuPlatform(_HostPlatform):
         if getattr(selected_backend, "name", None) != NAME:
             return str(super().get_attn_backend_cls(selected_backend, attn_selector_config, *args, **kwargs))
         reasons = selected_backend.get_class().validate_configuration(
-            device_capability=None, **attn_selector_config._asdict())
+            device_capability=None, **attn_selector_config._asdict()
+        )
         if reasons:
             raise ValueError(f"Selected backend {NAME} is not valid for this configuration. Reason: {reasons}")
         logger.info_once("Using %s backend (selected via --attention-backend).", NAME)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two vLLM entry points. vLLM calls them in every process, the general one possibly more than once."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -49,7 +50,11 @@ def check_version() -> None:
         first, last = (".".join(map(str, version)) for version in TESTED)
         logger.warning(
             "rocmforge %s was tested with vLLM %s to %s; this is vLLM %s and may not work.",
-            __version__, first, last, vllm.__version__)
+            __version__,
+            first,
+            last,
+            vllm.__version__,
+        )
 
 
 def adopt_cpu_platform() -> None:

@@ -12,6 +12,7 @@ them out, both opt-in and neither on any hot path:
 With `LLM(..., worker_extension_cls=...)`, `llm.collective_rpc("rocmforge_launches")` returns the same, one dict per
 worker. A kernel that is part of a captured graph counts when it is recorded, not when the graph replays.
 """
+
 from __future__ import annotations
 
 import json

@@ -44,15 +44,17 @@ COMPUTE_UNITS = 2  # few, so that small batches are cut across workgroups and a 
 _POINTER = ctypes.POINTER(ctypes.c_size_t)
 _LOAD = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, _POINTER)
 _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.c_char_p, _POINTER)
-_LAUNCH = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint),
-                           ctypes.POINTER(ctypes.c_void_p))
+_LAUNCH = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint), ctypes.POINTER(ctypes.c_void_p)
+)
 
 
 def missing() -> str | None:
     """Why there is no emulator here, as a sentence; None if there is one."""
     for name, what, file in (
-            ("TINYGRAD_PATH", "a source checkout of github.com/tinygrad/tinygrad", "test/mockgpu/amd/emu.py"),
-            ("AMDGPU_TOOLS", "the folder of the launcher around tinygrad's AMD emulator", "amdrun.py")):
+        ("TINYGRAD_PATH", "a source checkout of github.com/tinygrad/tinygrad", "test/mockgpu/amd/emu.py"),
+        ("AMDGPU_TOOLS", "the folder of the launcher around tinygrad's AMD emulator", "amdrun.py"),
+    ):
         path = os.environ.get(name)
         if not path:
             return f"no emulated AMD GPU: {name} is not set; it must name {what}"
@@ -179,12 +181,16 @@ class EmulatedGpus:
         self._modules: list[Path] = []
         self._functions: list[tuple[str, str]] = []
         self._devices: dict[tuple[str, int], _C.Device] = {}
-        self._callbacks = (_LOAD(self._guard(self._load)), _FUNCTION(self._guard(self._function)),
-                           _LAUNCH(self._guard(self._launch)))
+        self._callbacks = (
+            _LOAD(self._guard(self._load)),
+            _FUNCTION(self._guard(self._function)),
+            _LAUNCH(self._guard(self._launch)),
+        )
         self._library.emulated_connect(*self._callbacks)
 
     def _guard(self, call: Callable[..., None]) -> Callable[..., int]:
         """Exceptions cannot cross C: they become an error code, whose text is the exception's."""
+
         def guarded(*arguments: Any) -> int:
             try:
                 call(*arguments)
@@ -192,6 +198,7 @@ class EmulatedGpus:
                 self._library.emulated_error(f"{type(error).__name__}: {error}".encode())
                 return 719
             return 0
+
         return guarded
 
     def _load(self, image: int, module: Any) -> None:
@@ -207,8 +214,14 @@ class EmulatedGpus:
     def _launch(self, function: int, dims: Any, params: Any) -> None:
         kernel = _kernel(*self._functions[function - 1])
         (argument,) = [a for a in kernel.meta[".args"] if not a[".value_kind"].startswith("hidden_")]
-        result = kernel.launch(tuple(dims[:3]), tuple(dims[3:6]), [ctypes.string_at(params[0], argument[".size"])],
-                               lds_dynamic=dims[6], order=self.order, quantum=self.quantum)
+        result = kernel.launch(
+            tuple(dims[:3]),
+            tuple(dims[3:6]),
+            [ctypes.string_at(params[0], argument[".size"])],
+            lds_dynamic=dims[6],
+            order=self.order,
+            quantum=self.quantum,
+        )
         self.instructions.setdefault((kernel.arch, kernel.name), Counter()).update(result.by_mnemonic)
 
     def open(self, target: str, compute_units: int = COMPUTE_UNITS) -> _C.Device:
@@ -224,8 +237,9 @@ class EmulatedGpus:
         self._library.emulated_capture(int(capturing))
 
     @contextmanager
-    def use(self, target: str, order: str | int = "forward", quantum: int = 0,
-            compute_units: int = COMPUTE_UNITS) -> Iterator[_C.Device]:
+    def use(
+        self, target: str, order: str | int = "forward", quantum: int = 0, compute_units: int = COMPUTE_UNITS
+    ) -> Iterator[_C.Device]:
         """Operations on CPU tensors run on the emulated device of `target` within this context."""
         before = device._open_devices.get(-1)
         device._open_devices[-1] = self.open(target, compute_units)

@@ -35,8 +35,11 @@ def units(target: str) -> list[tuple[torch.dtype, int]]:
     return UNITS if ALL else [*FEW, (TYPES[at % 2], sizes[at % len(sizes)])]
 
 
-CASES = [pytest.param(target, *unit, id=f"{target}-{SUFFIX[unit[0]]}-{unit[1]}")
-         for target in TARGETS for unit in units(target)]
+CASES = [
+    pytest.param(target, *unit, id=f"{target}-{SUFFIX[unit[0]]}-{unit[1]}")
+    for target in TARGETS
+    for unit in units(target)
+]
 
 
 def check(batch: Batch, decode_query_len: int = 1) -> dict[str, int]:
@@ -63,10 +66,20 @@ def test_decode(emulated: Use, target: str, dtype: torch.dtype, head: int) -> No
     rows, keys = rows_and_keys(device, "decode1", dtype, head)
     more_rows = rows_and_keys(device, "decode2", dtype, head)[0]
     lengths = [1, keys - 1, keys, keys + 1, 2 * keys + 17]
-    for group in ((1, 2, 3, 4, 5, 6, 7, 8, rows, more_rows) if ALL else (1, 4, 7)):
-        batch = Batch(dtype, head, 1 + group % 2, group, [(1, length) for length in lengths], (16, 48)[group % 2],
-                      seed=group, window=(0, 20)[group == 5], sinks=group % 3 == 1, token_major=group > 3,
-                      padding=group % 4)
+    for group in (1, 2, 3, 4, 5, 6, 7, 8, rows, more_rows) if ALL else (1, 4, 7):
+        batch = Batch(
+            dtype,
+            head,
+            1 + group % 2,
+            group,
+            [(1, length) for length in lengths],
+            (16, 48)[group % 2],
+            seed=group,
+            window=(0, 20)[group == 5],
+            sinks=group % 3 == 1,
+            token_major=group > 3,
+            padding=group % 4,
+        )
         launches = check(batch)
         kernel = "attention_decode1" if group <= rows else "attention_decode2"
         assert launches[kernel] == 1 and "attention_prefill" not in launches
@@ -81,7 +94,7 @@ def test_several_tokens_a_step(emulated: Use, target: str, dtype: torch.dtype, h
         rows, keys = rows_and_keys(device, kernel, dtype, head)
         if kernel != "decode1" and rows <= most:
             continue  # the variant before has as many rows: this one is never chosen
-        for group in ((min(8, rows), min(12, rows), rows) if ALL else (min(12, rows),)):
+        for group in (min(8, rows), min(12, rows), rows) if ALL else (min(12, rows),):
             tokens = max(rows // group, 1)
             requests = [(tokens, keys + 3), (max(tokens - 1, 1), 2 * keys), (1, 33), (1, 1)]
             launches = check(Batch(dtype, head, 2, group, requests, 16, seed=rows + group, sinks=group == 12), tokens)
@@ -99,8 +112,19 @@ def test_prefill(emulated: Use, target: str, dtype: torch.dtype, head: int) -> N
         emulated(target, *schedule)
         tokens = -(-rows // group) + 1  # one more than a row block holds
         requests = [(tokens, tokens), (17, keys + 40), (1, 2 * keys + 1), (keys - 1, keys + 15)]
-        batch = Batch(dtype, head, 1 + group % 2, group, requests, 16, seed=group, window=window, sinks=window > 0,
-                      token_major=group == 4, padding=2)
+        batch = Batch(
+            dtype,
+            head,
+            1 + group % 2,
+            group,
+            requests,
+            16,
+            seed=group,
+            window=window,
+            sinks=window > 0,
+            token_major=group == 4,
+            padding=2,
+        )
         launches = check(batch)
         assert launches["attention_prefill"] == 1
         assert sum(count for name, count in launches.items() if name.startswith("attention_decode")) == 1
@@ -113,8 +137,11 @@ def test_parts_are_joined(emulated: Use, target: str, dtype: torch.dtype, head: 
     On 2 compute units there are up to four parts, which a group of lanes joins; on 7, groups share more of them, and a
     workgroup does several rows; on 40, there are so many parts of the one head that workgroups share a row.
     """
-    for compute_units, order, heads, group, length in ((2, "reverse", 1, 4, 900), (7, "forward", 2, 16, 3600),
-                                                       (40, "reverse", 1, 2, 19000)):
+    for compute_units, order, heads, group, length in (
+        (2, "reverse", 1, 4, 900),
+        (7, "forward", 2, 16, 3600),
+        (40, "reverse", 1, 2, 19000),
+    ):
         emulated(target, order, compute_units=compute_units)
         batch = Batch(dtype, head, heads, group, [(1, length)], 16, seed=head)
         batch.cache[..., :head] *= 1 + batch.block_table.new_tensor(range(len(batch.cache)))[:, None, None, None] % 7
@@ -151,8 +178,11 @@ def test_long_queries_leave_the_decode_launches_to_graphs(emulated: Use, gpus: E
     assert sum(count for name, count in launches.items() if "decode" in name) == capturing
 
 
-@pytest.mark.parametrize("requests", [[8192], [8000], [8192] * 16, [8192] * 130, [512] * 40, [100] * 3,
-                                      [256 + 97 * i for i in range(64)]], ids=lambda r: f"{len(r)}x{r[0]}")
+@pytest.mark.parametrize(
+    "requests",
+    [[8192], [8000], [8192] * 16, [8192] * 130, [512] * 40, [100] * 3, [256 + 97 * i for i in range(64)]],
+    ids=lambda r: f"{len(r)}x{r[0]}",
+)
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_share_is_larger_than_need_be(emulated: Use, target: str, requests: list[int]) -> None:
     """On as many compute units as an MI300X has: all workgroups wait for the largest share."""
@@ -170,8 +200,11 @@ def test_no_share_is_larger_than_need_be(emulated: Use, target: str, requests: l
     assert shares.max() <= max(least, -(-heads * (sum(tiles) + gap * len(tiles)) // workgroups))
 
 
-CORES = {"gfx90a": "v_mfma_f32_16x16x16bf16_1k", "gfx942": "v_mfma_f32_16x16x16_bf16",
-         "gfx950": "v_mfma_f32_16x16x32_bf16"}
+CORES = {
+    "gfx90a": "v_mfma_f32_16x16x16bf16_1k",
+    "gfx942": "v_mfma_f32_16x16x16_bf16",
+    "gfx950": "v_mfma_f32_16x16x32_bf16",
+}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -21,8 +21,13 @@ from .emulation import guarded
 
 Use = Callable[..., _C.Device]
 DTYPES = {name: dtype for dtype, name in SUFFIX.items()}
-KERNELS = [kernel for unit in units.load_units(driver.ROOT) if "amd" in unit.targets for kernel in unit.kernels
-           if not kernel.startswith("attention")]
+KERNELS = [
+    kernel
+    for unit in units.load_units(driver.ROOT)
+    if "amd" in unit.targets
+    for kernel in unit.kernels
+    if not kernel.startswith("attention")
+]
 
 
 def chosen(kernel: str, target: str) -> bool:
@@ -95,8 +100,11 @@ def test_rotary(emulated: Use, target: str, kernel: str, interleaved: bool) -> N
         call = functools.partial(ops.rotary, guarded(positions), query.view, key.view, table, **options)
         assert launched(call) == {kernel: 1}
         for buffer, old in zip((query, key), before, strict=True):
-            assert_within(buffer.view, reference.rotary(positions, old, table, **options),
-                          reference.rotary(positions, old, table, compute=dtype, **options))
+            assert_within(
+                buffer.view,
+                reference.rotary(positions, old, table, **options),
+                reference.rotary(positions, old, table, compute=dtype, **options),
+            )
             assert same_bits(buffer.view[..., rotary_dim:], old[..., rotary_dim:]) and buffer.outside_untouched()
 
 
@@ -119,8 +127,18 @@ def test_rotary_kv_write(emulated: Use, target: str, kernel: str) -> None:
         unwritten = tokens - 1 if tokens > 1 else None
         if unwritten:
             slots[unwritten] = -1
-        call = functools.partial(ops.rotary_kv_write, guarded(positions), query.view, key.view, value.view, table,
-                                 cache.view, guarded(slots), **norm, **options)
+        call = functools.partial(
+            ops.rotary_kv_write,
+            guarded(positions),
+            query.view,
+            key.view,
+            value.view,
+            table,
+            cache.view,
+            guarded(slots),
+            **norm,
+            **options,
+        )
         assert launched(call) == {kernel: 1}
         turned = []
         for old, weight in zip(before, weights, strict=True):
@@ -149,8 +167,14 @@ def test_other_positions(emulated: Use, target: str) -> None:
     table = guarded(cos_sin_table(64, 32, torch.float32))
     turned = guarded(x)
     ops.rotary_2d(guarded(positions), turned, None, table, head_size=64)
-    assert_within(turned, reference.rotary_2d(positions, x, table, head_size=64),
-                  reference.rotary_2d(positions, x, table, head_size=64, compute=torch.float32))
+    assert_within(
+        turned,
+        reference.rotary_2d(positions, x, table, head_size=64),
+        reference.rotary_2d(positions, x, table, head_size=64, compute=torch.float32),
+    )
     cos, sin = (guarded(part.contiguous()) for part in cos_sin_table(5, 48, torch.float32).chunk(2, -1))
-    assert_within(ops.apply_rotary(guarded(x), cos, sin, interleaved=True), reference.rotate(x, cos, sin, True),
-                  reference.rotate(x, cos, sin, True, torch.float32))
+    assert_within(
+        ops.apply_rotary(guarded(x), cos, sin, interleaved=True),
+        reference.rotate(x, cos, sin, True),
+        reference.rotate(x, cos, sin, True, torch.float32),
+    )

@@ -17,8 +17,9 @@ from . import emulation
 def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("TINYGRAD_PATH", "AMDGPU_TOOLS"):
         monkeypatch.delenv(name, raising=False)
-    assert emulation.missing() == ("no emulated AMD GPU: TINYGRAD_PATH is not set; it must name a source checkout of "
-                                   "github.com/tinygrad/tinygrad")
+    assert emulation.missing() == (
+        "no emulated AMD GPU: TINYGRAD_PATH is not set; it must name a source checkout of github.com/tinygrad/tinygrad"
+    )
     monkeypatch.setenv("TINYGRAD_PATH", str(tmp_path))
     assert f"TINYGRAD_PATH={tmp_path} has no test/mockgpu/amd/emu.py" in (emulation.missing() or "")
     (tmp_path / "test/mockgpu/amd").mkdir(parents=True)
@@ -52,10 +53,14 @@ def test_a_wrong_access_is_an_error(emulated: Callable[..., _C.Device], target: 
     assert device.launches() == {"rotary_v16_float": 1} and query[0].tolist() == [0.0] * 32 + [2.0] * 32
 
 
-@pytest.mark.parametrize(("four_bytes", "eight_bytes"), [
-    ("8915087f", "84004ad189010000"),   # v_cvt_f16_f32 v132, v137
-    ("82040355", "81002ad182040300"),   # v_lshlrev_b16 v129, 2, v130
-    ("0303597d", "6a00acd003030300")])  # v_cmp_gt_u16 vcc, v3, v129
+@pytest.mark.parametrize(
+    ("four_bytes", "eight_bytes"),
+    [
+        ("8915087f", "84004ad189010000"),  # v_cvt_f16_f32 v132, v137
+        ("82040355", "81002ad182040300"),  # v_lshlrev_b16 v129, 2, v130
+        ("0303597d", "6a00acd003030300"),
+    ],
+)  # v_cmp_gt_u16 vcc, v3, v129
 def test_eight_byte_forms(four_bytes: str, eight_bytes: str) -> None:
     """The VOP3 encoding of a shorter instruction, as llvm-mc encodes its _e32 and _e64."""
     assert emulation._as_vop3(bytes.fromhex(four_bytes)) == bytes.fromhex(eight_bytes)

@@ -22,17 +22,32 @@ from .conftest import ALL, TARGETS
 
 EXAMPLES = 12 if ALL else 3
 PROPERTIES: list[tuple[Callable[..., None], dict[str, Any]]] = [
-    (mask.test_masks_exactly_the_future, {}), (kv_write.test_writes_slots_and_nothing_else, {}),
-    (rotary.test_rotates_in_place, {}), (forms.test_sections, {}), (rotary_kv_write.test_norm_rotation_and_write, {}),
-    *((test, {"head_size": size}) for test in (attention.test_mixed_batches, attention.test_decode)
-      for size in (HEAD_SIZES if ALL else (128,)))]
+    (mask.test_masks_exactly_the_future, {}),
+    (kv_write.test_writes_slots_and_nothing_else, {}),
+    (rotary.test_rotates_in_place, {}),
+    (forms.test_sections, {}),
+    (rotary_kv_write.test_norm_rotation_and_write, {}),
+    *(
+        (test, {"head_size": size})
+        for test in (attention.test_mixed_batches, attention.test_decode)
+        for size in (HEAD_SIZES if ALL else (128,))
+    ),
+]
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("test", "arguments"), PROPERTIES,
-                         ids=["-".join([test.__name__[5:], *map(str, more.values())]) for test, more in PROPERTIES])
-def test_property(emulated: Callable[..., _C.Device], monkeypatch: pytest.MonkeyPatch, target: str,
-                  test: Any, arguments: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("test", "arguments"),
+    PROPERTIES,
+    ids=["-".join([test.__name__[5:], *map(str, more.values())]) for test, more in PROPERTIES],
+)
+def test_property(
+    emulated: Callable[..., _C.Device],
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    test: Any,
+    arguments: dict[str, Any],
+) -> None:
     emulated(target, order=11, quantum=211)
     monkeypatch.setattr(attention, "TYPES", attention.TYPES[:2])  # attention in float32 is the CPU target's alone
     # Few examples, and the same ones each time: an example takes seconds here.

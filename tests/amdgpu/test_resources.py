@@ -40,16 +40,20 @@ def kernels(target: str) -> list[Resources]:
 
 
 def row(kernel: Resources) -> str:
-    return (f"{kernel.target},{kernel.kernel}: {kernel.vgprs} VGPRs ({kernel.agprs} of them accumulation registers), "
-            f"{kernel.lds} bytes of LDS, occupancy {kernel.occupancy:g}")
+    return (
+        f"{kernel.target},{kernel.kernel}: {kernel.vgprs} VGPRs ({kernel.agprs} of them accumulation registers), "
+        f"{kernel.lds} bytes of LDS, occupancy {kernel.occupancy:g}"
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_is_spilled(target: str) -> None:
     """No spills, no scratch, and a workgroup that fits: whatever the compiler."""
-    bad = [f"{row(k)}, {k.scratch} bytes of scratch, spills {k.vgpr_spills} VGPRs and {k.sgpr_spills} SGPRs"
-           for k in kernels(target)
-           if k.scratch or k.vgpr_spills or k.sgpr_spills or k.lds > PROCESSORS[target].group_lds or k.occupancy < 1]
+    bad = [
+        f"{row(k)}, {k.scratch} bytes of scratch, spills {k.vgpr_spills} VGPRs and {k.sgpr_spills} SGPRs"
+        for k in kernels(target)
+        if k.scratch or k.vgpr_spills or k.sgpr_spills or k.lds > PROCESSORS[target].group_lds or k.occupancy < 1
+    ]
     assert not bad, "\n".join(["", *bad])
 
 
@@ -66,8 +70,11 @@ def test_no_worse_than_the_table(target: str) -> None:
         known = rows.get((kernel.target, kernel.kernel))
         if known is None:
             bad.append(f"{row(kernel)}: not in {TABLE.name}")
-        elif (kernel.vgprs > int(known["vgprs"]) or kernel.lds > int(known["lds"])
-              or kernel.occupancy < float(known["occupancy"])):
+        elif (
+            kernel.vgprs > int(known["vgprs"])
+            or kernel.lds > int(known["lds"])
+            or kernel.occupancy < float(known["occupancy"])
+        ):
             bad.append(f"{row(kernel)}; the table has {known['vgprs']}, {known['lds']} and {known['occupancy']}")
     assert not bad, "\n".join(["", *bad, "If that is meant: python -m benchmarks.amd.resources"])
 
@@ -88,11 +95,21 @@ def test_reader_refuses_other_files(tmp_path: Path) -> None:
         code_object.read(other)
 
 
-@pytest.mark.parametrize(("target", "vgprs", "lds", "threads", "wave", "occupancy"), [
-    ("gfx942", 128, 0, 256, 64, 4), ("gfx942", 129, 0, 256, 64, 3), ("gfx942", 8, 0, 256, 64, 8),
-    ("gfx942", 8, 32769, 256, 64, 1), ("gfx950", 8, 32769, 256, 64, 4), ("gfx942", 257, 0, 512, 64, 0),
-    ("gfx1100", 96, 0, 256, 32, 16), ("gfx1100", 97, 0, 256, 32, 12), ("gfx1201", 8, 40000, 128, 32, 3),
-    ("gfx1201", 256, 0, 1024, 32, 0)])
+@pytest.mark.parametrize(
+    ("target", "vgprs", "lds", "threads", "wave", "occupancy"),
+    [
+        ("gfx942", 128, 0, 256, 64, 4),
+        ("gfx942", 129, 0, 256, 64, 3),
+        ("gfx942", 8, 0, 256, 64, 8),
+        ("gfx942", 8, 32769, 256, 64, 1),
+        ("gfx950", 8, 32769, 256, 64, 4),
+        ("gfx942", 257, 0, 512, 64, 0),
+        ("gfx1100", 96, 0, 256, 32, 16),
+        ("gfx1100", 97, 0, 256, 32, 12),
+        ("gfx1201", 8, 40000, 128, 32, 3),
+        ("gfx1201", 256, 0, 1024, 32, 0),
+    ],
+)
 def test_occupancy(target: str, vgprs: int, lds: int, threads: int, wave: int, occupancy: float) -> None:
     """Registers in granules, LDS per CU (WGP on RDNA), workgroups as a whole."""
     assert Resources(target, "k", vgprs, 0, 0, lds, 0, 0, 0, threads, wave).occupancy == occupancy

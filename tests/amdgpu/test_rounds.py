@@ -35,20 +35,21 @@ class PrefillPlan:
     header: torch.Tensor  # begins with the number of joins
     shares: torch.Tensor  # [workgroups, (tiles, head, block, at, number, row blocks, heads, shares)]
     first_blocks: torch.Tensor
-    joins: torch.Tensor   # [most, (share, parts, head, first row, ...)]
+    joins: torch.Tensor  # [most, (share, parts, head, first row, ...)]
     blocks: torch.Tensor  # [most, (request, first row, first tile, begin, tiles, ...)]
 
     @classmethod
     def of(cls, planner: AttentionPlanner, device: _C.Device, requests: int) -> PrefillPlan:
         """Behind decode's part and its scratch words."""
+
         def groups(kernel: str) -> int:
             return device.compute_units * device.kernel_config(f"attention_{kernel}_bf16_d128")["blocks_per_unit"]
 
         decode_records = (2 + MOST_ROUNDS) * groups("decode1") + requests
-        words = planner._words[8 + RECORD * decode_records + -(-requests // 4) * 4:]
+        words = planner._words[8 + RECORD * decode_records + -(-requests // 4) * 4 :]
         workgroups = groups("prefill")
         ends = [workgroups, 2 * workgroups, (2 + MOST_ROUNDS) * workgroups]
-        records = words[8:8 + (words.numel() - 8) // RECORD * RECORD].view(-1, RECORD)
+        records = words[8 : 8 + (words.numel() - 8) // RECORD * RECORD].view(-1, RECORD)
         return cls(words[:8], *torch.tensor_split(records, ends))
 
 
@@ -66,8 +67,11 @@ def planned(requests: list[tuple[int, int]], kv_heads: int) -> AttentionPlanner:
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 6, 8])
-@pytest.mark.parametrize("requests", [[(16384, 16384)], [(2048, 32768)], [(2048, 2048)] * 8, [(300, 9000), (40, 40)]],
-                         ids=lambda r: f"{len(r)}x{r[0][0]} on {r[0][1]}")
+@pytest.mark.parametrize(
+    "requests",
+    [[(16384, 16384)], [(2048, 32768)], [(2048, 2048)] * 8, [(300, 9000), (40, 40)]],
+    ids=lambda r: f"{len(r)}x{r[0][0]} on {r[0][1]}",
+)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_tile_is_in_one_share(emulated: Use, target: str, requests: list[tuple[int, int]], kv_heads: int) -> None:
     """Of one round; and what is cut is joined."""
@@ -80,8 +84,9 @@ def test_every_tile_is_in_one_share(emulated: Use, target: str, requests: list[t
 
     length = blocks[-1][3] + blocks[-1][4]  # of a head's line
     share_keys = length * kv_heads * config["keys"] // len(plan.shares)
-    rounds = max(r for r in (1, 2, 4) if r == 1 or (
-        r <= config["rounds"] and kv_heads % r == 0 and share_keys >= r * ROUND_KEYS))
+    rounds = max(
+        r for r in (1, 2, 4) if r == 1 or (r <= config["rounds"] and kv_heads % r == 0 and share_keys >= r * ROUND_KEYS)
+    )
     assert (target in ("gfx942", "gfx950")) == (config["rounds"] == 1)
 
     parts = defaultdict(list)  # by head and block: the share, the first and the last tile
@@ -109,7 +114,7 @@ def test_every_tile_is_in_one_share(emulated: Use, target: str, requests: list[t
         assert (begins[0], *ends) == (0, *begins[1:], blocks[block][4])
         if len(pieces) > 1:
             cut.append([shares[0], len(shares), head, blocks[block][1]])
-    assert sorted(plan.joins[:plan.header[0], :4].tolist()) == sorted(cut)
+    assert sorted(plan.joins[: plan.header[0], :4].tolist()) == sorted(cut)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -130,9 +135,18 @@ def test_rounds_are_walked(emulated: Use, target: str) -> None:
         to.copy_(of)
     mine.header[0] = 2 * joins
     more = torch.tensor([shares, 0, 2, 0, 0, 0, 0, 0], dtype=torch.int32)
-    mine.joins[:2 * joins] = torch.cat((two.joins[:joins], two.joins[:joins] + more))
+    mine.joins[: 2 * joins] = torch.cat((two.joins[:joins], two.joins[:joins] + more))
     rocmforge_plugin.reset_launches()
-    paged_attention(batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.starts,
-                    max_query_len=batch.max_query_len, scale=batch.scale, out=batch.out.view, plan=plan)
+    paged_attention(
+        batch.query.view,
+        batch.cache,
+        batch.block_table,
+        batch.seq_lens,
+        batch.starts,
+        max_query_len=batch.max_query_len,
+        scale=batch.scale,
+        out=batch.out.view,
+        plan=plan,
+    )
     assert rocmforge_plugin.launches()["attention_prefill_bf16_d128"] == 1
     batch.check()

@@ -25,23 +25,45 @@ def code(*lines: str) -> list[Instruction]:
 
 def test_units_and_clocks() -> None:
     """A wave64 on four-clock lanes, a wave32 on one-clock lanes, and what each matrix core multiplies."""
-    body = ("v_exp_f32_e32 v0, v1", "v_pk_mul_f32 v[0:1], v[2:3], v[4:5]", "ds_read_b128 v[0:3], v4",
-            "global_load_dwordx4 v[0:3], v[4:5], off", "global_load_dword v0, v[4:5], off", "s_waitcnt vmcnt(0)")
+    body = (
+        "v_exp_f32_e32 v0, v1",
+        "v_pk_mul_f32 v[0:1], v[2:3], v[4:5]",
+        "ds_read_b128 v[0:3], v4",
+        "global_load_dwordx4 v[0:3], v[4:5], off",
+        "global_load_dword v0, v[4:5], off",
+        "s_waitcnt vmcnt(0)",
+    )
     cdna = figures(code("v_mfma_f32_16x16x16_bf16 v[0:3], v[4:5], v[6:7], v[0:3]", *body), "gfx942")
     assert cdna.clocks == {"matrix": 16, "valu": 4, "transcendental": 16, "lds": 32}
     assert cdna.counts == {"matrix": 1, "valu": 1, "transcendental": 1, "lds": 1, "global": 2, "salu": 1, "all": 7}
     assert cdna.multiply_adds == 4096 and cdna.load_bytes == 10 and cdna.busiest == ("lds", 32)
     rdna = figures(code("v_wmma_f32_16x16x16_f16 v[0:7], v[8:15], v[16:23], v[0:7]", *body), "gfx1100")
     assert rdna.clocks == {"matrix": 32, "valu": 1, "transcendental": 4, "lds": 8}
-    dots = figures(code("v_dot2_f32_bf16 v0, v1, v2, v0", "v_dual_dot2acc_f32_f16 v0, v1, v2 :: v_dual_mov_b32 v3, v4",
-                        "v_dual_dot2acc_f32_f16 v0, v1, v2 :: v_dual_dot2acc_f32_f16 v3, v4, v5"), "gfx1100")
+    dots = figures(
+        code(
+            "v_dot2_f32_bf16 v0, v1, v2, v0",
+            "v_dual_dot2acc_f32_f16 v0, v1, v2 :: v_dual_mov_b32 v3, v4",
+            "v_dual_dot2acc_f32_f16 v0, v1, v2 :: v_dual_dot2acc_f32_f16 v3, v4, v5",
+        ),
+        "gfx1100",
+    )
     assert dots.multiply_adds == 4 * 64 and dots.clocks["valu"] == 3
     assert dots.names == {"dot2_f32_bf16": 1, "dot2acc_f32_f16": 3}
 
 
-@pytest.mark.parametrize(("name", "bits"), [
-    ("global_load_dwordx3", 96), ("global_load_b64", 64), ("buffer_load_ushort", 16), ("ds_read2_b32", 64),
-    ("ds_read_b64_tr_b16", 64), ("global_load_d16_hi_b16", 16), ("ds_store_2addr_stride64_b64", 128), ("v_add_u32", 0)])
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        ("global_load_dwordx3", 96),
+        ("global_load_b64", 64),
+        ("buffer_load_ushort", 16),
+        ("ds_read2_b32", 64),
+        ("ds_read_b64_tr_b16", 64),
+        ("global_load_d16_hi_b16", 16),
+        ("ds_store_2addr_stride64_b64", 128),
+        ("v_add_u32", 0),
+    ],
+)
 def test_bits_of_memory_instructions(name: str, bits: int) -> None:
     assert Instruction(0, name, "", None).bits == bits
 
@@ -71,8 +93,9 @@ def test_bounds(target: str, phase: int) -> None:
 
 
 @pytest.mark.parametrize("target", loops.BOUNDS)
-def test_executed_clocks_are_the_counted_ones(emulated: Callable[..., _C.Device], gpus: EmulatedGpus,
-                                              target: str) -> None:
+def test_executed_clocks_are_the_counted_ones(
+    emulated: Callable[..., _C.Device], gpus: EmulatedGpus, target: str
+) -> None:
     """Over 4096 keys a whole decode kernel takes the vector clocks and products that its hot loop shows, or fewer."""
     emulated(target, compute_units=1)
     batch = Batch(torch.bfloat16, 128, 1, 4, [(1, 4096)], 16, seed=1)
@@ -83,8 +106,9 @@ def test_executed_clocks_are_the_counted_ones(emulated: Callable[..., _C.Device]
     executed = gpus.instructions[target, name]
     loop, _ = loops.loop_of(path, name, target, mca=False)
     tokens = loops.per_wave(path, loop, 1)  # of one wave's iteration
-    vector = sum(count for mnemonic, count in executed.items()
-                 if unit_of(Instruction(0, mnemonic, "", None)) == "valu") * (4 if target.startswith("gfx9") else 1)
+    vector = sum(
+        count for mnemonic, count in executed.items() if unit_of(Instruction(0, mnemonic, "", None)) == "valu"
+    ) * (4 if target.startswith("gfx9") else 1)
     assert 0 < vector / 4096 <= 1.1 * loop.clocks["valu"] / tokens
     matrix = sum(count for mnemonic, count in executed.items() if mnemonic.startswith(("v_mfma", "v_wmma")))
     assert matrix == loop.counts["matrix"] * 4096 / tokens  # no wave repeats another's; of dot products: none

@@ -11,9 +11,12 @@ from benchmarks.amd import resources
 
 def test_the_document_has_the_tables_figures() -> None:
     with resources.CSV.open(newline="") as file:
-        rows = {(row["target"], row["kernel"]): SimpleNamespace(
-            vgprs=int(row["vgprs"]), lds=int(row["lds"]), occupancy=float(row["occupancy"]))
-            for row in csv.DictReader(file)}
+        rows = {
+            (row["target"], row["kernel"]): SimpleNamespace(
+                vgprs=int(row["vgprs"]), lds=int(row["lds"]), occupancy=float(row["occupancy"])
+            )
+            for row in csv.DictReader(file)
+        }
     document = resources.DOCUMENT.read_text()
     assert document.startswith("\n".join(resources.HEAD) + "\n")
     assert document.endswith("\n".join(resources.details(rows)) + "\n")

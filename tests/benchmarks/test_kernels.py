@@ -48,30 +48,48 @@ def stand_ins():
 
     def rotary_embedding(a):
         for x in (a["query"], a["key"]):
-            x.copy_(reference.rotary(a["positions"], x, a["cos_sin_cache"], head_size=a["head_size"],
-                                     interleaved=not a["is_neox"]))
+            x.copy_(
+                reference.rotary(
+                    a["positions"], x, a["cos_sin_cache"], head_size=a["head_size"], interleaved=not a["is_neox"]
+                )
+            )
 
     def fused_qk_norm_rope(a):
         heads = a["qkv"].unflatten(1, (-1, a["head_dim"]))
         at = 0
         for count, weight in ((a["num_heads_q"], a["q_weight"]), (a["num_heads_k"], a["k_weight"])):
-            part = heads[:, at:at + count]
+            part = heads[:, at : at + count]
             normal = reference.rms_norm(part, weight, a["eps"])
-            part.copy_(reference.rotary(a["position_ids"], normal, a["cos_sin_cache"], head_size=a["head_dim"],
-                                        interleaved=not a["is_neox"]))
+            part.copy_(
+                reference.rotary(
+                    a["position_ids"], normal, a["cos_sin_cache"], head_size=a["head_dim"], interleaved=not a["is_neox"]
+                )
+            )
             at += count
 
     def fused_qknorm_rope_cache(a):
         qkv = a["qkv"].clone()
-        fused_qk_norm_rope({**a, "qkv": qkv, "num_heads_q": a["num_q_heads"], "num_heads_k": a["num_kv_heads"],
-                            "position_ids": a["positions"], "is_neox": True})
+        fused_qk_norm_rope(
+            {
+                **a,
+                "qkv": qkv,
+                "num_heads_q": a["num_q_heads"],
+                "num_heads_k": a["num_kv_heads"],
+                "position_ids": a["positions"],
+                "is_neox": True,
+            }
+        )
         counts = [a["num_q_heads"], a["num_kv_heads"], a["num_kv_heads"]]
         q, k, v = qkv.unflatten(1, (-1, a["head_dim"])).split(counts, 1)
         flash_write({**a, "key": k, "value": v})
         return q.flatten(1), k.flatten(1), v.flatten(1)
 
-    return {"reshape_and_cache_flash": flash_write, "rotary_embedding": rotary_embedding,
-            "fused_qk_norm_rope": fused_qk_norm_rope, "fused_qknorm_rope_cache": fused_qknorm_rope_cache}
+    return {
+        "reshape_and_cache_flash": flash_write,
+        "rotary_embedding": rotary_embedding,
+        "fused_qk_norm_rope": fused_qk_norm_rope,
+        "fused_qknorm_rope_cache": fused_qknorm_rope_cache,
+    }
 
 
 def test_vllm_operations_are_called_as_they_are_declared(monkeypatch):
@@ -121,8 +139,15 @@ def test_elementwise_rows(monkeypatch, capsys):
     monkeypatch.setattr(bench, "batches", lambda model, tokens: [cases.Batch(model, tokens, "cpu", i) for i in (0, 1)])
     monkeypatch.setattr(timing, "milliseconds", lambda calls: ([call() for call in calls] and 0.5, 0.0))
     monkeypatch.setattr(timing, "host_microseconds", lambda calls: [call() for call in calls] and 7.5)
-    monkeypatch.setattr(peers, "available", lambda kind, interleaved: {
-        peers.OURS: peers.ours, "vLLM CUDA": refuses, "torch": lambda kind: lambda batch: None})
+    monkeypatch.setattr(
+        peers,
+        "available",
+        lambda kind, interleaved: {
+            peers.OURS: peers.ours,
+            "vLLM CUDA": refuses,
+            "torch": lambda kind: lambda batch: None,
+        },
+    )
     rows = bench.measure(cases.MODELS[1], 5, 1e12, [])
     assert [row["kernel"] for row in rows] == list(cases.KINDS)
     for row in rows:
@@ -172,8 +197,12 @@ def test_elementwise_contestants_that_compute_nothing_are_caught():
         b.pages.flatten(0, 1)[free.nonzero()[0]] = 0
 
     assert math.isinf(bench.error_of(elsewhere, batch, cases.WRITE))
-    assert wrong(cases.ROTARY, lambda b: ops.rotary(b.positions, b.query, b.key, b.table, head_size=cases.HEAD,
-                                                    interleaved=not b.model.interleaved))
+    assert wrong(
+        cases.ROTARY,
+        lambda b: ops.rotary(
+            b.positions, b.query, b.key, b.table, head_size=cases.HEAD, interleaved=not b.model.interleaved
+        ),
+    )
 
 
 def test_cpu_benchmark(monkeypatch, capsys):
@@ -182,8 +211,11 @@ def test_cpu_benchmark(monkeypatch, capsys):
     monkeypatch.setattr(cpu, "SECONDS", 0.0)
     monkeypatch.setattr(cpu, "TOKENS", 5)
     monkeypatch.setattr(cpu, "MASK", (2, 8, 16))
-    monkeypatch.setattr(cpu, "CASES", (attention_cases.Case("decode", (40, 9), 1, 4, 2),
-                                       attention_cases.Case("prefill", (33,), 33, 4, 2)))
+    monkeypatch.setattr(
+        cpu,
+        "CASES",
+        (attention_cases.Case("decode", (40, 9), 1, 4, 2), attention_cases.Case("prefill", (33,), 33, 4, 2)),
+    )
     monkeypatch.setattr(sys, "argv", ["cpu.py", "--threads", "2", "1"])
     earlier = rocmforge_plugin.launches()
     try:

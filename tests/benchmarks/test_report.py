@@ -21,21 +21,53 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_elementwise_results_become_tables(tmp_path):
     def result(ms, error=0.001):
-        return {"ms": ms, "spread_ms": 0.0, "gb_s": 1.0 / ms, "of_copy": 0.5, "error": error,
-                "wrong": not error <= bench.WRONG}
+        return {
+            "ms": ms,
+            "spread_ms": 0.0,
+            "gb_s": 1.0 / ms,
+            "of_copy": 0.5,
+            "error": error,
+            "wrong": not error <= bench.WRONG,
+        }
 
     rows: list[dict[str, Any]] = [
-            {"case": "A 32/2", "kernel": "rotary", "tokens": 64, "bytes": 1,
-             "results": {"rocmforge": result(0.002), "vLLM CUDA": result(0.003), "inductor": result(0.001, math.nan)}},
-            {"case": "B 96/8", "kernel": "rotary", "tokens": 1, "bytes": 1,
-             "results": {"rocmforge": result(0.002), "vLLM CUDA": result(0.012)}},
-            {"case": "causal mask", "kernel": "8x8", "tokens": None, "bytes": 1,
-             "results": {"rocmforge": result(0.01, 0.0), "torch": result(0.02, 0.0)}}]
+        {
+            "case": "A 32/2",
+            "kernel": "rotary",
+            "tokens": 64,
+            "bytes": 1,
+            "results": {"rocmforge": result(0.002), "vLLM CUDA": result(0.003), "inductor": result(0.001, math.nan)},
+        },
+        {
+            "case": "B 96/8",
+            "kernel": "rotary",
+            "tokens": 1,
+            "bytes": 1,
+            "results": {"rocmforge": result(0.002), "vLLM CUDA": result(0.012)},
+        },
+        {
+            "case": "causal mask",
+            "kernel": "8x8",
+            "tokens": None,
+            "bytes": 1,
+            "results": {"rocmforge": result(0.01, 0.0), "torch": result(0.02, 0.0)},
+        },
+    ]
     summary = bench.summary(rows)
     assert summary == pytest.approx({"rotary vs vLLM CUDA": 3.0, "causal mask vs torch": 2.0})  # sqrt(1.5 * 6)
     source, document = tmp_path / "r.json", tmp_path / "d.md"
-    source.write_text(json.dumps({"device": "G", "torch": "2", "vllm": "0", "ceilings": {"copy": 1e12},
-                                  "elementwise": rows, "summary": summary}))
+    source.write_text(
+        json.dumps(
+            {
+                "device": "G",
+                "torch": "2",
+                "vllm": "0",
+                "ceilings": {"copy": 1e12},
+                "elementwise": rows,
+                "summary": summary,
+            }
+        )
+    )
     text = "a\n<!-- elementwise -->\nold\n<!-- /elementwise -->\nb <!-- tables -->\n"
     document.write_text(text)
     table.main(str(source), str(document))
@@ -69,10 +101,15 @@ def test_all_benchmarks_are_run_and_reported(tmp_path, monkeypatch, capsys):
     for folder in (stand_ins, stand_ins.parent):
         (folder / "__init__.py").touch()
     for part in ("attention", "elementwise", "counters"):
-        (stand_ins / f"{part}.py").write_text("import pathlib, sys\nprint(*sys.argv[1:-1])\n" + (
-            "sys.exit('no such case')" if part == "elementwise" else
-            f"pathlib.Path(sys.argv[-1]).write_text(pathlib.Path({str(ROOT / 'benchmarks' / 'results')!r}, "
-            f"{ {'attention': 'h200', 'counters': 'counters_h200'}[part] + '.json'!r}).read_text())"))
+        (stand_ins / f"{part}.py").write_text(
+            "import pathlib, sys\nprint(*sys.argv[1:-1])\n"
+            + (
+                "sys.exit('no such case')"
+                if part == "elementwise"
+                else f"pathlib.Path(sys.argv[-1]).write_text(pathlib.Path({str(ROOT / 'benchmarks' / 'results')!r}, "
+                f"{ {'attention': 'h200', 'counters': 'counters_h200'}[part] + '.json'!r}).read_text())"
+            )
+        )
     monkeypatch.chdir(tmp_path)  # where `python -m` looks first
     monkeypatch.setattr(run.shutil, "which", lambda name: name)
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
@@ -101,19 +138,38 @@ def test_bench_results_become_a_table(tmp_path):
         checked({"completed": 3, "total_output_tokens": 24}, 4, 32)
 
     def one(time, rate):
-        return {"measures": {"ttft_concurrency1_ms": time, "output_tokens_s_concurrency1": rate,
-                             "throughput_tokens_s": rate}, "done": True}
+        return {
+            "measures": {
+                "ttft_concurrency1_ms": time,
+                "output_tokens_s_concurrency1": rate,
+                "throughput_tokens_s": rate,
+            },
+            "done": True,
+        }
 
     ours, others, document = (tmp_path / name for name in ("a.json", "b.json", "d.md"))
     ours.write_text(json.dumps({"bench": {"rocmforge": one(2.0, 30.0)}, "failed": []}))
-    others.write_text(json.dumps({"bench": {"TRITON_ATTN": one(3.0, 10.0), "FLASH_ATTN": {"failed": "why"},
-                                             "HALF": {"measures": {"ttft_concurrency1_ms": 1.0}, "failed": "why"}}}))
+    others.write_text(
+        json.dumps(
+            {
+                "bench": {
+                    "TRITON_ATTN": one(3.0, 10.0),
+                    "FLASH_ATTN": {"failed": "why"},
+                    "HALF": {"measures": {"ttft_concurrency1_ms": 1.0}, "failed": "why"},
+                }
+            }
+        )
+    )
     document.write_text("<!-- bench -->\n<!-- /bench -->\n")
     table.main(str(ours), str(others), str(document))
     assert document.read_text().splitlines() == [
-        "<!-- bench -->", "|  | rocmforge | TRITON_ATTN | HALF |", "|---|---|---|---|",
+        "<!-- bench -->",
+        "|  | rocmforge | TRITON_ATTN | HALF |",
+        "|---|---|---|---|",
         "| concurrency 1: median time to first token, ms | 2 | 3 (1.50x) | 1 (0.50x) |",
         "| concurrency 1: generated tokens a second | 30 | 10 (3.00x) |  |",
-        "| the same: tokens a second, of prompts and answers | 30 | 10 (3.00x) |  |", "<!-- /bench -->"]
+        "| the same: tokens a second, of prompts and answers | 30 | 10 (3.00x) |  |",
+        "<!-- /bench -->",
+    ]
     with pytest.raises(ValueError, match="no complete run of rocmforge"):
         table.main(str(others), str(document))

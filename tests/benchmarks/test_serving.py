@@ -26,8 +26,14 @@ def run(seed, size=0.01, shift=0.0, outlier=0.0, regret=0.0, texts=8, length=32)
     for _ in range(texts):
         exact = [-fixed.random() for _ in range(length)]
         best = [q + 0.1 * size * draw.random() for q in exact]
-        rows.append({"tokens": list(range(length)), "exact": exact, "best": best,
-                     "logprobs": [q + shift + size * draw.gauss(0, 1) for q in exact]})
+        rows.append(
+            {
+                "tokens": list(range(length)),
+                "exact": exact,
+                "best": best,
+                "logprobs": [q + shift + size * draw.gauss(0, 1) for q in exact],
+            }
+        )
         exact_scores.append(exact)
         scores.append([q + shift + size * draw.gauss(0, 1) for q in exact])
     rows[0]["logprobs"][3] += outlier
@@ -44,8 +50,11 @@ def test_rounding_is_the_same():
         assert judged(run(seed)) == []
 
 
-@pytest.mark.parametrize("fault", [{"shift": 0.03}, {"size": 0.02}, {"outlier": 0.2}, {"regret": 0.2},
-                                   {"outlier": float("nan")}, {"texts": 7}], ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [{"shift": 0.03}, {"size": 0.02}, {"outlier": 0.2}, {"regret": 0.2}, {"outlier": float("nan")}, {"texts": 7}],
+    ids=str,
+)
 def test_faults_are_not(fault):
     assert judged(run(3, **fault))
 
@@ -61,8 +70,15 @@ def test_spread_and_agreement():
     assert spread([1.0, -3.0]) == {"tokens": 2, "mean": 2.0, "largest": 3.0, "bias": -1.0}
     one = {"sequences": [{"tokens": [1, 2, 3], "logprobs": [-1.0, -1.0, -1.0], "exact": [-1.0, -2.0, -3.0]}]}
     other = {"sequences": [{"tokens": [1, 5, 3], "logprobs": [-1.5, -1.0, -1.0], "exact": [-1.0, -2.25, -3.0]}]}
-    assert agreement(one, other) == {"equal_tokens": 1, "tokens": 3, "equal_texts": 0, "texts": 1,
-                                     "largest_gap_at_parting": 0.25, "mean_difference": 0.5, "largest_difference": 0.5}
+    assert agreement(one, other) == {
+        "equal_tokens": 1,
+        "tokens": 3,
+        "equal_texts": 0,
+        "texts": 1,
+        "largest_gap_at_parting": 0.25,
+        "mean_difference": 0.5,
+        "largest_difference": 0.5,
+    }
     assert agreement(one, one)["equal_texts"] == 1
 
 
@@ -77,17 +93,24 @@ def event(cat, name, ts, dur=1, tid=1, correlation=0):
 
 def test_trace_digest():
     """Two steps: a range with a launch and a copy in it, a wait outside; a graph with a memset beside our kernel."""
-    events = [{"ph": "M", "name": "process_name"},
-              event("user_annotation", MARK + "forward", 10, 20), event("user_annotation", "step", 0, 200),
-              event("cuda_driver", "cuLaunchKernel", 12, correlation=1),
-              event("cuda_runtime", "cudaMemcpyAsync", 15, correlation=2),
-              event("cuda_runtime", "cudaMemcpyAsync", 16, tid=2, correlation=3),  # another thread's
-              event("cuda_runtime", "cudaStreamSynchronize", 50),
-              event("cuda_runtime", "cudaGraphLaunch", 60, correlation=9),
-              event("kernel", "ours", 20, 4, 7, 1), event("gpu_memcpy", "Memcpy DtoH", 25, 1, 7, 2),
-              event("gpu_memcpy", "Memcpy DtoH", 27, 1, 7, 3), event("kernel", "gemm", 70, 6, 7, 9),
-              event("kernel", "ours", 80, 2, 7, 9), event("gpu_memset", "Memset", 85, 1, 7, 9),
-              event("kernel", "gemm", 90, 6, 7, 9), event("gpu_memset", "Memset", 98, 1, 7, 9)]
+    events = [
+        {"ph": "M", "name": "process_name"},
+        event("user_annotation", MARK + "forward", 10, 20),
+        event("user_annotation", "step", 0, 200),
+        event("cuda_driver", "cuLaunchKernel", 12, correlation=1),
+        event("cuda_runtime", "cudaMemcpyAsync", 15, correlation=2),
+        event("cuda_runtime", "cudaMemcpyAsync", 16, tid=2, correlation=3),  # another thread's
+        event("cuda_runtime", "cudaStreamSynchronize", 50),
+        event("cuda_runtime", "cudaGraphLaunch", 60, correlation=9),
+        event("kernel", "ours", 20, 4, 7, 1),
+        event("gpu_memcpy", "Memcpy DtoH", 25, 1, 7, 2),
+        event("gpu_memcpy", "Memcpy DtoH", 27, 1, 7, 3),
+        event("kernel", "gemm", 70, 6, 7, 9),
+        event("kernel", "ours", 80, 2, 7, 9),
+        event("gpu_memset", "Memset", 85, 1, 7, 9),
+        event("kernel", "gemm", 90, 6, 7, 9),
+        event("gpu_memset", "Memset", 98, 1, 7, 9),
+    ]
     found = digest(events, 2, {"ours"})
     assert (found["kernels_per_step"], found["gpu_us_per_step"], found["own_us_per_step"]) == (2.0, 9.0, 3.0)
     assert found["own"] == {"ours": {"per_step": 1.0, "us_each": 3.0, "us_per_step": 3.0}} and "gemm" in found["others"]

@@ -91,8 +91,14 @@ def test_a_server_answers_as_the_reference_does(server: serve.Server, folder: Pa
     (leg,) = found["legs"]
     candidate = leg["candidate"]
     assert candidate["about"]["url"] == server.url and not candidate["about"]["notes"]
-    assert {"prefill: mean difference", "decode: mean difference", "decode: bias", "generate: greedy agreement",
-            "rocmforge ran, tasks", "rocmforge ran, decode"} <= {check["name"] for check in leg["checks"]}
+    assert {
+        "prefill: mean difference",
+        "decode: mean difference",
+        "decode: bias",
+        "generate: greedy agreement",
+        "rocmforge ran, tasks",
+        "rocmforge ran, decode",
+    } <= {check["name"] for check in leg["checks"]}
     assert all(check["passed"] for check in leg["checks"])
     tokens = {kind["name"]: kind["tokens"] for kind in leg["kinds"]}
     assert tokens["prefill"] > 2000 and tokens["decode"] > 200

@@ -19,9 +19,15 @@ from .kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, generator, same_bits
 ON_CPU = DEVICE == "cpu"
 TYPES = DTYPES if ON_CPU else DTYPES[:2]
 # Cores other than the target's own, with the types and head sizes they are built for.
-CORES = [(core, dtype, size) for core, element, size in
-         [*variants.CORE_UNITS, *((core, element, 64) for core in variants.WIDE_CORES for element in variants.HALVES)]
-         for dtype, suffix in SUFFIX.items() if suffix == element]
+CORES = [
+    (core, dtype, size)
+    for core, element, size in [
+        *variants.CORE_UNITS,
+        *((core, element, 64) for core in variants.WIDE_CORES for element in variants.HALVES),
+    ]
+    for dtype, suffix in SUFFIX.items()
+    if suffix == element
+]
 
 
 @dataclass
@@ -38,7 +44,7 @@ class Batch:
     window: int = 0
     sinks: bool = False
     token_major: bool = False  # physical order of the cache: [blocks, block_size, heads, row]
-    padding: int = 0           # query tokens behind the last request's
+    padding: int = 0  # query tokens behind the last request's
 
     def __post_init__(self) -> None:
         random = generator(self.seed)
@@ -77,33 +83,62 @@ class Batch:
         self.query.fill(torch.randn(size, generator=random).to(self.dtype).to(DEVICE))
         self.out = Buffer(size, rows, 24, self.dtype, self.seed + 2)
         self.sink_logits = torch.randn(heads, generator=random).to(DEVICE) if self.sinks else None
-        self.scale = self.head_size ** -0.5
+        self.scale = self.head_size**-0.5
 
     @property
     def cache(self) -> torch.Tensor:
         return self.cache_buffer.view
 
     def planner(self, core: str = "", decode_query_len: int = 1) -> AttentionPlanner:
-        problem = Problem(self.dtype, self.kv_heads * self.group, self.kv_heads, self.head_size, self.head_size,
-                          self.window, core=core)
+        problem = Problem(
+            self.dtype,
+            self.kv_heads * self.group,
+            self.kv_heads,
+            self.head_size,
+            self.head_size,
+            self.window,
+            core=core,
+        )
         return AttentionPlanner(problem, DEVICE, len(self.requests), max(self.tokens, 1), decode_query_len)
 
     def run(self, planner: AttentionPlanner | None) -> None:
         plan = None
         if planner is not None:
             plan = planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens)
-        paged_attention(self.query.view, self.cache, self.block_table, self.seq_lens, self.starts,
-                        max_query_len=self.max_query_len, scale=self.scale, out=self.out.view, window=self.window,
-                        sinks=self.sink_logits, plan=plan)
+        paged_attention(
+            self.query.view,
+            self.cache,
+            self.block_table,
+            self.seq_lens,
+            self.starts,
+            max_query_len=self.max_query_len,
+            scale=self.scale,
+            out=self.out.view,
+            window=self.window,
+            sinks=self.sink_logits,
+            plan=plan,
+        )
 
     def check(self) -> None:
         # On the CPU, also for GPUs: compute-sanitizer reports hazards of cuBLAS's own kernels.
-        arguments: list[Any] = [x.cpu() if isinstance(x, torch.Tensor) else x for x in (
-            self.query.view, self.cache, self.block_table, self.seq_lens, self.starts, self.scale, self.window,
-            self.sink_logits)]
+        arguments: list[Any] = [
+            x.cpu() if isinstance(x, torch.Tensor) else x
+            for x in (
+                self.query.view,
+                self.cache,
+                self.block_table,
+                self.seq_lens,
+                self.starts,
+                self.scale,
+                self.window,
+                self.sink_logits,
+            )
+        ]
         real = self.tokens - self.padding
-        exact, naive = (attend(*arguments)[:real] for attend in (
-            reference.paged_attention_reference, reference.paged_attention_naive))
+        exact, naive = (
+            attend(*arguments)[:real]
+            for attend in (reference.paged_attention_reference, reference.paged_attention_naive)
+        )
         errors, naive_errors = self.out.view[:real].cpu().double() - exact, naive.double() - exact
         error = errors.abs().max().item()
         naive_error = naive_errors.abs().max().item()
@@ -117,8 +152,12 @@ class Batch:
         error, bound = errors.square().mean().sqrt().item(), 2 * naive_errors.square().mean().sqrt().item() + 1e-6
         assert error <= bound, f"root mean square error {error:.3g} exceeds {bound:.3g}"
         assert self.out.outside_untouched()
-        assert same_bits(self.out.view[real:], self.out.before.as_strided(
-            self.out.view.shape, self.out.view.stride(), self.out.view.storage_offset())[real:])
+        assert same_bits(
+            self.out.view[real:],
+            self.out.before.as_strided(self.out.view.shape, self.out.view.stride(), self.out.view.storage_offset())[
+                real:
+            ],
+        )
         assert self.cache_buffer.untouched() and self.query.untouched()
 
 

@@ -54,8 +54,9 @@ Layout = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides, offset
 class Buffer:
     """A poisoned buffer with a view into it that the test uses; the rest must stay as it is."""
 
-    def __init__(self, shape: Sequence[int], strides: Sequence[int], offset: int, dtype: torch.dtype,
-                 seed: int) -> None:
+    def __init__(
+        self, shape: Sequence[int], strides: Sequence[int], offset: int, dtype: torch.dtype, seed: int
+    ) -> None:
         size = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True) if n > 0) + 1 + 16
         self.data = poison(size, dtype, seed)
         self.view = self.data.as_strided(shape, strides, offset)
@@ -101,8 +102,10 @@ def assert_within(out: torch.Tensor, reference: torch.Tensor, naive: torch.Tenso
     error = (out.double() - reference.double()).abs()
     bound = 2 * (naive.double() - reference.double()).abs() + 1e-5
     bad = ~(error <= bound)  # also catches NaN
-    assert not bad.any(), (f"{int(bad.sum())} of {bad.numel()} elements; first at {bad.nonzero()[0].tolist()}: "
-                           f"{out[bad][0].item()} instead of {reference[bad][0].item()}")
+    assert not bad.any(), (
+        f"{int(bad.sum())} of {bad.numel()} elements; first at {bad.nonzero()[0].tolist()}: "
+        f"{out[bad][0].item()} instead of {reference[bad][0].item()}"
+    )
 
 
 def launched(call: Callable[[], object]) -> dict[str, int]:

@@ -27,11 +27,18 @@ def requests(draw: st.DrawFn, most_new: int) -> tuple[int, int]:
 @st.composite
 def batches(draw: st.DrawFn, dtype: torch.dtype, head_size: int, most_new: int = 70) -> Batch:
     return Batch(
-        dtype, head_size, kv_heads=draw(st.integers(1, 3)), group=draw(st.sampled_from([1, 2, 3, 4, 12, 16, 24, 64])),
+        dtype,
+        head_size,
+        kv_heads=draw(st.integers(1, 3)),
+        group=draw(st.sampled_from([1, 2, 3, 4, 12, 16, 24, 64])),
         requests=draw(st.lists(requests(most_new), min_size=1, max_size=5)),
-        block_size=draw(st.sampled_from([16, 32, 48, 128])), seed=draw(seeds),
-        window=draw(st.sampled_from([0, 0, 1, 20, 64])), sinks=draw(st.booleans()), token_major=draw(st.booleans()),
-        padding=draw(st.sampled_from([0, 3])))
+        block_size=draw(st.sampled_from([16, 32, 48, 128])),
+        seed=draw(seeds),
+        window=draw(st.sampled_from([0, 0, 1, 20, 64])),
+        sinks=draw(st.booleans()),
+        token_major=draw(st.booleans()),
+        padding=draw(st.sampled_from([0, 3])),
+    )
 
 
 @pytest.mark.parametrize("head_size", HEAD_SIZES)
@@ -103,8 +110,17 @@ def test_requests_alike(count: int, keys: int) -> None:
 @pytest.mark.parametrize(("core", "dtype", "head_size"), [("", TYPES[0], 80), *CORES])
 def test_long_prompts_are_done_in_rounds_of_heads(core: str, dtype: torch.dtype, head_size: int, kv_heads: int) -> None:
     """Every round walks its own heads and has parts of its own to join."""
-    batch = Batch(dtype, head_size, kv_heads, 2, [(150, 400), (1, 40), (70, 70), (64, 900)], 16, seed=kv_heads,
-                  sinks=kv_heads == 4, window=100 * (kv_heads == 6))
+    batch = Batch(
+        dtype,
+        head_size,
+        kv_heads,
+        2,
+        [(150, 400), (1, 40), (70, 70), (64, 900)],
+        16,
+        seed=kv_heads,
+        sinks=kv_heads == 4,
+        window=100 * (kv_heads == 6),
+    )
     planner = batch.planner(core)
     rocmforge_plugin.reset_launches()
     batch.run(planner)

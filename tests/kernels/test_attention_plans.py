@@ -33,10 +33,12 @@ def test_one_plan_serves_many_calls_and_is_remade_in_place(dtype: torch.dtype) -
     assert (planner._words.data_ptr(), planner._workspace.data_ptr()) == where
 
 
-@pytest.mark.parametrize(("requests", "claimed"), [([(40, 48), (40, 70)], 80), ([(1, 70), (20, 20)], 60),
-                                                   ([(1, 70)], 30)])
+@pytest.mark.parametrize(
+    ("requests", "claimed"), [([(40, 48), (40, 70)], 80), ([(1, 70), (20, 20)], 60), ([(1, 70)], 30)]
+)
 def test_where_all_queries_are_long_nothing_is_launched_for_short_ones(
-        requests: list[tuple[int, int]], claimed: int) -> None:
+    requests: list[tuple[int, int]], claimed: int
+) -> None:
     """So many tokens leave no room for a decode step's request; where the bound was too large one is served all the
     same.
     """
@@ -45,8 +47,17 @@ def test_where_all_queries_are_long_nothing_is_launched_for_short_ones(
     planner = AttentionPlanner(Problem(TYPES[0], 8, 2, 64, 64), DEVICE, len(requests), claimed)
     plan = planner.plan(batch.starts, batch.seq_lens, longest, claimed)
     rocmforge_plugin.reset_launches()
-    paged_attention(batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.starts,
-                    max_query_len=longest, scale=batch.scale, out=batch.out.view, plan=plan)
+    paged_attention(
+        batch.query.view,
+        batch.cache,
+        batch.block_table,
+        batch.seq_lens,
+        batch.starts,
+        max_query_len=longest,
+        scale=batch.scale,
+        out=batch.out.view,
+        plan=plan,
+    )
     assert launches_of("attention_decode") == 0
     assert launches_of("attention_prefill") == launches_of("attention_combine") == 1
     batch.check()
@@ -60,8 +71,17 @@ def test_a_graph_captured_with_long_queries_serves_short_ones() -> None:
     plan = planner.plan(batch.starts, batch.seq_lens, 20, 40)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        paged_attention(batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.starts,
-                        max_query_len=20, scale=batch.scale, out=batch.out.view, plan=plan)
+        paged_attention(
+            batch.query.view,
+            batch.cache,
+            batch.block_table,
+            batch.seq_lens,
+            batch.starts,
+            max_query_len=20,
+            scale=batch.scale,
+            out=batch.out.view,
+            plan=plan,
+        )
     for tokens in (21, 40):
         planner.plan(batch.starts, batch.seq_lens, 20, tokens)
         batch.out.view.fill_(float("nan"))
@@ -84,8 +104,17 @@ def test_launches_see_what_was_written_just_ahead() -> None:
         batch.block_table.copy_(tables[turn % 2])
         if turn % 4 < 2:
             planner.plan(batch.starts, batch.seq_lens, 1, batch.tokens)
-        paged_attention(batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.starts,
-                        max_query_len=1, scale=batch.scale, out=batch.out.view, plan=plan)
+        paged_attention(
+            batch.query.view,
+            batch.cache,
+            batch.block_table,
+            batch.seq_lens,
+            batch.starts,
+            max_query_len=1,
+            scale=batch.scale,
+            out=batch.out.view,
+            plan=plan,
+        )
 
     for turn in range(2):
         batch.out.view.fill_(float("nan"))
@@ -144,6 +173,7 @@ def test_no_tokens() -> None:
     batch = Batch(TYPES[0], 64, 1, 1, [(1, 1)], 16, seed=1)
     rocmforge_plugin.reset_launches()
     empty = batch.query.view[:0]
-    out = paged_attention(empty, batch.cache, batch.block_table[:0], batch.seq_lens[:0], batch.starts[:1],
-                          max_query_len=0, scale=1.0)
+    out = paged_attention(
+        empty, batch.cache, batch.block_table[:0], batch.seq_lens[:0], batch.starts[:1], max_query_len=0, scale=1.0
+    )
     assert out.shape == empty.shape and rocmforge_plugin.launches() == {}

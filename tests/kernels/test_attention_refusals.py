@@ -23,14 +23,23 @@ def a_batch() -> Batch:
 
 
 def arguments_of(batch: Batch) -> dict[str, Any]:
-    return {"query": batch.query.view, "kv_cache": batch.cache, "block_table": batch.block_table,
-            "seq_lens": batch.seq_lens, "query_start_loc": batch.starts, "out": batch.out.view, "sinks": None,
-            "scale": batch.scale, "window": 0, "max_query_len": 1}
+    return {
+        "query": batch.query.view,
+        "kv_cache": batch.cache,
+        "block_table": batch.block_table,
+        "seq_lens": batch.seq_lens,
+        "query_start_loc": batch.starts,
+        "out": batch.out.view,
+        "sinks": None,
+        "scale": batch.scale,
+        "window": 0,
+        "max_query_len": 1,
+    }
 
 
 def wide(size: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Of a batch's shape, as a view of rows of `size` elements."""
-    return lambda x: poison(x[..., 0].numel() * size, x.dtype, 0).view(*x.shape[:-1], size)[..., :x.shape[-1]]
+    return lambda x: poison(x[..., 0].numel() * size, x.dtype, 0).view(*x.shape[:-1], size)[..., : x.shape[-1]]
 
 
 def strided(tensor: torch.Tensor) -> torch.Tensor:
@@ -42,13 +51,19 @@ def floats(*shape: int, **options: Any) -> Callable[[object], torch.Tensor]:
 
 
 TENSORS = [
-    *(Refusal(f"{name}.tensor", {name: lambda t: t.to_sparse()}, ValueError, "of layout torch.sparse_coo")
-      for name in ("query", "kv_cache", "out", "block_table", "seq_lens")),
+    *(
+        Refusal(f"{name}.tensor", {name: lambda t: t.to_sparse()}, ValueError, "of layout torch.sparse_coo")
+        for name in ("query", "kv_cache", "out", "block_table", "seq_lens")
+    ),
     Refusal("sinks.tensor", {"sinks": lambda _: 1.0}, TypeError, "sinks is a float"),
     Refusal("query.dtype", {"query": lambda t: t.double()}, TypeError, "torch.float64"),
     Refusal("query.shape", {"query": lambda t: t[:, 0]}, ValueError, r"\[tokens, "),
-    Refusal("query.aligned", {"query": lambda t: poison(t.numel() + 1, t.dtype, 0)[1:].view(t.shape)}, ValueError,
-            "at address .*16 bytes"),
+    Refusal(
+        "query.aligned",
+        {"query": lambda t: poison(t.numel() + 1, t.dtype, 0)[1:].view(t.shape)},
+        ValueError,
+        "at address .*16 bytes",
+    ),
     Refusal("query.aligned", {"query": wide(68)}, ValueError, "16 bytes"),
     Refusal("query.aligned", {"query": strided}, ValueError, "contiguous in its last"),
     Refusal("kv_cache.dtype", {"kv_cache": lambda t: t.half()}, TypeError, "torch.float16.*query's dtype"),
@@ -103,8 +118,12 @@ def test_every_condition_has_words() -> None:
 
 
 PLANS = [
-    Refusal("num_tokens.bounds", {"num_tokens": lambda _: 3}, ValueError,
-            "num_tokens is 3; it must be 0 to max_num_tokens, 2"),
+    Refusal(
+        "num_tokens.bounds",
+        {"num_tokens": lambda _: 3},
+        ValueError,
+        "num_tokens is 3; it must be 0 to max_num_tokens, 2",
+    ),
     Refusal("num_tokens.bounds", {"num_tokens": lambda _: -1}, ValueError, "num_tokens is -1"),
     Refusal("max_query_len.least", {"max_query_len": lambda _: -1}, ValueError, "max_query_len is -1"),
     Refusal("seq_lens.tensor", {"seq_lens": lambda t: None}, TypeError, "seq_lens is a NoneType"),
@@ -112,15 +131,23 @@ PLANS = [
     Refusal("seq_lens.device", {"seq_lens": elsewhere}, ValueError, f"on {DEVICE}"),
     Refusal("seq_lens.dims", {"seq_lens": lambda t: t[:, None]}, ValueError, r"seq_lens is \[2, 1\].*\[requests\]"),
     Refusal("seq_lens.contiguous", {"seq_lens": strided}, ValueError, "contiguous"),
-    Refusal("seq_lens.bounds", {"seq_lens": lambda t: t.repeat(2)[:3]}, ValueError,
-            r"seq_lens is \[3\].*of 1 to max_num_reqs, 2, requests"),
+    Refusal(
+        "seq_lens.bounds",
+        {"seq_lens": lambda t: t.repeat(2)[:3]},
+        ValueError,
+        r"seq_lens is \[3\].*of 1 to max_num_reqs, 2, requests",
+    ),
     Refusal("seq_lens.bounds", {"seq_lens": lambda t: t[:0]}, ValueError, r"seq_lens is \[0\]"),
     Refusal("query_start_loc.tensor", {"query_start_loc": lambda t: t.tolist()}, TypeError, "is a list"),
     Refusal("query_start_loc.tensor", {"query_start_loc": lambda t: t.to("meta")}, ValueError, "is on meta"),
     Refusal("query_start_loc.dtype", {"query_start_loc": lambda t: t.long()}, TypeError, "torch.int64.*int32"),
     Refusal("query_start_loc.device", {"query_start_loc": elsewhere}, ValueError, f"on {DEVICE}"),
-    Refusal("query_start_loc.shape", {"query_start_loc": lambda t: t[:2]}, ValueError,
-            r"query_start_loc is \[2\].*\[requests \+ 1\], as seq_lens is \[2\]"),
+    Refusal(
+        "query_start_loc.shape",
+        {"query_start_loc": lambda t: t[:2]},
+        ValueError,
+        r"query_start_loc is \[2\].*\[requests \+ 1\], as seq_lens is \[2\]",
+    ),
     Refusal("query_start_loc.contiguous", {"query_start_loc": strided}, ValueError, "contiguous"),
 ]
 
@@ -153,8 +180,11 @@ UNPLANNED = [
     ({"query_start_loc": lambda t: None}, TypeError, "query_start_loc is a NoneType"),
     ({"window": lambda _: -1}, ValueError, "window is -1; it must be at least 0"),
     ({"max_query_len": lambda _: -1}, ValueError, "max_query_len is -1"),
-    *((refusal.changes, refusal.error, refusal.says) for refusal in TENSORS
-      if refusal.condition.split(".")[0] in ("kv_cache", "out", "block_table", "scale", "sinks")),
+    *(
+        (refusal.changes, refusal.error, refusal.says)
+        for refusal in TENSORS
+        if refusal.condition.split(".")[0] in ("kv_cache", "out", "block_table", "scale", "sinks")
+    ),
 ]
 
 
@@ -194,14 +224,24 @@ def test_tensors_of_the_cpu(name: str) -> None:
     assert launches_of("attention_decode") == 0
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"key_dims": 72, "value_dims": 72}, "head_size is 72"), ({"value_dims": 128}, "value_dims is 128 beside key_dims"),
-    ({"num_heads": 65, "num_kv_heads": 1}, "num_heads is 65"), ({"num_heads": 6, "num_kv_heads": 4}, "num_heads is 6"),
-    ({"num_kv_heads": 0}, "num_heads is 8 beside num_kv_heads 0"), ({"window": -1}, "window is -1"),
-    ({"window": 1 << 31}, r"window is 2147483648; it must be at least 0 and less than 2\^31"),
-    ({"format": "woven"}, "format is 'woven'"), ({"score": "sung"}, "score is 'sung'"),
-    ({"max_num_reqs": 0}, "max_num_reqs is 0"), ({"max_num_tokens": 0}, "max_num_tokens is 0"),
-    ({"decode_query_len": 0}, "decode_query_len is 0"), ({"dtype": torch.int8}, "dtype is int8")])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"key_dims": 72, "value_dims": 72}, "head_size is 72"),
+        ({"value_dims": 128}, "value_dims is 128 beside key_dims"),
+        ({"num_heads": 65, "num_kv_heads": 1}, "num_heads is 65"),
+        ({"num_heads": 6, "num_kv_heads": 4}, "num_heads is 6"),
+        ({"num_kv_heads": 0}, "num_heads is 8 beside num_kv_heads 0"),
+        ({"window": -1}, "window is -1"),
+        ({"window": 1 << 31}, r"window is 2147483648; it must be at least 0 and less than 2\^31"),
+        ({"format": "woven"}, "format is 'woven'"),
+        ({"score": "sung"}, "score is 'sung'"),
+        ({"max_num_reqs": 0}, "max_num_reqs is 0"),
+        ({"max_num_tokens": 0}, "max_num_tokens is 0"),
+        ({"decode_query_len": 0}, "decode_query_len is 0"),
+        ({"dtype": torch.int8}, "dtype is int8"),
+    ],
+)
 def test_planners(change: dict[str, Any], says: str) -> None:
     """Problems there is no kernel for are named when the planner is made."""
     problem = {"dtype": torch.bfloat16, "num_heads": 8, "num_kv_heads": 2, "key_dims": 64, "value_dims": 64}
@@ -222,5 +262,6 @@ def test_the_host_module_agrees_with_what_is_served() -> None:
     assert _C.block_multiple == served.BLOCK_MULTIPLE
     assert list(served.ELEMENTS.values()) == list(SUFFIX.values())
     with pytest.raises(ValueError, match="element is f8"):
-        _C.Problem(element="f8", key_dims=64, value_dims=64, kv_heads=1, group=1, window=0, suffix="",
-                   combine_suffix="")
+        _C.Problem(
+            element="f8", key_dims=64, value_dims=64, kv_heads=1, group=1, window=0, suffix="", combine_suffix=""
+        )

@@ -58,13 +58,19 @@ def test_masks_exactly_the_future(layout, cache_len, dtype, seed):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("queries", "keys", "cache_len"), [
-    (1, 2100, 0),        # one row over several lanes' worth of slots
-    (3, 5003, 17),       # pairs that take more than one block, with an odd row left over
-    (513, 513, 0), (64, 4096, 4032), (64, 4097, 4032),
-    (200, 50, 0),        # more queries than keys: the last rows keep everything
-    (7, 9, 8), (7, 9, 9),
-])
+@pytest.mark.parametrize(
+    ("queries", "keys", "cache_len"),
+    [
+        (1, 2100, 0),  # one row over several lanes' worth of slots
+        (3, 5003, 17),  # pairs that take more than one block, with an odd row left over
+        (513, 513, 0),
+        (64, 4096, 4032),
+        (64, 4097, 4032),
+        (200, 50, 0),  # more queries than keys: the last rows keep everything
+        (7, 9, 8),
+        (7, 9, 9),
+    ],
+)
 def test_sizes_around_the_grid(queries, keys, cache_len, dtype):
     check((2, queries, keys), (queries * keys, keys, 1), 3, cache_len, dtype, 1)
     if keys < 3000:
@@ -107,8 +113,12 @@ REFUSALS = [
     Refusal("scores.own", {"scores": lambda t: t.expand(3, 4, 4)}, ValueError, "not an expanded one"),
     Refusal("scores.size", {"scores": lambda t: t[:2, :1].expand(2, 1 << 31)}, ValueError, r"fewer than 2\^31"),
     Refusal("scores.size", {"scores": lambda t: t[:1, :2].expand(1 << 31, 2)}, ValueError, r"fewer than 2\^31"),
-    Refusal("scores.batch_dims", {"scores": lambda t: torch.zeros((4,) * 9, device=DEVICE)[(slice(0, 2),) * 7]},
-            ValueError, "at most 6 leading"),
+    Refusal(
+        "scores.batch_dims",
+        {"scores": lambda t: torch.zeros((4,) * 9, device=DEVICE)[(slice(0, 2),) * 7]},
+        ValueError,
+        "at most 6 leading",
+    ),
 ]
 
 

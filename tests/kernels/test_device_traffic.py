@@ -47,10 +47,30 @@ def decode_step(norm: bool = False) -> Callable[[], torch.Tensor]:
 
     def step() -> torch.Tensor:
         plan = planner.plan(starts, seq_lens, 1, count)
-        ops.rotary_kv_write(positions, query, key, value, angles, cache, slots, interleaved=True, q_norm_weight=weight,
-                            k_norm_weight=weight, eps=1e-5)
-        return paged_attention(query.unflatten(1, (HEADS, HEAD)), cache, table, seq_lens, starts, max_query_len=1,
-                               scale=HEAD**-0.5, out=out, plan=plan)
+        ops.rotary_kv_write(
+            positions,
+            query,
+            key,
+            value,
+            angles,
+            cache,
+            slots,
+            interleaved=True,
+            q_norm_weight=weight,
+            k_norm_weight=weight,
+            eps=1e-5,
+        )
+        return paged_attention(
+            query.unflatten(1, (HEADS, HEAD)),
+            cache,
+            table,
+            seq_lens,
+            starts,
+            max_query_len=1,
+            scale=HEAD**-0.5,
+            out=out,
+            plan=plan,
+        )
 
     return step
 
@@ -122,9 +142,14 @@ def test_decode_step_allocates_nothing():
 HELD: list[torch.Tensor] = []
 
 
-@pytest.mark.parametrize(("kind", "addition"), [
-    ("sync", lambda out: torch.cuda.synchronize()), ("memcpy", lambda out: out.cpu()),
-    ("memory", lambda out: HELD.append(torch.empty(256 << 20, dtype=torch.uint8, device=DEVICE)))])
+@pytest.mark.parametrize(
+    ("kind", "addition"),
+    [
+        ("sync", lambda out: torch.cuda.synchronize()),
+        ("memcpy", lambda out: out.cpu()),
+        ("memory", lambda out: HELD.append(torch.empty(256 << 20, dtype=torch.uint8, device=DEVICE))),
+    ],
+)
 def test_the_profile_shows_traffic(kind, addition, tmp_path):
     """What the tests above look for is seen where it is."""
     step = decode_step()

@@ -87,7 +87,9 @@ def test_one_launch_as_wide_as_alignment_allows(dtype, shift, width):
     elements = shift // dtype.itemsize
     if width == 1:
         elements = 1
-    shifted = torch.zeros(key.numel() + 16, dtype=dtype, device=DEVICE)[elements:elements + key.numel()].view(key.shape)
+    shifted = torch.zeros(key.numel() + 16, dtype=dtype, device=DEVICE)[elements : elements + key.numel()].view(
+        key.shape
+    )
     assert launched(lambda: ops.kv_write(shifted, value, cache, slots)) == {f"kv_write_v{width}_{SUFFIX[dtype]}": 1}
     assert same_bits(cache[0, :, 5:9, :64].transpose(0, 1), shifted)
 
@@ -132,35 +134,60 @@ REFUSALS = [
     Refusal("key.tensor", {"key": freed}, ValueError, "key is without memory of its own"),
     Refusal("key.dtype", {"key": lambda t: t.double()}, TypeError, "key is torch.float64.*bfloat16"),
     Refusal("key.shape", {"key": lambda t: t.flatten(1)}, ValueError, r"key is \[4, 128\].*kv_heads, head_size"),
-    Refusal("key.shape", dict.fromkeys(("key", "value", "kv_cache"), lambda t: t[..., :0]), ValueError,
-            r"key is \[4, 2, 0\].*head_size of at least 1"),
+    Refusal(
+        "key.shape",
+        dict.fromkeys(("key", "value", "kv_cache"), lambda t: t[..., :0]),
+        ValueError,
+        r"key is \[4, 2, 0\].*head_size of at least 1",
+    ),
     Refusal("key.contiguous", {"key": lambda t: t.repeat_interleave(2, -1)[..., ::2]}, ValueError, "stride 1"),
     Refusal("value.tensor", {"value": lambda t: t.tolist()}, TypeError, "value is a list"),
-    Refusal("value.shape", {"value": lambda t: t[:, :1]}, ValueError,
-            r"value is \[4, 1, 64\].*key's shape, \[4, 2, 64\]"),
+    Refusal(
+        "value.shape", {"value": lambda t: t[:, :1]}, ValueError, r"value is \[4, 1, 64\].*key's shape, \[4, 2, 64\]"
+    ),
     Refusal("value.dtype", {"value": lambda t: t.half()}, TypeError, "value is torch.float16.*bfloat16"),
     Refusal("value.device", {"value": elsewhere}, ValueError, "key's device"),
-    Refusal("value.contiguous", {"value": lambda t: t.transpose(0, 2).contiguous().transpose(0, 2)}, ValueError,
-            "contiguous in its last dimension"),
+    Refusal(
+        "value.contiguous",
+        {"value": lambda t: t.transpose(0, 2).contiguous().transpose(0, 2)},
+        ValueError,
+        "contiguous in its last dimension",
+    ),
     Refusal("kv_cache.tensor", {"kv_cache": lambda t: t.to("meta")}, ValueError, "kv_cache is on meta"),
     Refusal("kv_cache.dtype", {"kv_cache": lambda t: t.float()}, TypeError, "kv_cache is torch.float32.*bfloat16"),
     Refusal("kv_cache.device", {"kv_cache": elsewhere}, ValueError, "key's device"),
-    Refusal("kv_cache.shape", {"kv_cache": lambda t: t[:, :1]}, ValueError,
-            r"kv_cache is \[3, 1, 16, 128\].*\[blocks, 2, block_size, 2 \* 64\]"),
+    Refusal(
+        "kv_cache.shape",
+        {"kv_cache": lambda t: t[:, :1]},
+        ValueError,
+        r"kv_cache is \[3, 1, 16, 128\].*\[blocks, 2, block_size, 2 \* 64\]",
+    ),
     Refusal("kv_cache.shape", {"kv_cache": lambda t: t[..., :64]}, ValueError, r"2 \* 64\]"),
     Refusal("kv_cache.shape", {"kv_cache": lambda t: t[0]}, ValueError, "blocks"),
-    Refusal("kv_cache.contiguous", {"kv_cache": lambda t: t.repeat_interleave(2, -1)[..., ::2]}, ValueError,
-            "contiguous in its last"),
+    Refusal(
+        "kv_cache.contiguous",
+        {"kv_cache": lambda t: t.repeat_interleave(2, -1)[..., ::2]},
+        ValueError,
+        "contiguous in its last",
+    ),
     Refusal("kv_cache.own", {"kv_cache": lambda t: t[:1].expand(3, -1, -1, -1)}, ValueError, "not an expanded one"),
-    Refusal("kv_cache.slots", {"kv_cache": lambda t: t[:1].expand(1 << 27, -1, -1, -1)}, ValueError,
-            r"fewer than 2\^31 slots"),
+    Refusal(
+        "kv_cache.slots",
+        {"kv_cache": lambda t: t[:1].expand(1 << 27, -1, -1, -1)},
+        ValueError,
+        r"fewer than 2\^31 slots",
+    ),
     Refusal("slot_mapping.tensor", {"slot_mapping": lambda t: t.to("meta")}, ValueError, "slot_mapping is on meta"),
     Refusal("slot_mapping.dtype", {"slot_mapping": lambda t: t.int()}, TypeError, "torch.int32.*int64"),
     Refusal("slot_mapping.device", {"slot_mapping": elsewhere}, ValueError, "key's device"),
     Refusal("slot_mapping.shape", {"slot_mapping": lambda t: t[None]}, ValueError, r"is \[1, 4\].*\[slots\]"),
     Refusal("slot_mapping.shape", {"slot_mapping": lambda t: t.repeat(2)}, ValueError, "at most .* 4"),
-    Refusal("slot_mapping.contiguous", {"slot_mapping": lambda t: t.repeat_interleave(2)[::2]}, ValueError,
-            "must be contiguous"),
+    Refusal(
+        "slot_mapping.contiguous",
+        {"slot_mapping": lambda t: t.repeat_interleave(2)[::2]},
+        ValueError,
+        "must be contiguous",
+    ),
 ]
 
 

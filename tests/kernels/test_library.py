@@ -34,29 +34,57 @@ def arguments(name: str) -> tuple:
         "rotary_2d": (positions.repeat(2, 1), query, None, table, SIZE, False),
         "apply_rotary": (query.view(TOKENS, HEADS, SIZE), table[:TOKENS, :16], table[:TOKENS, 16:], False),
         "rotary_kv_write": (positions, query, key, value, table, cache, slots, True, None, False, weight, weight, 1e-5),
-        "rotary_kv_write_out": (positions.repeat(3, 1), query, key, value, table, cache, slots, torch.empty_like(query),
-                                True, [4, 6, 6], True, None, None, 0.0),
+        "rotary_kv_write_out": (
+            positions.repeat(3, 1),
+            query,
+            key,
+            value,
+            table,
+            cache,
+            slots,
+            torch.empty_like(query),
+            True,
+            [4, 6, 6],
+            True,
+            None,
+            None,
+            0.0,
+        ),
     }[name]
 
 
-OPS = ("causal_mask", "kv_write", "rotary", "rotary_out", "rotary_2d", "apply_rotary", "rotary_kv_write",
-       "rotary_kv_write_out")
+OPS = (
+    "causal_mask",
+    "kv_write",
+    "rotary",
+    "rotary_out",
+    "rotary_2d",
+    "apply_rotary",
+    "rotary_kv_write",
+    "rotary_kv_write_out",
+)
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_schema_says_what_is_written(name):
     """Torch runs each op and compares: mutated arguments, aliases, shapes and strides of fake results."""
     op = getattr(torch.ops.rocmforge, name).default
-    torch.library.opcheck(op, arguments(name),
-                          test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"))
+    torch.library.opcheck(
+        op, arguments(name), test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    )
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_runs_its_kernel_through_the_dispatcher(name):
     call = getattr(torch.ops.rocmforge, name)
     counts = launched(lambda: call(*arguments(name)))
-    kernel = {"rotary_out": "rotary_v16", "rotary_2d": "rotary_v16", "apply_rotary": "rotary_v16",
-              "rotary_kv_write": "norm_rotary_kv_write_v16", "rotary_kv_write_out": "mrope_kv_write_v16"}
+    kernel = {
+        "rotary_out": "rotary_v16",
+        "rotary_2d": "rotary_v16",
+        "apply_rotary": "rotary_v16",
+        "rotary_kv_write": "norm_rotary_kv_write_v16",
+        "rotary_kv_write_out": "mrope_kv_write_v16",
+    }
     assert counts == {f"{kernel.get(name, name + '_v16')}_float": 1}
 
 
@@ -113,7 +141,7 @@ def test_compiled_fused_write(compiled, separate):
     wanted = layer(positions, eager_query, key, value, table, caches[0], slots)
     got = compiled(layer)(positions, query, key, value, table, caches[1], slots)
     assert same_bits(got, wanted) and same_bits(query, eager_query) and same_bits(*caches)
-    assert not caches[0][0, :, 3:3 + TOKENS].isnan().any()  # it was NaN throughout
+    assert not caches[0][0, :, 3 : 3 + TOKENS].isnan().any()  # it was NaN throughout
 
 
 @pytest.mark.parametrize("name", OPS)

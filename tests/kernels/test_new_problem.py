@@ -106,7 +106,12 @@ def test_a_problem_is_a_struct_and_a_row(tmp_path: Path) -> None:
     with (tmp_path / "kernels" / "variants.py").open("a") as table:
         table.write(UNITS)
     for command in (["-m", "rocmforge_build", "--targets", "cpu", "--kernels-only"], ["-c", RUN]):
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=HANG,
-                              env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path),
-                                   "ROCMFORGE_CACHE": str(tmp_path / "cache")})
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "ROCMFORGE_CACHE": str(tmp_path / "cache")},
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -21,28 +21,43 @@ def test_names_are_read_back() -> None:
     assert len(NAMES) > 100
     for name in NAMES:
         parts = KernelName.parse(name)
-        spelled = (parts.kernel, parts.width and f"v{parts.width}", parts.element, parts.dims and f"d{parts.dims}",
-                   parts.kind, parts.core)
+        spelled = (
+            parts.kernel,
+            parts.width and f"v{parts.width}",
+            parts.element,
+            parts.dims and f"d{parts.dims}",
+            parts.kind,
+            parts.core,
+        )
         assert "_".join(part for part in spelled if part) == name
         assert parts.element in served.ELEMENTS.values() or name == "attention_plan"
 
 
-@pytest.mark.parametrize(("suffix", "problem"), [
-    ("bf16_d128", Problem("torch.bfloat16", 8, 2, 128, 128)),
-    ("f16_d64_MmaSm80", Problem("float16", 8, 2, 64, 64, core="MmaSm80")),
-    ("bf16_d576v512_latent", Problem("bfloat16", 128, 1, 576, 512, format="latent")),
-    ("float_d80_woven_capped_Wmma", Problem("float32", 1, 1, 80, 80, 7, "woven", "capped", "Wmma"))])
+@pytest.mark.parametrize(
+    ("suffix", "problem"),
+    [
+        ("bf16_d128", Problem("torch.bfloat16", 8, 2, 128, 128)),
+        ("f16_d64_MmaSm80", Problem("float16", 8, 2, 64, 64, core="MmaSm80")),
+        ("bf16_d576v512_latent", Problem("bfloat16", 128, 1, 576, 512, format="latent")),
+        ("float_d80_woven_capped_Wmma", Problem("float32", 1, 1, 80, 80, 7, "woven", "capped", "Wmma")),
+    ],
+)
 def test_suffixes(suffix: str, problem: Problem) -> None:
     assert problem.suffix == suffix
     name = KernelName.parse(f"attention_decode2_{suffix}")
     kinds = [kind for kind in (problem.format, problem.score) if kind not in ("joined", "plain")]
-    assert name == KernelName("attention_decode2", "", served.ELEMENTS[problem.dtype], suffix.split("_")[1][1:],
-                              "_".join(kinds), problem.core)
+    assert name == KernelName(
+        "attention_decode2", "", served.ELEMENTS[problem.dtype], suffix.split("_")[1][1:], "_".join(kinds), problem.core
+    )
 
 
 def problems(target: str) -> list[Problem]:
-    return [Problem(dtype, 8, 2, key_dims, value_dims, format=format, score=score) for dtype in served.DTYPES[target]
-            for format, score, heads in served.PROBLEMS for key_dims, value_dims in heads]
+    return [
+        Problem(dtype, 8, 2, key_dims, value_dims, format=format, score=score)
+        for dtype in served.DTYPES[target]
+        for format, score, heads in served.PROBLEMS
+        for key_dims, value_dims in heads
+    ]
 
 
 @pytest.mark.parametrize("problem", problems("cpu" if ON_CPU else "nvidia"), ids=lambda problem: problem.suffix)

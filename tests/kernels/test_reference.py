@@ -40,8 +40,10 @@ def test_rotary_is_complex_multiplication(interleaved):
 def test_sections_are_pieces_of_the_axes():
     cos_sin, positions, section = table(64, 64), torch.randint(0, 64, (3, 5), generator=generator(1)), [8, 12, 12]
     cos, sin = cos_sin[positions].chunk(2, dim=-1)
-    wanted = [torch.cat([piece[axis] for axis, piece in enumerate(part.split(section, dim=-1))], dim=-1)
-              for part in (cos, sin)]
+    wanted = [
+        torch.cat([piece[axis] for axis, piece in enumerate(part.split(section, dim=-1))], dim=-1)
+        for part in (cos, sin)
+    ]
     for got, want in zip(reference.select_cos_sin(positions, cos_sin, section), wanted, strict=True):
         torch.testing.assert_close(got, want)
 
@@ -59,8 +61,10 @@ def test_rms_norm():
 
 
 def test_causal_mask():
-    assert reference.causal_mask(torch.zeros(2, 4), 1).isinf().tolist() == [[False, False, True, True],
-                                                                           [False, False, False, True]]
+    assert reference.causal_mask(torch.zeros(2, 4), 1).isinf().tolist() == [
+        [False, False, True, True],
+        [False, False, False, True],
+    ]
 
 
 def test_kv_write():
@@ -87,24 +91,32 @@ class Paged:
         for i, length in enumerate(self.lengths):
             for position in range(length):
                 self.cache[self.table[i, position // 16], :, position % 16] = torch.cat(
-                    (self.keys[i][position], self.values[i][position]), dim=-1)
+                    (self.keys[i][position], self.values[i][position]), dim=-1
+                )
 
     def run(self, **options) -> torch.Tensor:
         return reference.paged_attention_reference(
-            self.query, self.cache, self.table, torch.tensor(self.lengths, dtype=torch.int32),
-            torch.tensor([0, 5, 6], dtype=torch.int32), 0.3, **options)
+            self.query,
+            self.cache,
+            self.table,
+            torch.tensor(self.lengths, dtype=torch.int32),
+            torch.tensor([0, 5, 6], dtype=torch.int32),
+            0.3,
+            **options,
+        )
 
     def expected(self, bias) -> torch.Tensor:
         """torch's attention with `bias(query position, key position)` added to the scores."""
         outs, start = [], 0
         for i, (length, new) in enumerate(zip(self.lengths, self.new, strict=True)):
-            query = self.query[start:start + new].transpose(0, 1)
+            query = self.query[start : start + new].transpose(0, 1)
             start += new
             key, value = (part[i].transpose(0, 1).repeat_interleave(2, 0) for part in (self.keys, self.values))
             places = torch.arange(length)
-            mask = bias(places[length - new:, None].double(), places[None].double())
-            outs.append(F.scaled_dot_product_attention(query[None], key[None], value[None], mask, scale=0.3)[0]
-                        .transpose(0, 1))
+            mask = bias(places[length - new :, None].double(), places[None].double())
+            outs.append(
+                F.scaled_dot_product_attention(query[None], key[None], value[None], mask, scale=0.3)[0].transpose(0, 1)
+            )
         return torch.cat(outs)
 
 
@@ -147,7 +159,12 @@ def test_paged_attention_with_a_soft_cap():
 def test_naive_is_the_same_in_the_inputs_dtype():
     paged = Paged()
     naive = reference.paged_attention_naive(
-        paged.query.bfloat16(), paged.cache.bfloat16(), paged.table, torch.tensor(paged.lengths, dtype=torch.int32),
-        torch.tensor([0, 5, 6], dtype=torch.int32), 0.3)
+        paged.query.bfloat16(),
+        paged.cache.bfloat16(),
+        paged.table,
+        torch.tensor(paged.lengths, dtype=torch.int32),
+        torch.tensor([0, 5, 6], dtype=torch.int32),
+        0.3,
+    )
     assert naive.dtype == torch.bfloat16
     torch.testing.assert_close(naive.double(), paged.run(), atol=0.1, rtol=0.1)

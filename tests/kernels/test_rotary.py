@@ -36,14 +36,29 @@ from .kernel_support import (
 POSITIONS = 512
 
 # head_size, rotary_dim: GLM's half of 128, a whole head, an odd number of vectors, one pair, MLA's slice, big heads.
-SHAPES = ((128, 64), (128, 128), (64, 64), (80, 40), (80, 80), (96, 24), (36, 18), (7, 6), (5, 2), (64, 32), (256, 64),
-          (576, 64), (512, 512))
+SHAPES = (
+    (128, 64),
+    (128, 128),
+    (64, 64),
+    (80, 40),
+    (80, 80),
+    (96, 24),
+    (36, 18),
+    (7, 6),
+    (5, 2),
+    (64, 32),
+    (256, 64),
+    (576, 64),
+    (512, 512),
+)
 
 
 def expected(positions, x, table, **options):
     """The oracle and the naive result, in x's shape."""
-    return (reference.rotary(positions, x, table, **options),
-            reference.rotary(positions, x, table, compute=x.dtype, **options))
+    return (
+        reference.rotary(positions, x, table, **options),
+        reference.rotary(positions, x, table, compute=x.dtype, **options),
+    )
 
 
 def check_rotated(out, before, reference_and_naive, head_size, rotary_dim):
@@ -52,8 +67,17 @@ def check_rotated(out, before, reference_and_naive, head_size, rotary_dim):
     assert same_bits(plain, reference.split_heads(before, head_size)[..., rotary_dim:])
 
 
-@given(st.data(), st.integers(0, 7), st.integers(1, 5), st.integers(0, 2), st.sampled_from(SHAPES), st.booleans(),
-       dtypes, st.booleans(), seeds)
+@given(
+    st.data(),
+    st.integers(0, 7),
+    st.integers(1, 5),
+    st.integers(0, 2),
+    st.sampled_from(SHAPES),
+    st.booleans(),
+    dtypes,
+    st.booleans(),
+    seeds,
+)
 def test_rotates_in_place(data, tokens, heads, key_heads, shape, interleaved, dtype, float_table, seed):
     head_size, rotary_dim = shape
     table = cos_sin_table(POSITIONS, rotary_dim, torch.float32 if float_table else dtype)
@@ -75,8 +99,16 @@ def test_rotates_in_place(data, tokens, heads, key_heads, shape, interleaved, dt
         assert buffer.outside_untouched()
 
 
-@given(st.data(), st.integers(0, 5), st.integers(1, 4), st.integers(0, 2), st.sampled_from(SHAPES), st.booleans(),
-       dtypes, seeds)
+@given(
+    st.data(),
+    st.integers(0, 5),
+    st.integers(1, 4),
+    st.integers(0, 2),
+    st.sampled_from(SHAPES),
+    st.booleans(),
+    dtypes,
+    seeds,
+)
 def test_functional_twin(data, tokens, heads, key_heads, shape, interleaved, dtype, seed):
     head_size, rotary_dim = shape
     table = cos_sin_table(POSITIONS, rotary_dim, dtype)
@@ -206,20 +238,35 @@ REFUSALS = [
     Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t[:, :0]}, ValueError, r"is \[16, 0\]"),
     Refusal("cos_sin_cache.contiguous", {"cos_sin_cache": lambda t: t.t().contiguous().t()}, ValueError, "stride 1"),
     Refusal("mrope_section.sum", {"positions": three_rows}, ValueError, "mrope_section is None.*32 / 2"),
-    Refusal("mrope_section.sum", {"positions": three_rows, "mrope_section": lambda _: [4, 4, 4]}, ValueError,
-            r"mrope_section is \[4, 4, 4\].*rotary_dim / 2, 32 / 2"),
-    *(Refusal("mrope_section.sum", {"positions": three_rows, "mrope_section": always(wrong)}, ValueError, "three")
-      for wrong in ([8, 8], [20, 4, -8], ["a", 8, 8], "tch", 16)),
+    Refusal(
+        "mrope_section.sum",
+        {"positions": three_rows, "mrope_section": lambda _: [4, 4, 4]},
+        ValueError,
+        r"mrope_section is \[4, 4, 4\].*rotary_dim / 2, 32 / 2",
+    ),
+    *(
+        Refusal("mrope_section.sum", {"positions": three_rows, "mrope_section": always(wrong)}, ValueError, "three")
+        for wrong in ([8, 8], [20, 4, -8], ["a", 8, 8], "tch", 16)
+    ),
 ]
-MADE = [Refusal("query_out.tensor", {"query_out": fake}, TypeError, "query_out is a FakeTensor"),
-        Refusal("key_out.tensor", {"key_out": fake}, TypeError, "key_out is a FakeTensor")]
+MADE = [
+    Refusal("query_out.tensor", {"query_out": fake}, TypeError, "query_out is a FakeTensor"),
+    Refusal("key_out.tensor", {"key_out": fake}, TypeError, "key_out is a FakeTensor"),
+]
 
 
 def arguments_of(refusal):
-    arguments = {"positions": torch.arange(4), "query": torch.zeros(4, 2 * 64), "key": torch.zeros(4, 64),
-                 "cos_sin_cache": cos_sin_table(16, 32, torch.float32), "head_size": 64, "interleaved": False}
-    arguments = {name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value
-                 for name, value in arguments.items()}
+    arguments = {
+        "positions": torch.arange(4),
+        "query": torch.zeros(4, 2 * 64),
+        "key": torch.zeros(4, 64),
+        "cos_sin_cache": cos_sin_table(16, 32, torch.float32),
+        "head_size": 64,
+        "interleaved": False,
+    }
+    arguments = {
+        name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value for name, value in arguments.items()
+    }
     return arguments | {name: change(arguments.get(name)) for name, change in refusal.changes.items()}
 
 
@@ -235,8 +282,10 @@ def test_refuses(op, refusal):
 @pytest.mark.parametrize("refusal", MADE, ids=lambda refusal: refusal.condition)
 def test_refuses_results_without_memory(monkeypatch, refusal):
     """Where torch makes a fake tensor of what would hold the result."""
-    made = [refusal.changes.get(name, torch.empty_like)(arguments_of(refusal)[name.removesuffix("_out")])
-            for name in ("query_out", "key_out")]
+    made = [
+        refusal.changes.get(name, torch.empty_like)(arguments_of(refusal)[name.removesuffix("_out")])
+        for name in ("query_out", "key_out")
+    ]
     monkeypatch.setattr(checks, "empty_like", lambda *_: made.pop(0))
     check_refusal(refusal, lambda: ops.rotary_out(**arguments_of(refusal._replace(changes={}))))
 

@@ -52,8 +52,9 @@ def test_sections(data, tokens, section, mrope_interleaved, interleaved, dtype, 
     table = cos_sin_table(POSITIONS, rotary_dim, torch.float32 if float_table else dtype)
     # A view of a longer buffer, as vLLM slices its persistent positions.
     positions = torch.randint(0, POSITIONS, (3, tokens + 2), generator=generator(seed)).to(DEVICE)[:, :tokens]
-    options = dict(head_size=head_size, interleaved=interleaved, mrope_section=list(counts),
-                   mrope_interleaved=mrope_interleaved)
+    options = dict(
+        head_size=head_size, interleaved=interleaved, mrope_section=list(counts), mrope_interleaved=mrope_interleaved
+    )
     layout = data.draw(row_layouts(tokens, 2, head_size))
     query = Buffer.of(layout, dtype, seed)
     old = query.fill(torch.randn(layout[0], generator=generator(seed + 1)).to(dtype))
@@ -62,8 +63,11 @@ def test_sections(data, tokens, section, mrope_interleaved, interleaved, dtype, 
     functional = ops.rotary_out(positions, query.view, key, table, **options)
     ops.rotary(positions, query.view, key, table, **options)
     for out, before in ((query.view, old), (key, old_key)):
-        assert_within(out, reference.rotary(positions, before, table, **options),
-                      reference.rotary(positions, before, table, compute=dtype, **options))
+        assert_within(
+            out,
+            reference.rotary(positions, before, table, **options),
+            reference.rotary(positions, before, table, compute=dtype, **options),
+        )
     assert same_bits(functional[0], query.view) and same_bits(functional[1], key)
     assert query.outside_untouched()
 
@@ -75,13 +79,29 @@ def test_equal_axes_are_one_position():
     for mrope_interleaved in (False, True):
         one, three = query.clone(), query.clone()
         ops.rotary(positions, one, None, table, head_size=128, interleaved=True)
-        ops.rotary(positions.repeat(3, 1), three, None, table, head_size=128, interleaved=True,
-                   mrope_section=(8, 12, 12), mrope_interleaved=mrope_interleaved)
+        ops.rotary(
+            positions.repeat(3, 1),
+            three,
+            None,
+            table,
+            head_size=128,
+            interleaved=True,
+            mrope_section=(8, 12, 12),
+            mrope_interleaved=mrope_interleaved,
+        )
         assert same_bits(one, three) and not same_bits(one, query)
 
 
-@given(st.data(), st.integers(0, 3), st.integers(0, 6), st.integers(1, 3), st.sampled_from((64, 128, 80, 72, 6)),
-       st.booleans(), dtypes, seeds)
+@given(
+    st.data(),
+    st.integers(0, 3),
+    st.integers(0, 6),
+    st.integers(1, 3),
+    st.sampled_from((64, 128, 80, 72, 6)),
+    st.booleans(),
+    dtypes,
+    seeds,
+)
 def test_cosines_per_token(data, batch, sequence, heads, head_size, interleaved, dtype, seed):
     """As a vision encoder calls it: cos and sin are halves of a table, x a strided view; batch 0 means none."""
     rotary_dim = data.draw(st.sampled_from((head_size, head_size // 2 // 2 * 2)))
@@ -90,7 +110,7 @@ def test_cosines_per_token(data, batch, sequence, heads, head_size, interleaved,
     shape = (max(batch, 1), sequence, heads, head_size)
     layout = data.draw(st.sampled_from(("dense", "qkv", "batch inside")))
     wide = torch.randn(shape[0], sequence, 3 * heads, head_size, generator=generator(seed)).to(dtype).to(DEVICE)
-    x = wide[:, :, heads:2 * heads]
+    x = wide[:, :, heads : 2 * heads]
     if layout == "dense":
         x = x.contiguous()
     elif layout == "batch inside":
@@ -102,8 +122,11 @@ def test_cosines_per_token(data, batch, sequence, heads, head_size, interleaved,
     assert out.shape == x.shape and out.dtype == x.dtype and same_bits(wide, before)
     flat = x.reshape(-1, heads, head_size)
     cos, sin = (part.repeat(shape[0], 1) for part in (cos, sin))
-    assert_within(out.reshape(flat.shape), reference.rotate(flat, cos, sin, interleaved),
-                  reference.rotate(flat, cos, sin, interleaved, compute=dtype))
+    assert_within(
+        out.reshape(flat.shape),
+        reference.rotate(flat, cos, sin, interleaved),
+        reference.rotate(flat, cos, sin, interleaved, compute=dtype),
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -114,8 +137,9 @@ def test_vision_is_one_wide_launch(dtype):
     assert launched(lambda: ops.apply_rotary(x[:, :0], cos[:0], sin[:0])) == {}
 
 
-@given(st.data(), st.integers(0, 5), st.integers(1, 3), st.sampled_from((128, 64, 32, 12, 4)), st.booleans(), dtypes,
-       seeds)
+@given(
+    st.data(), st.integers(0, 5), st.integers(1, 3), st.sampled_from((128, 64, 32, 12, 4)), st.booleans(), dtypes, seeds
+)
 def test_two_dimensional_positions(data, tokens, heads, head_size, interleaved, dtype, seed):
     table = cos_sin_table(POSITIONS, head_size // 2, dtype)
     positions = torch.randint(0, POSITIONS, (2, tokens), generator=generator(seed)).to(DEVICE)
@@ -128,8 +152,11 @@ def test_two_dimensional_positions(data, tokens, heads, head_size, interleaved, 
     counts = launched(lambda: ops.rotary_2d(positions, buffers[0].view, buffers[1].view, table, **options))
     assert sum(counts.values()) == (tokens > 0)
     for buffer, old in zip(buffers, before, strict=True):
-        assert_within(buffer.view, reference.rotary_2d(positions, old, table, **options),
-                      reference.rotary_2d(positions, old, table, compute=dtype, **options))
+        assert_within(
+            buffer.view,
+            reference.rotary_2d(positions, old, table, **options),
+            reference.rotary_2d(positions, old, table, compute=dtype, **options),
+        )
         assert buffer.outside_untouched()
 
 
@@ -137,8 +164,9 @@ def chatglm_apply(query, key, cos, sin, positions):
     """ChatGLM-6B's own formulation (apply_rotary_pos_emb_index of its modeling file), from its description: cos and sin
     [max, 1, rotary] doubled over the halves, x [sequence, batch, heads, rotary].
     """
+
     def half_turned(x):
-        return torch.cat((-x[..., x.shape[-1] // 2:], x[..., :x.shape[-1] // 2]), dim=-1)
+        return torch.cat((-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]), dim=-1)
 
     cos, sin = (part[positions].unsqueeze(2) for part in (cos, sin))  # [sequence, batch, 1, rotary]
     return query * cos + half_turned(query) * sin, key * cos + half_turned(key) * sin
@@ -184,28 +212,45 @@ REFUSALS = [
     Refusal("sin.like_cos", {"x": lambda t: t.half(), "sin": lambda t: t.half()}, ValueError, "like cos.*float32"),
 ]
 TWO_AXES = [
-    Refusal("positions.shape", {"positions": lambda t: t.repeat(2, 1)[:3]}, ValueError,
-            r"positions is \[3, 5\].*\[2, 5\]"),
+    Refusal(
+        "positions.shape", {"positions": lambda t: t.repeat(2, 1)[:3]}, ValueError, r"positions is \[3, 5\].*\[2, 5\]"
+    ),
     Refusal("positions.shape", {"positions": lambda t: t[0]}, ValueError, r"positions is \[5\].*\[2, 5\]"),
-    Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t[:, :4]}, ValueError,
-            r"\[max_position, 16 / 2\], half a head"),
-    Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t[:, :5], "query": lambda t: t[..., :10],
-                                    "head_size": lambda n: 10}, ValueError, "even number"),
+    Refusal(
+        "cos_sin_cache.shape",
+        {"cos_sin_cache": lambda t: t[:, :4]},
+        ValueError,
+        r"\[max_position, 16 / 2\], half a head",
+    ),
+    Refusal(
+        "cos_sin_cache.shape",
+        {"cos_sin_cache": lambda t: t[:, :5], "query": lambda t: t[..., :10], "head_size": lambda n: 10},
+        ValueError,
+        "even number",
+    ),
 ]
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.condition)
 def test_refuses(refusal):
-    arguments = {"x": torch.zeros(2, 5, 3, 16, device=DEVICE), "cos": torch.ones(5, 8, device=DEVICE),
-                 "sin": torch.ones(5, 8, device=DEVICE)}
+    arguments = {
+        "x": torch.zeros(2, 5, 3, 16, device=DEVICE),
+        "cos": torch.ones(5, 8, device=DEVICE),
+        "sin": torch.ones(5, 8, device=DEVICE),
+    }
     arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
     check_refusal(refusal, lambda: ops.apply_rotary(**arguments))
 
 
 @pytest.mark.parametrize("refusal", TWO_AXES, ids=lambda refusal: refusal.condition)
 def test_two_axes_refuse(refusal):
-    arguments = {"positions": torch.zeros(2, 5, dtype=torch.int64, device=DEVICE), "key": None, "head_size": 16,
-                 "query": torch.zeros(5, 3, 16, device=DEVICE), "cos_sin_cache": torch.ones(5, 8, device=DEVICE)}
+    arguments = {
+        "positions": torch.zeros(2, 5, dtype=torch.int64, device=DEVICE),
+        "key": None,
+        "head_size": 16,
+        "query": torch.zeros(5, 3, 16, device=DEVICE),
+        "cos_sin_cache": torch.ones(5, 8, device=DEVICE),
+    }
     arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
     check_refusal(refusal, lambda: ops.rotary_2d(**arguments))
 

@@ -41,8 +41,19 @@ def expected(positions, x, weight, eps, table, compute, **options):
     return reference.rotary(positions, x, table, head_size=x.shape[-1], compute=compute, **options)
 
 
-@given(st.data(), st.integers(0, 7), st.integers(1, 5), st.integers(1, 2), st.sampled_from(SHAPES), st.booleans(),
-       st.booleans(), st.booleans(), st.booleans(), dtypes, seeds)
+@given(
+    st.data(),
+    st.integers(0, 7),
+    st.integers(1, 5),
+    st.integers(1, 2),
+    st.sampled_from(SHAPES),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    dtypes,
+    seeds,
+)
 def test_norm_rotation_and_write(data, tokens, heads, kv_heads, shape, norm, interleaved, mrope, in_place, dtype, seed):
     size, rotary_dim = shape
     table = cos_sin_table(POSITIONS, rotary_dim, data.draw(st.sampled_from((dtype, torch.float32))))
@@ -50,8 +61,10 @@ def test_norm_rotation_and_write(data, tokens, heads, kv_heads, shape, norm, int
     pairs = rotary_dim // 2
     options = dict(interleaved=interleaved)
     if mrope:
-        options |= dict(mrope_section=[pairs // 4, pairs // 2, pairs - pairs // 4 - pairs // 2],
-                        mrope_interleaved=data.draw(st.booleans()))
+        options |= dict(
+            mrope_section=[pairs // 4, pairs // 2, pairs - pairs // 4 - pairs // 2],
+            mrope_interleaved=data.draw(st.booleans()),
+        )
     buffers, before = [], []
     for count in (heads, kv_heads, kv_heads):
         layout = data.draw(row_layouts(tokens, count, size))
@@ -71,17 +84,32 @@ def test_norm_rotation_and_write(data, tokens, heads, kv_heads, shape, norm, int
         out = Buffer.of(layout, dtype, seed + 10)
     eps = 1e-5
 
-    counts = launched(lambda: ops.rotary_kv_write(
-        positions, query.view, key.view, value.view, table, cache.view, slots, q_norm_weight=query_weight,
-        k_norm_weight=key_weight, eps=eps, query_out=out.view if out else None, **options))
+    counts = launched(
+        lambda: ops.rotary_kv_write(
+            positions,
+            query.view,
+            key.view,
+            value.view,
+            table,
+            cache.view,
+            slots,
+            q_norm_weight=query_weight,
+            k_norm_weight=key_weight,
+            eps=eps,
+            query_out=out.view if out else None,
+            **options,
+        )
+    )
 
     assert sum(counts.values()) == (tokens > 0)
     kernel = ("norm_" if norm else "") + ("mrope" if mrope else "rotary") + "_kv_write"
     assert all(name.startswith(f"{kernel}_v") for name in counts)
     turned = out or query
-    assert_within(reference.split_heads(turned.view, size),
-                  expected(positions, before[0], query_weight, eps, table, torch.float64, **options),
-                  expected(positions, before[0], query_weight, eps, table, dtype, **options))
+    assert_within(
+        reference.split_heads(turned.view, size),
+        expected(positions, before[0], query_weight, eps, table, torch.float64, **options),
+        expected(positions, before[0], query_weight, eps, table, dtype, **options),
+    )
     assert turned.outside_untouched() and key.untouched() and value.untouched()
     if out:
         assert query.untouched()
@@ -105,9 +133,16 @@ def tensors(dtype=torch.bfloat16, tokens=6, heads=4, kv_heads=2, size=128):
     qkv = torch.randn(tokens, (heads + 2 * kv_heads) * size, generator=generator(1)).to(dtype).to(DEVICE)
     query, key, value = qkv.split([heads * size, kv_heads * size, kv_heads * size], dim=-1)
     cache = poison(4 * kv_heads * 16 * 2 * size, dtype, 3).view(4, kv_heads, 16, 2 * size)
-    return dict(positions=torch.arange(tokens, device=DEVICE) + 40, query=query, key=key, value=value,
-                cos_sin_cache=cos_sin_table(POSITIONS, 64, dtype), kv_cache=cache,
-                slot_mapping=torch.arange(tokens, device=DEVICE) + 13, interleaved=True)
+    return dict(
+        positions=torch.arange(tokens, device=DEVICE) + 40,
+        query=query,
+        key=key,
+        value=value,
+        cos_sin_cache=cos_sin_table(POSITIONS, 64, dtype),
+        kv_cache=cache,
+        slot_mapping=torch.arange(tokens, device=DEVICE) + 13,
+        interleaved=True,
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -115,8 +150,10 @@ def tensors(dtype=torch.bfloat16, tokens=6, heads=4, kv_heads=2, size=128):
 def test_one_wide_launch_for_a_qkv_buffer(dtype, norm):
     arguments = tensors(dtype)
     if norm:
-        arguments |= dict(q_norm_weight=torch.ones(128, dtype=dtype, device=DEVICE),
-                          k_norm_weight=torch.ones(128, dtype=dtype, device=DEVICE))
+        arguments |= dict(
+            q_norm_weight=torch.ones(128, dtype=dtype, device=DEVICE),
+            k_norm_weight=torch.ones(128, dtype=dtype, device=DEVICE),
+        )
     name = ("norm_" if norm else "") + f"rotary_kv_write_v16_{SUFFIX[dtype]}"
     assert launched(lambda: ops.rotary_kv_write(**arguments)) == {name: 1}
 
@@ -125,10 +162,15 @@ def test_one_wide_launch_for_a_qkv_buffer(dtype, norm):
 def test_equals_the_ops_it_fuses(dtype):
     fused, apart = tensors(dtype), tensors(dtype)
     ops.rotary_kv_write(**fused)
-    ops.rotary(apart["positions"], apart["query"], apart["key"], apart["cos_sin_cache"], head_size=128,
-               interleaved=True)
-    ops.kv_write(apart["key"].unflatten(1, (2, 128)), apart["value"].unflatten(1, (2, 128)), apart["kv_cache"],
-                 apart["slot_mapping"])
+    ops.rotary(
+        apart["positions"], apart["query"], apart["key"], apart["cos_sin_cache"], head_size=128, interleaved=True
+    )
+    ops.kv_write(
+        apart["key"].unflatten(1, (2, 128)),
+        apart["value"].unflatten(1, (2, 128)),
+        apart["kv_cache"],
+        apart["slot_mapping"],
+    )
     assert same_bits(fused["query"], apart["query"])
     assert not same_bits(fused["query"], tensors(dtype)["query"])
     assert same_bits(fused["kv_cache"], apart["kv_cache"])
@@ -138,13 +180,25 @@ def test_large_batch_with_norm():
     arguments = tensors(torch.float32, tokens=700, heads=12)
     arguments["positions"] = arguments["positions"] % POSITIONS
     arguments["slot_mapping"] = torch.full((700,), -1, device=DEVICE)
-    arguments |= dict(q_norm_weight=torch.full((128,), 2.0, device=DEVICE),
-                      k_norm_weight=torch.full((128,), 2.0, device=DEVICE), eps=0.5)
+    arguments |= dict(
+        q_norm_weight=torch.full((128,), 2.0, device=DEVICE),
+        k_norm_weight=torch.full((128,), 2.0, device=DEVICE),
+        eps=0.5,
+    )
     before = reference.split_heads(arguments["query"].clone(), 128)
     ops.rotary_kv_write(**arguments)
-    exact, naive = (expected(arguments["positions"], before, arguments["q_norm_weight"], 0.5, compute=compute,
-                             table=arguments["cos_sin_cache"], interleaved=True)
-                    for compute in (torch.float64, torch.float32))
+    exact, naive = (
+        expected(
+            arguments["positions"],
+            before,
+            arguments["q_norm_weight"],
+            0.5,
+            compute=compute,
+            table=arguments["cos_sin_cache"],
+            interleaved=True,
+        )
+        for compute in (torch.float64, torch.float32)
+    )
     assert_within(reference.split_heads(arguments["query"], 128), exact, naive)
 
 
@@ -166,30 +220,37 @@ def of_rows(name):
         Refusal(f"{name}.contiguous", {name: strided}, ValueError, "stride 1"),
         Refusal(f"{name}.tokens", {name: lambda t: t[:3]}, ValueError, "as many tokens as query, 6"),
         Refusal(f"{name}.heads", {name: lambda t: t[:, :128]}, ValueError, "heads, as "),
-        Refusal(f"{name}.own", {name: lambda t: t[:1].expand(6, -1)}, ValueError, "not an expanded one")]
+        Refusal(f"{name}.own", {name: lambda t: t[:1].expand(6, -1)}, ValueError, "not an expanded one"),
+    ]
 
 
 def of_results():
     """The same of query_out, which a call need not have."""
+
     def given(change):
         return lambda _: change(torch.empty(6, 512, dtype=torch.bfloat16, device=DEVICE))
 
-    return [refusal._replace(changes={name: given(change) for name, change in refusal.changes.items()})
-            for refusal in of_rows("query_out")]
+    return [
+        refusal._replace(changes={name: given(change) for name, change in refusal.changes.items()})
+        for refusal in of_rows("query_out")
+    ]
 
 
 def of_weight(name, other):
     """What a norm's weight is refused for beside one that is right."""
+
     def beside(condition, change, error, says):
         changes = {name: lambda _: change(ones()), other: lambda _: ones()}
         return Refusal(f"{name}.{condition}", changes, error, says)
 
-    return [Refusal(f"{name}.pair", {other: lambda _: ones()}, ValueError, f"{name} is None.*{other} is"),
-            beside("tensor", lambda t: t.tolist(), TypeError, "is a list"),
-            beside("dtype", lambda t: t.float(), TypeError, "is torch.float32"),
-            beside("device", elsewhere, ValueError, "query's device"),
-            beside("shape", lambda t: t[:64], ValueError, r"is \[64\].*\[128\]"),
-            beside("shape", strided, ValueError, "contiguous")]
+    return [
+        Refusal(f"{name}.pair", {other: lambda _: ones()}, ValueError, f"{name} is None.*{other} is"),
+        beside("tensor", lambda t: t.tolist(), TypeError, "is a list"),
+        beside("dtype", lambda t: t.float(), TypeError, "is torch.float32"),
+        beside("device", elsewhere, ValueError, "query's device"),
+        beside("shape", lambda t: t[:64], ValueError, r"is \[64\].*\[128\]"),
+        beside("shape", strided, ValueError, "contiguous"),
+    ]
 
 
 REFUSALS = [
@@ -223,9 +284,14 @@ REFUSALS = [
     Refusal("cos_sin_cache.device", {"cos_sin_cache": elsewhere}, ValueError, "query's device"),
     Refusal("cos_sin_cache.shape", {"cos_sin_cache": lambda t: t.repeat(1, 9)}, ValueError, "2 to 128"),
     Refusal("cos_sin_cache.contiguous", {"cos_sin_cache": strided}, ValueError, "stride 1"),
-    Refusal("mrope_section.sum", {"positions": lambda t: t.repeat(3, 1), "mrope_section": lambda _: (1, 2, 3)},
-            ValueError, "three counts"),
-    *of_weight("q_norm_weight", "k_norm_weight"), *of_weight("k_norm_weight", "q_norm_weight"),
+    Refusal(
+        "mrope_section.sum",
+        {"positions": lambda t: t.repeat(3, 1), "mrope_section": lambda _: (1, 2, 3)},
+        ValueError,
+        "three counts",
+    ),
+    *of_weight("q_norm_weight", "k_norm_weight"),
+    *of_weight("k_norm_weight", "q_norm_weight"),
     Refusal("eps.range", {"eps": lambda _: -1e-5}, ValueError, "eps is -1e-05"),
     Refusal("eps.range", {"eps": lambda _: float("nan")}, ValueError, "eps is nan"),
 ]

@@ -60,18 +60,35 @@ NOT_READ: list[tuple[str, Callable[[torch.Tensor], object], type[Exception], str
 
 
 @pytest.mark.parametrize(("argument", "change", "error", "says"), NOT_READ, ids=[row[3] for row in NOT_READ])
-def test_what_cannot_be_read(reader: None, argument: str, change: Callable[[torch.Tensor], object],
-                             error: type[Exception], says: str) -> None:
+def test_what_cannot_be_read(
+    reader: None, argument: str, change: Callable[[torch.Tensor], object], error: type[Exception], says: str
+) -> None:
     """Nothing is launched, no error of the reading itself is left behind, and the message says what it was."""
     batch = Batch(torch.bfloat16, 64, 2, 4, [(1, 70), (1, 20)], 16, seed=1)
-    values = {"query": batch.query.view, "kv_cache": batch.cache, "block_table": batch.block_table,
-              "seq_lens": batch.seq_lens, "out": batch.out.view, "sinks": None}
+    values = {
+        "query": batch.query.view,
+        "kv_cache": batch.cache,
+        "block_table": batch.block_table,
+        "seq_lens": batch.seq_lens,
+        "out": batch.out.view,
+        "sinks": None,
+    }
     plan = batch.planner().plan(batch.starts, batch.seq_lens, 1, batch.tokens)
     values[argument] = change(values[argument])
     rocmforge_plugin.reset_launches()
     with pytest.raises(error, match=says):
-        paged_attention(values["query"], values["kv_cache"], values["block_table"], values["seq_lens"], batch.starts,
-                        max_query_len=1, scale=batch.scale, out=values["out"], sinks=values["sinks"], plan=plan)
+        paged_attention(
+            values["query"],
+            values["kv_cache"],
+            values["block_table"],
+            values["seq_lens"],
+            batch.starts,
+            max_query_len=1,
+            scale=batch.scale,
+            out=values["out"],
+            sinks=values["sinks"],
+            plan=plan,
+        )
     assert rocmforge_plugin.launches() == {}
 
 
@@ -82,7 +99,20 @@ def test_tensors_of_another_device(reader: None) -> None:
     plan = planner.plan(batch.starts, batch.seq_lens, 1, 2)
     planner._native.use_buffers(planner._words.data_ptr(), planner._workspace.data_ptr(), planner._index + 1)
     rocmforge_plugin.reset_launches()
-    assert planner.run(plan, batch.query.view, batch.cache, batch.block_table, batch.seq_lens, batch.out.view, 1,
-                       batch.scale, 0, None) == "query.device"
+    assert (
+        planner.run(
+            plan,
+            batch.query.view,
+            batch.cache,
+            batch.block_table,
+            batch.seq_lens,
+            batch.out.view,
+            1,
+            batch.scale,
+            0,
+            None,
+        )
+        == "query.device"
+    )
     assert planner._plan(device.stream_of(planner._index), batch.starts, batch.seq_lens, 2, 1) == "seq_lens.device"
     assert rocmforge_plugin.launches() == {}

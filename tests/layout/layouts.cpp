@@ -9,22 +9,22 @@
 #include <vector>
 
 #include "kernels/attention/dims.h"
-#include "kernels/target/unrolled.h"
 #include "kernels/matrix/roles.h"
 #include "kernels/matrix/select.h"
+#include "kernels/target/unrolled.h"
 
 using namespace rocmforge;
 using Mma = CORE<TYPE>;
 using R = Roles<Mma>;
 
 static int failures = 0;
-#define CHECK(condition, ...) \
-  do { \
-    if (!(condition)) { \
-      ++failures; \
+#define CHECK(condition, ...)                   \
+  do {                                          \
+    if (!(condition)) {                         \
+      ++failures;                               \
       std::printf(#condition ": " __VA_ARGS__); \
-      std::printf("\n"); \
-    } \
+      std::printf("\n");                        \
+    }                                           \
   } while (0)
 
 // Every element of a rows x columns operand is held, and by equally many lanes.
@@ -59,8 +59,8 @@ static void slots() {
       for (int m = 0; m < Mma::kWave; ++m)
         for (int i = 0; i < R::kQueryElements; ++i) {
           const bool same_slot = R::group(l) == R::group(m) && R::query_element(i) == e;
-          CHECK((key_k(l, e) == query_k(m, i)) == same_slot,
-                "key lane %d element %d, query lane %d element %d", l, e, m, i);
+          CHECK((key_k(l, e) == query_k(m, i)) == same_slot, "key lane %d element %d, query lane %d element %d", l, e,
+                m, i);
         }
     }
 }
@@ -85,8 +85,8 @@ static void dims() {
   for (int band = 0; band < D::kBands; ++band)
     for (int i = 0; i < R::kDims; ++i)
       for (int j = 0; j < D::width(band); ++j) owned.insert(D::run_start(band, i) + j);
-  CHECK(static_cast<int>(owned.size()) == HeadSize && *owned.begin() == 0 && *owned.rbegin() == HeadSize - 1,
-        "%d dims", HeadSize);
+  CHECK(static_cast<int>(owned.size()) == HeadSize && *owned.begin() == 0 && *owned.rbegin() == HeadSize - 1, "%d dims",
+        HeadSize);
 }
 
 // S = K Q^T and O = V^T P on a wave of fibers, with every operand placed by the published layout, against plain loops.
@@ -140,11 +140,16 @@ static void lane_body(const void* argument) {
 static void attention() {
   static Case c;
   auto small = [] { return static_cast<float>(std::rand() % 9 - 4); };  // exact in every type, sums exact in float
-  for (auto& row : c.key) for (float& x : row) x = small();
-  for (auto& row : c.query) for (float& x : row) x = small() / 16;
-  for (auto& row : c.value) for (float& x : row) x = small();
-  for (auto& row : c.score) for (float& x : row) x = NAN;
-  for (auto& row : c.out) for (float& x : row) x = NAN;
+  for (auto& row : c.key)
+    for (float& x : row) x = small();
+  for (auto& row : c.query)
+    for (float& x : row) x = small() / 16;
+  for (auto& row : c.value)
+    for (float& x : row) x = small();
+  for (auto& row : c.score)
+    for (float& x : row) x = NAN;
+  for (auto& row : c.out)
+    for (float& x : row) x = NAN;
   const int32_t block[3] = {};
   const char* problem = run_host_block({.wave = Mma::kWave, .threads = Mma::kWave}, lane_body, &c, block, block);
   CHECK(problem == nullptr, "%s", problem ? problem : "");

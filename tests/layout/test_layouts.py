@@ -21,14 +21,27 @@ CORES = ("Mfma16x16x16", *variants.CORES, *variants.WIDE_CORES)
 def test_layout(tmp_path: Path, core: str, kind: str) -> None:
     """Operands are covered, slots agree, statistics fit, and K Q^T, V^T P are exact for small integers."""
     program = tmp_path / "layouts"
-    _compile(program, [ROOT / "tests/layout/layouts.cpp", ROOT / "kernels/target/host_block.cpp"],
-             f"-DCORE={core}", f"-DTYPE={kind}")
+    _compile(
+        program,
+        [ROOT / "tests/layout/layouts.cpp", ROOT / "kernels/target/host_block.cpp"],
+        f"-DCORE={core}",
+        f"-DTYPE={kind}",
+    )
     result = subprocess.run([program], capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0, result.stdout[:4000]
 
 
 def _compile(program: Path, sources: list[Path], *flags: str) -> None:
-    command = [find_cxx().path, *host_flags(), "-O0", "-DRF_TARGET_CPU", f"-I{ROOT}", *flags,
-               *map(str, sources), "-o", str(program)]
+    command = [
+        find_cxx().path,
+        *host_flags(),
+        "-O0",
+        "-DRF_TARGET_CPU",
+        f"-I{ROOT}",
+        *flags,
+        *map(str, sources),
+        "-o",
+        str(program),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0, result.stderr[:4000]

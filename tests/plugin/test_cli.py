@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`rocmforge doctor` and `rocmforge selftest`."""
+
 import torch
 
 from rocmforge_plugin import cli, selftest
@@ -14,8 +15,17 @@ def named(*parts):
 
 def test_every_kind_of_operation_is_covered():
     names = [case.name for case in selftest.cases(CPU)]
-    for kind in ("causal mask", "rotary NeoX", "rotary GPT-J", "KV write", "attention decode", "attention prefill",
-                 "attention mixed", "attention window", "attention sinks"):
+    for kind in (
+        "causal mask",
+        "rotary NeoX",
+        "rotary GPT-J",
+        "KV write",
+        "attention decode",
+        "attention prefill",
+        "attention mixed",
+        "attention window",
+        "attention sinks",
+    ):
         assert sum(name.startswith(kind) for name in names) >= 3, kind  # bfloat16, float16 and the CPU's float32
     assert len(set(names)) == len(names)
 
@@ -52,8 +62,14 @@ def test_doctor_says_what_vllm_takes():
     lines: list[str] = []
     assert cli.doctor(lines.append) == 0
     text = "\n".join(lines)
-    for part in ("rocmforge 0.", "torch: ", "vllm: ", "code on", "--attention-backend rocmforge gives",
-                 "head sizes: 64"):
+    for part in (
+        "rocmforge 0.",
+        "torch: ",
+        "vllm: ",
+        "code on",
+        "--attention-backend rocmforge gives",
+        "head sizes: 64",
+    ):
         assert part in text, part
 
 

@@ -20,10 +20,14 @@ NAME = "ROCMFORGE_[A-Z_]+"
 
 def tracked(*endings: str) -> list[Path]:
     """Files of the repository, or all that are there where there is no repository."""
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True,
-                            capture_output=True)
-    names = listed.stdout.splitlines() if listed.returncode == 0 else [
-        str(path.relative_to(ROOT)) for folder in SOURCES for path in (ROOT / folder).rglob("*")]
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True
+    )
+    names = (
+        listed.stdout.splitlines()
+        if listed.returncode == 0
+        else [str(path.relative_to(ROOT)) for folder in SOURCES for path in (ROOT / folder).rglob("*")]
+    )
     return [ROOT / name for name in names if name.endswith(endings) and (ROOT / name).is_file()]
 
 
@@ -60,8 +64,11 @@ def test_the_table_of_variables_is_that_of_the_sources() -> None:
 def test_other_names_of_variables_are_known() -> None:
     """Whatever a document or a message calls by such a name exists."""
     known = {*variables(), "ROCMFORGE_INTERFACE"}  # the latter is a macro that the build defines
-    named = {(str(path.relative_to(ROOT)), name) for path in tracked(".md", ".py", ".toml", ".cpp", "Makefile")
-             for name in re.findall(rf"\b({NAME})(?==|`)", path.read_text(errors="replace"))}
+    named = {
+        (str(path.relative_to(ROOT)), name)
+        for path in tracked(".md", ".py", ".toml", ".cpp", "Makefile")
+        for name in re.findall(rf"\b({NAME})(?==|`)", path.read_text(errors="replace"))
+    }
     assert not {(path, name) for path, name in named if name not in known}
 
 
@@ -87,12 +94,21 @@ def test_the_changelog_begins_with_this_version() -> None:
 def test_what_a_document_names_is_there(document: Path) -> None:
     """Its links, the files it names from the root or beside itself, and the modules it runs."""
     text = document.read_text()
-    bad = [link for link in re.findall(r"\]\(([^)#]+)", text)
-           if "://" not in link and not (document.parent / link).exists()]
+    bad = [
+        link
+        for link in re.findall(r"\]\(([^)#]+)", text)
+        if "://" not in link and not (document.parent / link).exists()
+    ]
     folders = "|".join([*SOURCES, "docs", "requirements"])
-    bad += [name for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", text)
-            if not (ROOT / name).exists() and name != "rocmforge_plugin/_kernels"]  # which the build makes
-    bad += [module for module in re.findall(r"python3? -m ((?:benchmarks|evals|rocmforge_\w+)[\w.]*)", text)
-            if importlib.util.find_spec(module.rstrip(".")) is None]
+    bad += [
+        name
+        for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", text)
+        if not (ROOT / name).exists() and name != "rocmforge_plugin/_kernels"
+    ]  # which the build makes
+    bad += [
+        module
+        for module in re.findall(r"python3? -m ((?:benchmarks|evals|rocmforge_\w+)[\w.]*)", text)
+        if importlib.util.find_spec(module.rstrip(".")) is None
+    ]
     bad += re.findall(r"python3? benchmarks/\S+", text)  # they are modules
     assert not bad

@@ -1,18 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of what is served: each refusal names its setting, its value and what works instead."""
+
 import pytest
 
 from rocmforge_plugin import served
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend.eligibility import LAYER, PROBLEM, SELECTION, problem_of, refusals
 
-GLM = {"head_size": 128, "dtype": "bfloat16", "kv_cache_dtype": "auto", "block_size": 16, "use_mla": False,
-       "has_sink": False, "use_sparse": False, "use_mm_prefix": False, "use_per_head_quant_scales": False,
-       "attn_type": "decoder", "has_sliding_window": False, "use_non_causal": False, "use_batch_invariant": False,
-       "use_kv_connector": False, "use_pcp": False, "use_adaptive_verification": False, "use_dcp": False,
-       "use_rswa": False}
-LAYER_GLM = {"num_heads": 32, "num_kv_heads": 2, "head_size": 128, "alibi_slopes": None, "sliding_window": None,
-             "kv_cache_dtype": "auto", "logits_soft_cap": None, "attn_type": "decoder"}
+GLM = {
+    "head_size": 128,
+    "dtype": "bfloat16",
+    "kv_cache_dtype": "auto",
+    "block_size": 16,
+    "use_mla": False,
+    "has_sink": False,
+    "use_sparse": False,
+    "use_mm_prefix": False,
+    "use_per_head_quant_scales": False,
+    "attn_type": "decoder",
+    "has_sliding_window": False,
+    "use_non_causal": False,
+    "use_batch_invariant": False,
+    "use_kv_connector": False,
+    "use_pcp": False,
+    "use_adaptive_verification": False,
+    "use_dcp": False,
+    "use_rswa": False,
+}
+LAYER_GLM = {
+    "num_heads": 32,
+    "num_kv_heads": 2,
+    "head_size": 128,
+    "alibi_slopes": None,
+    "sliding_window": None,
+    "kv_cache_dtype": "auto",
+    "logits_soft_cap": None,
+    "attn_type": "decoder",
+}
 KV_FP8 = {"kv_cache_dtype": "fp8"}
 
 
@@ -22,36 +46,48 @@ def test_glm_is_served(target):
     assert refusals(LAYER_GLM, target, LAYER) == []
 
 
-@pytest.mark.parametrize("change", [
-    *({"head_size": size} for size in (64, 80, 96, 192, 256)), {"dtype": "float16"}, {"block_size": None},
-    {"block_size": 128}, {"kv_cache_dtype": None}, {"has_sliding_window": True}, {"has_sink": True},
-    {"use_kv_connector": True}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"head_size": size} for size in (64, 80, 96, 192, 256)),
+        {"dtype": "float16"},
+        {"block_size": None},
+        {"block_size": 128},
+        {"kv_cache_dtype": None},
+        {"has_sliding_window": True},
+        {"has_sink": True},
+        {"use_kv_connector": True},
+    ],
+)
 def test_served_variations(change):
     assert refusals(GLM | change, "amd") == []
 
 
-@pytest.mark.parametrize(("setting", "value", "instead"), [
-    ("head_size", 72, "64, 80, 96, 128, 192, 256"),
-    ("head_size", 576, "128"),
-    ("dtype", "float32", "bfloat16"),
-    ("kv_cache_dtype", "fp8", "--kv-cache-dtype bfloat16"),
-    ("kv_cache_dtype", "fp8_e5m2", "--kv-cache-dtype bfloat16"),
-    ("kv_cache_dtype", "float16", "--kv-cache-dtype bfloat16"),
-    ("block_size", 8, "multiple of 16"),
-    ("block_size", 0, "multiple of 16"),
-    ("attn_type", "encoder_only", "decoder"),
-    ("attn_type", "encoder_decoder", "decoder"),
-    ("use_mla", True, "leave out --attention-backend"),
-    ("use_sparse", True, "leave out --attention-backend"),
-    ("use_mm_prefix", True, "leave out --attention-backend"),
-    ("use_per_head_quant_scales", True, "leave out --attention-backend"),
-    ("use_non_causal", True, "leave out --attention-backend"),
-    ("use_rswa", True, "leave out --attention-backend"),
-    ("use_batch_invariant", True, "VLLM_BATCH_INVARIANT"),
-    ("use_pcp", True, "--prefill-context-parallel-size 1"),
-    ("use_dcp", True, "--decode-context-parallel-size 1"),
-    ("use_something_of_a_later_vllm", True, "leave out --attention-backend"),
-])
+@pytest.mark.parametrize(
+    ("setting", "value", "instead"),
+    [
+        ("head_size", 72, "64, 80, 96, 128, 192, 256"),
+        ("head_size", 576, "128"),
+        ("dtype", "float32", "bfloat16"),
+        ("kv_cache_dtype", "fp8", "--kv-cache-dtype bfloat16"),
+        ("kv_cache_dtype", "fp8_e5m2", "--kv-cache-dtype bfloat16"),
+        ("kv_cache_dtype", "float16", "--kv-cache-dtype bfloat16"),
+        ("block_size", 8, "multiple of 16"),
+        ("block_size", 0, "multiple of 16"),
+        ("attn_type", "encoder_only", "decoder"),
+        ("attn_type", "encoder_decoder", "decoder"),
+        ("use_mla", True, "leave out --attention-backend"),
+        ("use_sparse", True, "leave out --attention-backend"),
+        ("use_mm_prefix", True, "leave out --attention-backend"),
+        ("use_per_head_quant_scales", True, "leave out --attention-backend"),
+        ("use_non_causal", True, "leave out --attention-backend"),
+        ("use_rswa", True, "leave out --attention-backend"),
+        ("use_batch_invariant", True, "VLLM_BATCH_INVARIANT"),
+        ("use_pcp", True, "--prefill-context-parallel-size 1"),
+        ("use_dcp", True, "--decode-context-parallel-size 1"),
+        ("use_something_of_a_later_vllm", True, "leave out --attention-backend"),
+    ],
+)
 def test_refusal_names_setting_value_and_what_works(setting, value, instead):
     (reason,) = refusals(GLM | {setting: value}, "amd")
     assert setting in reason or f"--{setting.replace('_', '-')}" in reason
@@ -59,29 +95,43 @@ def test_refusal_names_setting_value_and_what_works(setting, value, instead):
     assert instead in reason
 
 
-@pytest.mark.parametrize(("setting", "value", "instead"), [
-    ("logits_soft_cap", 50.0, "leave out --attention-backend"),
-    ("alibi_slopes", [0.5, 0.25], "leave out --attention-backend"),
-    ("use_alibi_sqrt", True, "leave out --attention-backend"),
-    ("num_heads", 130, "1 to 64 times num_kv_heads"),
-    ("num_heads", 33, "1 to 64 times num_kv_heads"),
-    ("head_size", 72, "128"),
-    ("sliding_window", 0, "above 0"),
-    ("chunk_lookback", 1, "leave out --attention-backend"),
-    ("head_size_v", 64, "leave out --attention-backend"),
-    ("kv_cache_dtype", "fp8", "the model's dtype"),
-    ("invented_argument", 3, "leave out --attention-backend"),
-])
+@pytest.mark.parametrize(
+    ("setting", "value", "instead"),
+    [
+        ("logits_soft_cap", 50.0, "leave out --attention-backend"),
+        ("alibi_slopes", [0.5, 0.25], "leave out --attention-backend"),
+        ("use_alibi_sqrt", True, "leave out --attention-backend"),
+        ("num_heads", 130, "1 to 64 times num_kv_heads"),
+        ("num_heads", 33, "1 to 64 times num_kv_heads"),
+        ("head_size", 72, "128"),
+        ("sliding_window", 0, "above 0"),
+        ("chunk_lookback", 1, "leave out --attention-backend"),
+        ("head_size_v", 64, "leave out --attention-backend"),
+        ("kv_cache_dtype", "fp8", "the model's dtype"),
+        ("invented_argument", 3, "leave out --attention-backend"),
+    ],
+)
 def test_layer_refusals(setting, value, instead):
     (reason,) = refusals(LAYER_GLM | {setting: value}, "cpu", LAYER)
     assert instead in reason
     assert {"kv_cache_dtype": "--kv-cache-dtype"}.get(setting, setting) in reason
 
 
-@pytest.mark.parametrize(("setting", "value"), [
-    ("logits_soft_cap", 0.0), ("logits_soft_cap", None), ("num_heads", 2), ("num_heads", 128),
-    ("head_size_v", 128), ("head_size_v", None),
-    ("sliding_window", 128), ("sinks", object()), ("chunk_lookback", -1), ("use_alibi_sqrt", False)])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("logits_soft_cap", 0.0),
+        ("logits_soft_cap", None),
+        ("num_heads", 2),
+        ("num_heads", 128),
+        ("head_size_v", 128),
+        ("head_size_v", None),
+        ("sliding_window", 128),
+        ("sinks", object()),
+        ("chunk_lookback", -1),
+        ("use_alibi_sqrt", False),
+    ],
+)
 def test_layer_accepts(setting, value):
     assert refusals(LAYER_GLM | {setting: value}, "amd", LAYER) == []
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Importing the package needs no GPU, no vLLM and no compiled module, and loads next to nothing."""
+
 import json
 import os
 import subprocess
@@ -11,18 +12,25 @@ from tests import HANG
 
 
 def run(code: str, **environment: str) -> str:
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=os.environ | environment, text=True,
-                          capture_output=True, timeout=HANG)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | environment,
+        text=True,
+        capture_output=True,
+        timeout=HANG,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_import_loads_neither_vllm_nor_torch_nor_the_compiled_module():
-    loaded = json.loads(run("""
+    loaded = json.loads(
+        run("""
         import json, sys
         import rocmforge_plugin
         print(json.dumps([name for name in ("vllm", "torch", "rocmforge_plugin._C") if name in sys.modules]))
-    """))
+    """)
+    )
     assert loaded == []
 
 
@@ -45,7 +53,8 @@ def test_ops_work_without_vllm():
 
 def test_import_loads_little_beyond_torch():
     """Modules of our own and a few of Python's; nothing is compiled, no program is run, no device is opened."""
-    found = json.loads(run("""
+    found = json.loads(
+        run("""
         import json, sys, torch
         before, ran = set(sys.modules), []
         sys.addaudithook(lambda event, _: ran.append(event) if event in ("subprocess.Popen", "os.system") else None)
@@ -54,7 +63,8 @@ def test_import_loads_little_beyond_torch():
         new = {name.partition(".")[0] for name in set(sys.modules) - before}
         foreign = sorted(new - set(sys.stdlib_module_names) - {"rocmforge_plugin"})
         print(json.dumps([foreign, len(set(sys.modules) - before), ran, rocmforge_plugin.launches()]))
-    """))
+    """)
+    )
     foreign, count, ran, launches = found
     assert (foreign, ran, launches) == ([], [], {}) and count < 40
 

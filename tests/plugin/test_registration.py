@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The backend's name, its way through process boundaries, and what the CPU platform makes of it."""
+
 import copy
 import os
 import pickle
@@ -26,8 +27,13 @@ GLM = AttentionSelectorConfig(head_size=128, dtype=torch.bfloat16, kv_cache_dtyp
 
 def fresh(code: str, **environment: str) -> subprocess.CompletedProcess:
     """Run `code` in a process that has loaded nothing yet."""
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], text=True, capture_output=True, timeout=HANG,
-                          env=os.environ | {"VLLM_LOGGING_LEVEL": "WARNING"} | environment)
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        text=True,
+        capture_output=True,
+        timeout=HANG,
+        env=os.environ | {"VLLM_LOGGING_LEVEL": "WARNING"} | environment,
+    )
 
 
 @pytest.fixture
@@ -51,9 +57,15 @@ def test_registering_again_changes_nothing(member):
     assert [name for name in AttentionBackendEnum.__members__ if "ROCMFORGE" in name] == ["ROCMFORGE"]
 
 
-@pytest.mark.parametrize("through", [
-    *(lambda m, p=protocol: pickle.loads(pickle.dumps(m, p)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)),
-    lambda m: cloudpickle.loads(cloudpickle.dumps(m)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize(
+    "through",
+    [
+        *(lambda m, p=protocol: pickle.loads(pickle.dumps(m, p)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)),
+        lambda m: cloudpickle.loads(cloudpickle.dumps(m)),
+        copy.copy,
+        copy.deepcopy,
+    ],
+)
 def test_member_survives_copies(member, through):
     assert through(member) is member
 
@@ -82,21 +94,27 @@ def test_name_is_known_before_general_plugins_are_loaded():
 
 
 def test_flag_counts_when_vllm_loads_no_platform_plugins():
-    done = fresh("""
+    done = fresh(
+        """
         from vllm.platforms import current_platform
         assert type(current_platform).__name__ == "CpuPlatform", type(current_platform)
         from vllm.plugins import load_general_plugins
         load_general_plugins()
         assert type(current_platform).__name__ == "RocmForgeCpuPlatform", type(current_platform)
-    """, VLLM_TARGET_DEVICE="cpu")
+    """,
+        VLLM_TARGET_DEVICE="cpu",
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_without_the_plugin_the_name_is_refused_loudly():
-    done = fresh("""
+    done = fresh(
+        """
         from vllm.config import AttentionConfig
         AttentionConfig(backend="rocmforge")
-    """, VLLM_PLUGINS="none")
+    """,
+        VLLM_PLUGINS="none",
+    )
     assert done.returncode != 0 and "rocmforge" in done.stderr.lower()
 
 
@@ -108,10 +126,18 @@ def test_selection_on_the_cpu(member):
     assert "CPUAttentionBackend" in platform.get_attn_backend_cls(AttentionBackendEnum.CPU_ATTN, GLM)
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    ({"head_size": 72}, "head_size"), ({"kv_cache_dtype": "fp8"}, "--kv-cache-dtype"), ({"use_mla": True}, "use_mla"),
-    ({"attn_type": "encoder_only"}, "attn_type"), ({"block_size": 24}, "--block-size"),
-    ({"use_dcp": True}, "--decode-context-parallel-size"), ({"dtype": torch.float64}, "float64")])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"head_size": 72}, "head_size"),
+        ({"kv_cache_dtype": "fp8"}, "--kv-cache-dtype"),
+        ({"use_mla": True}, "use_mla"),
+        ({"attn_type": "encoder_only"}, "attn_type"),
+        ({"block_size": 24}, "--block-size"),
+        ({"use_dcp": True}, "--decode-context-parallel-size"),
+        ({"dtype": torch.float64}, "float64"),
+    ],
+)
 def test_refusal_on_the_cpu(member, change, named):
     with pytest.raises(ValueError, match="not valid for this configuration") as raised:
         vllm.platforms.current_platform.get_attn_backend_cls(member, GLM._replace(**change))
@@ -128,8 +154,9 @@ def test_kernels_that_were_not_built_are_a_reason(member, monkeypatch, tmp_path)
     """A build of some problems only, as a build for development may be."""
     monkeypatch.setenv("ROCMFORGE_KERNELS", str(tmp_path))
     (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "kernels.txt").write_text("interface 0\nattention_plan x.so\nattention_prefill_bf16_d128 x.so\n"
-                                                  "attention_combine_bf16_d128 x.so\n")
+    (tmp_path / "cpu" / "kernels.txt").write_text(
+        "interface 0\nattention_plan x.so\nattention_prefill_bf16_d128 x.so\nattention_combine_bf16_d128 x.so\n"
+    )
     select = vllm.platforms.current_platform.get_attn_backend_cls
     assert select(member, GLM, num_heads=32) == register.BACKEND_PATH
     missing = "no attention_prefill_bf16_d64 and no attention_combine_bf16_d64 for the CPU.*ROCMFORGE_TARGETS=cpu"

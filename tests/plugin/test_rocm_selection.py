@@ -4,6 +4,7 @@
 The code that decides is vLLM's `RocmPlatform.get_attn_backend_cls` and the plugin; only what a GPU would answer is
 made up: its gcnArchName, and which code objects are built.
 """
+
 import dataclasses
 import importlib
 import sys
@@ -22,10 +23,13 @@ from rocmforge_plugin.vllm.backend.target import ROCM_ARCHS
 
 ARCHS = [arch for archs in ROCM_ARCHS.values() for arch in archs]
 # Of every problem that is served on AMD's GPUs.
-KERNELS = [name for dtype in served.DTYPES["amd"] for size in served.HEAD_SIZES
-           for name in target.kernels_of(Problem(dtype, 1, 1, size, size))]
-GPU_NAMES = {"gfx90a": "gfx90a:sramecc+:xnack-", "gfx942": "gfx942:sramecc+:xnack-",
-             "gfx950": "gfx950:sramecc+:xnack-"}
+KERNELS = [
+    name
+    for dtype in served.DTYPES["amd"]
+    for size in served.HEAD_SIZES
+    for name in target.kernels_of(Problem(dtype, 1, 1, size, size))
+]
+GPU_NAMES = {"gfx90a": "gfx90a:sramecc+:xnack-", "gfx942": "gfx942:sramecc+:xnack-", "gfx950": "gfx950:sramecc+:xnack-"}
 
 
 def layer(head_size, heads, kv_heads, **settings):
@@ -33,8 +37,13 @@ def layer(head_size, heads, kv_heads, **settings):
     soft_cap = settings.pop("soft_cap", None)
     window = settings.pop("window", None)
     settings.setdefault("has_sliding_window", window is not None)
-    config = AttentionSelectorConfig(head_size=head_size, dtype=torch.bfloat16, kv_cache_dtype="auto",
-                                     block_size=settings.pop("block_size", None), **settings)
+    config = AttentionSelectorConfig(
+        head_size=head_size,
+        dtype=torch.bfloat16,
+        kv_cache_dtype="auto",
+        block_size=settings.pop("block_size", None),
+        **settings,
+    )
     return config, (heads, head_size, head_size**-0.5, kv_heads, None, window, "auto", soft_cap, "decoder", None)
 
 
@@ -99,15 +108,18 @@ def test_every_architecture_serves_every_geometry(arch, rocm):
         assert (problem.key_dims, problem.window) == (config.head_size, arguments[5] or 0), name
 
 
-@pytest.mark.parametrize(("name", "refused", "named"), [
-    ("GLM-4.7-Flash (MLA)", layer(576, 20, 1, use_mla=True), "use_mla"),
-    ("GLM-5 (sparse MLA)", layer(576, 64, 1, use_mla=True, use_sparse=True), "use_sparse"),
-    ("Gemma-3 image spans", layer(256, 8, 4, use_mm_prefix=True), "use_mm_prefix"),
-    ("MPT head 72", layer(72, 16, 16), "head_size is 72"),
-    ("BERT", layer(64, 12, 12, attn_type="encoder_only"), "encoder_only"),
-    ("fp8 cache", (layer(128, 32, 2)[0]._replace(kv_cache_dtype="fp8"), None), "--kv-cache-dtype"),
-    ("fp32", (layer(128, 32, 2)[0]._replace(dtype=torch.float32), None), "--dtype"),
-])
+@pytest.mark.parametrize(
+    ("name", "refused", "named"),
+    [
+        ("GLM-4.7-Flash (MLA)", layer(576, 20, 1, use_mla=True), "use_mla"),
+        ("GLM-5 (sparse MLA)", layer(576, 64, 1, use_mla=True, use_sparse=True), "use_sparse"),
+        ("Gemma-3 image spans", layer(256, 8, 4, use_mm_prefix=True), "use_mm_prefix"),
+        ("MPT head 72", layer(72, 16, 16), "head_size is 72"),
+        ("BERT", layer(64, 12, 12, attn_type="encoder_only"), "encoder_only"),
+        ("fp8 cache", (layer(128, 32, 2)[0]._replace(kv_cache_dtype="fp8"), None), "--kv-cache-dtype"),
+        ("fp32", (layer(128, 32, 2)[0]._replace(dtype=torch.float32), None), "--dtype"),
+    ],
+)
 def test_vllm_refuses_with_the_reason(name, refused, named, rocm):
     with pytest.raises(ValueError, match="not valid for this configuration") as raised:
         rocm("gfx942").get_attn_backend_cls(register.backend_member(), refused[0], num_heads=32)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which module of the plugin imports which: no circles, one arrow between the rooms, vLLM only where it may be."""
+
 import ast
 import pathlib
 from collections.abc import Iterator
@@ -9,8 +10,12 @@ import rocmforge_plugin
 ROOT = pathlib.Path(rocmforge_plugin.__file__).resolve().parents[1]
 VLLM = "rocmforge_plugin.vllm"
 # Modules that drive a vLLM of their own.
-DRIVERS = {"rocmforge_plugin.cli", "rocmforge_plugin.evaluate.forced", "rocmforge_plugin.evaluate.session",
-           "rocmforge_plugin.evaluate.worker"}
+DRIVERS = {
+    "rocmforge_plugin.cli",
+    "rocmforge_plugin.evaluate.forced",
+    "rocmforge_plugin.evaluate.session",
+    "rocmforge_plugin.evaluate.worker",
+}
 # Modules of the plugin that can be read where there is no vLLM.
 PLAIN = {VLLM, f"{VLLM}.backend", f"{VLLM}.position", f"{VLLM}.backend.eligibility"}
 
@@ -31,7 +36,7 @@ def imports(name: str, path: pathlib.Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield from (f"{base}.{one.name}" for one in node.names)
 
@@ -42,8 +47,11 @@ def arrows() -> dict[str, set[str]]:
     found = {}
     for name, path in known.items():
         asked = set(imports(name, path))
-        found[name] = {one if one in known else one.rpartition(".")[0] for one in asked
-                       if one in known or one.rpartition(".")[0] in known} - {name}
+        found[name] = {
+            one if one in known else one.rpartition(".")[0]
+            for one in asked
+            if one in known or one.rpartition(".")[0] in known
+        } - {name}
     return found
 
 
@@ -53,7 +61,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
     def walk(name: str, way: list[str]) -> list[str]:
         if name in way:
-            return [*way[way.index(name):], name]
+            return [*way[way.index(name) :], name]
         if name in done:
             return []
         for other in sorted(graph[name]):
@@ -78,20 +86,30 @@ def test_no_circles():
 
 
 def test_the_backend_knows_nothing_of_positions():
-    assert not [(name, other) for name, others in arrows().items() for other in others
-                if name.startswith(f"{VLLM}.backend") and other.startswith(f"{VLLM}.position")]
+    assert not [
+        (name, other)
+        for name, others in arrows().items()
+        for other in others
+        if name.startswith(f"{VLLM}.backend") and other.startswith(f"{VLLM}.position")
+    ]
 
 
 def test_what_the_rooms_share_knows_neither():
     """But for `register`, which vLLM's entry points lead to."""
     rooms = (f"{VLLM}.backend", f"{VLLM}.position")
-    inside = {name for name, others in arrows().items() if not name.startswith(rooms)
-              and any(other.startswith(rooms) for other in others)}
+    inside = {
+        name
+        for name, others in arrows().items()
+        if not name.startswith(rooms) and any(other.startswith(rooms) for other in others)
+    }
     assert inside == {f"{VLLM}.register"}
 
 
 def test_vllm_is_imported_here_and_by_its_drivers_only():
-    touching = {name for name, path in modules().items()
-                if any(one == "vllm" or one.startswith("vllm.") for one in imports(name, path))}
+    touching = {
+        name
+        for name, path in modules().items()
+        if any(one == "vllm" or one.startswith("vllm.") for one in imports(name, path))
+    }
     assert {name for name in touching if not name.startswith(VLLM)} == DRIVERS
     assert not touching & PLAIN

@@ -3,6 +3,7 @@
 
 vLLM is read, not imported: some of its modules load a GPU's libraries.
 """
+
 import ast
 import importlib.util
 import pathlib
@@ -104,8 +105,9 @@ def exists(name: str) -> bool:
         return True
     if rest[0] not in known(module):
         return False
-    return len(rest) == 1 or any(rest[1] in set(names(one)) for holder in classes(module, rest[0])
-                                 for one in bases(module, holder))
+    return len(rest) == 1 or any(
+        rest[1] in set(names(one)) for holder in classes(module, rest[0]) for one in bases(module, holder)
+    )
 
 
 def test_what_is_gone_would_be_found():
@@ -130,8 +132,9 @@ def test_every_import_is_listed():
         if not name.startswith(VLLM):
             continue
         file = str(path.relative_to(ROOT / "rocmforge_plugin" / "vllm"))
-        missing += [(one, file) for one in imports(name, path)
-                    if one.split(".")[0] == "vllm" and (one, file) not in listed]
+        missing += [
+            (one, file) for one in imports(name, path) if one.split(".")[0] == "vllm" and (one, file) not in listed
+        ]
     assert missing == []
 
 

@@ -141,12 +141,18 @@ def test_amd_code_object_loads_on_rocm_6(tree: Path) -> None:
     assert b"\0lone.kd\0" in code and b"\0lone_config\0" in code
 
 
-@pytest.mark.parametrize(("rows", "message"), [
-    ('[Unit("a", "kernels/toy/none.hip", ("x",))]', "no such source"),
-    ('[Unit("a", "kernels/toy/toy.hip", ("x",)), Unit("a", "kernels/toy/toy.hip", ("y",))]', "two units are named a"),
-    ('[Unit("a", "kernels/toy/toy.hip", ("x",)), Unit("b", "kernels/toy/toy.hip", ("x",))]', "by both a and b"),
-    ('[Unit("a", "kernels/toy/toy.hip", ())]', "exports no kernel"),
-])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('[Unit("a", "kernels/toy/none.hip", ("x",))]', "no such source"),
+        (
+            '[Unit("a", "kernels/toy/toy.hip", ("x",)), Unit("a", "kernels/toy/toy.hip", ("y",))]',
+            "two units are named a",
+        ),
+        ('[Unit("a", "kernels/toy/toy.hip", ("x",)), Unit("b", "kernels/toy/toy.hip", ("x",))]', "by both a and b"),
+        ('[Unit("a", "kernels/toy/toy.hip", ())]', "exports no kernel"),
+    ],
+)
 def test_table_mistakes(tree: Path, rows: str, message: str) -> None:
     table = tree / "kernels" / "variants.py"
     table.write_text(f"from rocmforge_build.units import Unit\nUNITS = {rows}\n")

@@ -51,8 +51,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_clones_share_the_users_cache(home: Path, tmp_path: Path) -> None:
-    reports = [build(root / "package", root=root, targets=["cpu"], extension=False)
-               for root in (make_tree(tmp_path / "one"), make_tree(tmp_path / "two"))]
+    reports = [
+        build(root / "package", root=root, targets=["cpu"], extension=False)
+        for root in (make_tree(tmp_path / "one"), make_tree(tmp_path / "two"))
+    ]
     assert [report.compiled for report in reports] == [4, 0]
     assert list((home / ".cache" / "rocmforge").glob("*.so"))
     assert not (tmp_path / "one" / "build" / "cache").exists()
@@ -77,7 +79,8 @@ def test_a_home_that_cannot_be_written_is_said(home: Path, tmp_path: Path) -> No
 
 
 def test_a_cache_that_was_asked_for_must_be_writable(
-        home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home.write_text("")
     monkeypatch.setenv("ROCMFORGE_CACHE", str(home / "cache"))
     with pytest.raises(BuildError, match=f"ROCMFORGE_CACHE={home}/cache cannot be written"):
@@ -135,8 +138,12 @@ def test_damaged_results_are_made_again(tree: Path) -> None:
         return build(tree / "package", root=tree, targets=["cpu"], extension=False).compiled
 
     compiled()
-    for damage in (lambda path: path.write_bytes(b""), lambda path: Path(f"{path}.json").write_text("{"),
-                   lambda path: Path(f"{path}.json").write_text('{"seconds": 1}'), Path.unlink):
+    for damage in (
+        lambda path: path.write_bytes(b""),
+        lambda path: Path(f"{path}.json").write_text("{"),
+        lambda path: Path(f"{path}.json").write_text('{"seconds": 1}'),
+        Path.unlink,
+    ):
         damage(next(folder.glob("*.o")))
         assert compiled() == 1
     assert compiled() == 0
@@ -201,21 +208,40 @@ def test_two_builds_do_not_compile_the_same(tmp_path: Path) -> None:
             other.stdin.write("\n")
             other.stdin.flush()
 
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder), theirs.result], cwd=REPOSITORY, text=True,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other, Cache(folder) as results:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(folder), theirs.result],
+            cwd=REPOSITORY,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as other,
+        Cache(folder) as results,
+    ):
         assert other.stdout and other.stdout.readline() == "True\n"
         runner = Runner(tmp_path, results, 1, say)
         done = runner.run([theirs, mine])
     assert done[theirs].read_text() == "by another build" and done[mine].read_text() == "mine"
     assert [line.split("] ")[-1].split(" (")[0] for line in lines] == [
-        "cpu mine", "waiting for another build, which compiles cpu theirs", "cpu theirs"]
+        "cpu mine",
+        "waiting for another build, which compiles cpu theirs",
+        "cpu theirs",
+    ]
     assert (runner.report.compiled, runner.report.cached) == (1, 1)
     assert runner.report.costs[theirs].seconds == 4.0
 
 
 def test_a_build_that_was_killed_holds_nothing(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), NAME], cwd=REPOSITORY, text=True,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other, Cache(tmp_path) as results:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(tmp_path), NAME],
+            cwd=REPOSITORY,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as other,
+        Cache(tmp_path) as results,
+    ):
         assert other.stdout and other.stdout.readline() == "True\n"
         with results.claim(NAME) as mine, results.claim(OTHER) as another:
             assert (mine, another) == (False, True)
@@ -235,9 +261,16 @@ def test_builds_of_two_clones_at_one_time_are_both_whole(tmp_path: Path) -> None
         print(json.dumps([report.compiled, report.cached]))
     """)
     roots = [make_tree(tmp_path / name) for name in ("one", "two")]
-    builds = [subprocess.Popen([sys.executable, "-c", program, str(root)], cwd=REPOSITORY, stdout=subprocess.PIPE,
-                               text=True, env=os.environ | {"ROCMFORGE_CACHE": str(tmp_path / "cache")})
-              for root in roots]
+    builds = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(root)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"ROCMFORGE_CACHE": str(tmp_path / "cache")},
+        )
+        for root in roots
+    ]
     counts = [json.loads(each.communicate()[0]) for each in builds]
     assert [each.returncode for each in builds] == [0, 0]
     assert sum(compiled for compiled, _ in counts) == 4 and all(sum(count) == 4 for count in counts)
@@ -251,8 +284,10 @@ def test_one_install_at_a_time_into_a_tree(tree: Path) -> None:
     import fcntl
 
     (tree / "build").mkdir()
-    program = ("import sys; from pathlib import Path; from rocmforge_build import build\n"
-               "root = Path(sys.argv[1]); build(root / 'package', root=root, targets=['cpu'], extension=False)\n")
+    program = (
+        "import sys; from pathlib import Path; from rocmforge_build import build\n"
+        "root = Path(sys.argv[1]); build(root / 'package', root=root, targets=['cpu'], extension=False)\n"
+    )
     with (tree / "build" / "install.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with subprocess.Popen([sys.executable, "-c", program, str(tree)], cwd=REPOSITORY) as second:

@@ -72,18 +72,24 @@ def test_tables_add_up() -> None:
     lines = [line.split() for line in costs.table(MADE_UP)]
     assert ["gfx942", "2", "101.0", "1002"] in lines and ["cpu", "2", "50.5", "500"] in lines
     assert ["attention", "2", "150.0", "1500"] in lines and ["mask", "1", "1.0", "2"] in lines
-    dearest = lines[lines.index(["most", "expensive", "objects", "core", "s", "kB"]) + 1:]
+    dearest = lines[lines.index(["most", "expensive", "objects", "core", "s", "kB"]) + 1 :]
     assert dearest[0] == ["gfx942", "a", "1", "100.0", "1000"] and dearest[1][:2] == ["cpu", "a"]
     assert " ".join(lines[-1]) == "4 objects: 152 seconds of one core (at most 1800 for all targets), 1.5 MB"
     data = json.loads(costs.as_json(MADE_UP))
     assert data["seconds"] == 151.5 == sum(entry["seconds"] for entry in data["objects"])
     assert data["limit_seconds"] == 1800 and data["objects"][0] == {
-        "target": "gfx942", "family": "attention", "name": "a", "seconds": 100.0, "bytes": 1_000_000}
+        "target": "gfx942",
+        "family": "attention",
+        "name": "a",
+        "seconds": 100.0,
+        "bytes": 1_000_000,
+    }
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(1700, 0), (1900, 1)])
 def test_the_gate(
-        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: int, status: int) -> None:
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: int, status: int
+) -> None:
     found = {**MADE_UP, job("gfx950", "a", "attention"): Cost(seconds - costs.total_seconds(MADE_UP), 1)}
     monkeypatch.setattr(command, "recorded_costs", lambda targets: (found, []))
     assert command.main(["--costs"]) == status

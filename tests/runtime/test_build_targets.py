@@ -104,7 +104,8 @@ def test_types_with_commas_reach_the_compiler(tree: Path, target: str) -> None:
     (tree / "kernels" / "variants.py").write_text(
         "from rocmforge_build.units import Unit\n"
         "UNITS = [Unit('words', 'kernels/toy/words.hip', ('words',),\n"
-        "              {'WORDS': 'Pair<Of<unsigned char,3>, Plain>', 'COUNT': 7})]\n")
+        "              {'WORDS': 'Pair<Of<unsigned char,3>, Plain>', 'COUNT': 7})]\n"
+    )
     build(tree / "package", root=tree, targets=[target], extension=False)
     assert "words" in (tree / "package" / "_kernels" / target / "kernels.txt").read_text()
 
@@ -112,7 +113,8 @@ def test_types_with_commas_reach_the_compiler(tree: Path, target: str) -> None:
 @pytest.mark.parametrize("define", ["'A': '$(true)'", "'A': 'a\\nb'", "'A B': 1", "'A': ''", "'A': '\"x\"'"])
 def test_defines_that_a_shell_would_change_are_refused(tree: Path, define: str) -> None:
     (tree / "kernels" / "variants.py").write_text(
-        f"from rocmforge_build.units import Unit\nUNITS = [Unit('u', 'kernels/toy/toy.hip', ('x',), {{{define}}})]\n")
+        f"from rocmforge_build.units import Unit\nUNITS = [Unit('u', 'kernels/toy/toy.hip', ('x',), {{{define}}})]\n"
+    )
     with pytest.raises(BuildError, match="unit u: the define A.* is not a name"):
         load_units(tree)
 
@@ -121,7 +123,8 @@ def test_the_table_sees_its_own_tree_and_leaves_no_trace(tree: Path) -> None:
     (tree / "beside_the_table.py").write_text("NAME = 'toy'\n")
     (tree / "kernels" / "variants.py").write_text(
         "import sys\nimport beside_the_table\nfrom rocmforge_build.units import Unit\nsys.path.append('/nowhere')\n"
-        "UNITS = [Unit(beside_the_table.NAME, 'kernels/toy/toy.hip', ('x',))]\n")
+        "UNITS = [Unit(beside_the_table.NAME, 'kernels/toy/toy.hip', ('x',))]\n"
+    )
     before = sys.path.copy()
     try:
         assert [unit.name for unit in load_units(tree)] == ["toy"]

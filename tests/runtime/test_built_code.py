@@ -82,6 +82,10 @@ def test_ptxas_leaves_warpgroup_products_alone(part: str, head: int, tmp_path: P
     compiler = compiler_of("sm_90")
     unit = next(u for u in units.load_units(driver.ROOT) if u.name == f"attention_{part}_bf16_d{head}")
     defines = toolchain.define_flags("sm_90", unit.defines)
-    done = subprocess.run([*compiler.command("sm_90"), *defines, unit.source, "-o", str(tmp_path / "cubin")],
-                          cwd=driver.ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*compiler.command("sm_90"), *defines, unit.source, "-o", str(tmp_path / "cubin")],
+        cwd=driver.ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "(C75" not in done.stdout + done.stderr

@@ -124,9 +124,12 @@ def test_idle_threads_sleep(device: _C.Device, threads: int) -> None:
     device.launch("toy_count", (64, 1, 1), 0, args(np.zeros(64, np.int32), (64, 1, 1)))
     workers = tasks() - before
     assert len(workers) == threads - 1
+
     def scheduled() -> list[int]:
-        return [sum(int(of_task(worker, f"{kind}_ctxt_switches")) for kind in ("voluntary", "nonvoluntary"))
-                for worker in sorted(workers)]
+        return [
+            sum(int(of_task(worker, f"{kind}_ctxt_switches")) for kind in ("voluntary", "nonvoluntary"))
+            for worker in sorted(workers)
+        ]
 
     late = time.monotonic() + HANG
     while True:
@@ -175,8 +178,12 @@ print(_C.cpu_threads(), len(masks), max((len(mask) for mask in masks), default=0
 
 
 def run(toy_kernels: Path, mode: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", RUN, str(toy_kernels), mode], capture_output=True, text=True,
-                          env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment})
+    return subprocess.run(
+        [sys.executable, "-c", RUN, str(toy_kernels), mode],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment},
+    )
 
 
 def test_threads_from_the_environment(toy_kernels: Path) -> None:
@@ -232,9 +239,23 @@ def test_no_data_races(tmp_path: Path) -> None:
     runtime = Path(__file__).parents[2] / "csrc" / "runtime"
     program = tmp_path / "stress"
     sources = [runtime / name for name in ("parallel.cpp", "thread_pool.cpp", "openmp.cpp", "library.cpp")]
-    built = subprocess.run([find_cxx().path, "-std=c++20", "-O1", "-g", "-fsanitize=thread", "-I", str(runtime.parent),
-                            str(Path(__file__).with_name("thread_stress.cpp")), *map(str, sources), "-o", str(program)],
-                           capture_output=True, text=True)
+    built = subprocess.run(
+        [
+            find_cxx().path,
+            "-std=c++20",
+            "-O1",
+            "-g",
+            "-fsanitize=thread",
+            "-I",
+            str(runtime.parent),
+            str(Path(__file__).with_name("thread_stress.cpp")),
+            *map(str, sources),
+            "-o",
+            str(program),
+        ],
+        capture_output=True,
+        text=True,
+    )
     if "tsan" in built.stderr:
         pytest.skip("this compiler has no ThreadSanitizer: " + built.stderr.splitlines()[0])
     assert built.returncode == 0, built.stderr

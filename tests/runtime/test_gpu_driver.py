@@ -19,17 +19,49 @@ STREAM = 4096
 ARGS = struct.pack("<4i", 1, 2, 3, 4)
 
 # Each scenario's calls, in the library's own names.
-HIP_CALLS = ("hipGetDevicePropertiesR0600", "hipDeviceGetAttribute", "hipGetDevice", "hipSetDevice",
-             "hipModuleLoadData", "hipModuleGetFunction", "hipModuleLaunchKernel", "hipThreadExchangeStreamCaptureMode")
-CUDA_CALLS = ("cuInit", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain",
-              "cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent", "cuModuleLoadData", "cuModuleGetFunction",
-              "cuFuncSetAttribute", "cuLaunchKernel", "cuLaunchKernelEx", "cuThreadExchangeStreamCaptureMode")
+HIP_CALLS = (
+    "hipGetDevicePropertiesR0600",
+    "hipDeviceGetAttribute",
+    "hipGetDevice",
+    "hipSetDevice",
+    "hipModuleLoadData",
+    "hipModuleGetFunction",
+    "hipModuleLaunchKernel",
+    "hipThreadExchangeStreamCaptureMode",
+)
+CUDA_CALLS = (
+    "cuInit",
+    "cuDeviceGet",
+    "cuDeviceGetName",
+    "cuDeviceGetAttribute",
+    "cuDevicePrimaryCtxRetain",
+    "cuCtxGetCurrent",
+    "cuCtxPushCurrent",
+    "cuCtxPopCurrent",
+    "cuModuleLoadData",
+    "cuModuleGetFunction",
+    "cuFuncSetAttribute",
+    "cuLaunchKernel",
+    "cuLaunchKernelEx",
+    "cuThreadExchangeStreamCaptureMode",
+)
 
 LAUNCH_CONFIG = Path(__file__).parents[2] / "kernels" / "launch_config.h"
 HEADER = LAUNCH_CONFIG.read_text()
 ABI = int(HEADER.split("kLaunchAbi = ")[1].split(";")[0])
-SMALL = LaunchConfig(ABI, wave=64, threads=256, shared_bytes=0, rows=16, keys=32, blocks_per_unit=2,
-                     prefers_shared=0, rounds=3, row_elements=0, early=1)
+SMALL = LaunchConfig(
+    ABI,
+    wave=64,
+    threads=256,
+    shared_bytes=0,
+    rows=16,
+    keys=32,
+    blocks_per_unit=2,
+    prefers_shared=0,
+    rounds=3,
+    row_elements=0,
+    early=1,
+)
 CONFIGS = {
     "small": SMALL,
     "large": SMALL._replace(wave=32, threads=128, shared_bytes=100000, blocks_per_unit=1, prefers_shared=1, early=0),
@@ -38,8 +70,9 @@ CONFIGS = {
 }
 CODE = f"struct Config {{ int {', '.join(LaunchConfig._fields)}; }};\n" + "".join(
     f'extern "C" {{ extern const Config {name}_config; '
-    f'const Config {name}_config = {{{", ".join(map(str, fields))}}}; }}\n'
-    for name, fields in CONFIGS.items())
+    f"const Config {name}_config = {{{', '.join(map(str, fields))}}}; }}\n"
+    for name, fields in CONFIGS.items()
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +122,10 @@ def kind(request: pytest.FixtureRequest, fake: Fake) -> str:
 
 def test_what_the_driver_says(kind: str, fake: Fake, kernels: Path) -> None:
     device = _C.Device(kind, 0, str(kernels), fake.path)
-    expected = {"hip": ("AMD Instinct MI300X", "gfx942:sramecc+:xnack-", 304, "gfx942"),
-                "cuda": ("NVIDIA H200", "sm_86", 132, "sm_80")}[kind]
+    expected = {
+        "hip": ("AMD Instinct MI300X", "gfx942:sramecc+:xnack-", 304, "gfx942"),
+        "cuda": ("NVIDIA H200", "sm_86", 132, "sm_80"),
+    }[kind]
     assert (device.name, device.arch, device.compute_units, device.target) == expected
     assert not device.synchronous
     assert fake.modules() == 0  # nothing is loaded before it is needed
@@ -285,7 +320,7 @@ def test_flipped_bytes_never_crash(fake: Fake, kernels: Path) -> None:
     whole = path.read_bytes()
     section_headers = struct.unpack_from("<Q", whole, 40)[0]
     for offset in [*range(40, 64), *range(section_headers, len(whole), 3)]:
-        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1:])
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1 :])
         device = _C.Device("hip", 0, str(kernels), fake.path)
         said = ""
         try:
@@ -306,12 +341,15 @@ def test_missing_library_is_named(kernels: Path) -> None:
         _C.Device("hip", 0, str(kernels), "/nowhere/libnothing.so")
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("gfx942:sramecc+:xnack-", ("gfx942", ["sramecc+", "xnack-"])),
-    ("gfx90a:sramecc+:xnack-", ("gfx90a", ["sramecc+", "xnack-"])),
-    ("gfx1100", ("gfx1100", [])),
-    ("gfx1250:xnack+", ("gfx1250", ["xnack+"])),
-])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gfx942:sramecc+:xnack-", ("gfx942", ["sramecc+", "xnack-"])),
+        ("gfx90a:sramecc+:xnack-", ("gfx90a", ["sramecc+", "xnack-"])),
+        ("gfx1100", ("gfx1100", [])),
+        ("gfx1250:xnack+", ("gfx1250", ["xnack+"])),
+    ],
+)
 def test_arch_names(name: str, expected: tuple[str, list[str]]) -> None:
     assert _C.parse_amd_arch(name) == expected
 

@@ -36,8 +36,10 @@ def test_summary_is_one_line_with_target_device_and_variants() -> None:
 
 
 def test_threads_follow_torch() -> None:
-    script = ("import torch; torch.set_num_threads(3); from rocmforge_plugin import device, _C; "
-              "device.open_device('cpu'); print(_C.cpu_threads())")
+    script = (
+        "import torch; torch.set_num_threads(3); from rocmforge_plugin import device, _C; "
+        "device.open_device('cpu'); print(_C.cpu_threads())"
+    )
     clean = {name: value for name, value in os.environ.items() if name != "ROCMFORGE_CPU_THREADS"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=clean)
     assert done.stdout.strip() == "3", done.stderr

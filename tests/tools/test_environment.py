@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The environment step: which interpreter it takes, what it refuses, and that an existing vLLM is left alone."""
+
 import os
 import pathlib
 import re
@@ -40,8 +41,11 @@ def make_host(folder, packages=("vllm",)):
 
 
 def files(folder):
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")
-            if "__pycache__" not in str(path)}
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if "__pycache__" not in str(path)
+    }
 
 
 def test_lock_pins_what_was_asked_for():
@@ -59,8 +63,14 @@ def test_tools_beside_a_vllm_replace_neither_it_nor_torch():
 
 
 def test_no_file_names_a_package_index():
-    names = ("requirements/cpu.lock", "requirements/tools.lock", "requirements/lint.lock", "tools/environment.py",
-             "tools/lint.py", "Makefile")
+    names = (
+        "requirements/cpu.lock",
+        "requirements/tools.lock",
+        "requirements/lint.lock",
+        "tools/environment.py",
+        "tools/lint.py",
+        "Makefile",
+    )
     for name in names:
         assert not re.search(r"(index-url|find-links|trusted-host|https?://)", (ROOT / name).read_text())
 
@@ -87,8 +97,12 @@ def test_existing_vllm_is_used_and_left_as_it_was(private, tmp_path, monkeypatch
     before = files(purelib)
     python = private.environment()
     assert pathlib.Path(python).is_relative_to(private.OVERLAY)
-    seen = subprocess.run([python, "-B", "-c", "import vllm; print(vllm.where, vllm.__file__)"], check=True, text=True,
-                          capture_output=True).stdout
+    seen = subprocess.run(
+        [python, "-B", "-c", "import vllm; print(vllm.where, vllm.__file__)"],
+        check=True,
+        text=True,
+        capture_output=True,
+    ).stdout
     assert seen.split() == ["host", str(purelib / "vllm" / "__init__.py")]
     assert files(purelib) == before
     assert private.environment() == python  # and now from the stamp
@@ -145,13 +159,16 @@ def test_cpu_build_gets_the_name_vllm_asks_for(private, tmp_path):
     for _ in range(2):
         private.name_the_cpu_build(str(python))
     query = "import importlib.metadata as m; print(m.version('vllm'))"
-    assert subprocess.run([str(python), "-c", query], check=True, text=True,
-                          capture_output=True).stdout.strip() == "0.32.0+cpu"
+    assert (
+        subprocess.run([str(python), "-c", query], check=True, text=True, capture_output=True).stdout.strip()
+        == "0.32.0+cpu"
+    )
     assert len(list(purelib.glob("vllm-*.dist-info"))) == 1
 
 
 def test_the_script_prints_only_the_interpreter():
-    done = subprocess.run([sys.executable, str(SCRIPT)], check=True, text=True, capture_output=True,
-                          env=os.environ | {"VLLM_PYTHON": ""})
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT)], check=True, text=True, capture_output=True, env=os.environ | {"VLLM_PYTHON": ""}
+    )
     (line,) = done.stdout.splitlines()
     assert os.access(line, os.X_OK)

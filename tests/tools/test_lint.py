@@ -39,13 +39,17 @@ def test_every_source_is_looked_at() -> None:
     assert all(word in commands for word in ("ruff check", "bin/mypy", "ruff format --check", "bin/clang-format"))
 
 
-def test_every_check_runs_and_each_that_fails_is_named(monkeypatch: pytest.MonkeyPatch,
-                                                       capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_check_runs_and_each_that_fails_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def command(words: str, status: int) -> list[str]:
         return [sys.executable, "-c", f"print({words!r}); raise SystemExit({status})"]
 
-    made = {"first": (command("one", 1), "make format mends it"), "second": (command("two", 0), ""),
-            "third": (command("three", 2), "")}
+    made = {
+        "first": (command("one", 1), "make format mends it"),
+        "second": (command("two", 0), ""),
+        "third": (command("three", 2), ""),
+    }
     monkeypatch.setattr(lint, "checks", lambda _: made)
     assert lint.lint(pathlib.Path("bin")) == 1
     printed = capfd.readouterr()

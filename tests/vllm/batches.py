@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches, pages and the part of vLLM's configuration that a metadata builder reads: for tests without an engine."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ def config(max_num_seqs: int, max_num_batched_tokens: int, drafted: int = 0) -> 
         scheduler_config=SimpleNamespace(max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens),
         model_config=SimpleNamespace(dtype=torch.float32),
         speculative_config=SimpleNamespace(num_speculative_tokens=drafted) if drafted else None,
-        compilation_config=SimpleNamespace(static_forward_context={}))
+        compilation_config=SimpleNamespace(static_forward_context={}),
+    )
 
 
 def spec(chunk: int | None = None) -> FullAttentionSpec | ChunkedLocalAttentionSpec:
@@ -42,7 +44,13 @@ def batch(lengths: list[int], queries: list[int], pages: int) -> CommonAttention
     assert len(lengths) * columns <= pages, "a page is one request's"
     tokens = int(starts[-1])
     return CommonAttentionMetadata(
-        query_start_loc=starts, query_start_loc_cpu=starts, seq_lens=torch.tensor(lengths, dtype=torch.int32),
-        num_reqs=len(lengths), num_actual_tokens=tokens, max_query_len=max(queries), max_seq_len=max(lengths),
-        block_table_tensor=torch.randperm(pages)[:len(lengths) * columns].view(len(lengths), columns).int(),
-        slot_mapping=torch.full((tokens,), -1))
+        query_start_loc=starts,
+        query_start_loc_cpu=starts,
+        seq_lens=torch.tensor(lengths, dtype=torch.int32),
+        num_reqs=len(lengths),
+        num_actual_tokens=tokens,
+        max_query_len=max(queries),
+        max_seq_len=max(lengths),
+        block_table_tensor=torch.randperm(pages)[: len(lengths) * columns].view(len(lengths), columns).int(),
+        slot_mapping=torch.full((tokens,), -1),
+    )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offline engines, and the process that runs the reference ones."""
+
 import os
 
 import pytest

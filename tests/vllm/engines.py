@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the same requests through vLLM twice, with rocmforge here and without any of it in another process."""
+
 from __future__ import annotations
 
 import gc
@@ -21,8 +22,10 @@ import rocmforge_plugin
 from tools.checkpoints import make
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-WORDS = ("the key opens page seven and the lock closes page nine while rotary angles turn over every pair of numbers "
-         "in a row; a cache keeps what was said before, block after block, until nobody asks for it any more. ")
+WORDS = (
+    "the key opens page seven and the lock closes page nine while rotary angles turn over every pair of numbers "
+    "in a row; a cache keeps what was said before, block after block, until nobody asks for it any more. "
+)
 # Prompt lengths on both sides of the 32-token pages' edges, and one that is prefilled in several chunks.
 LENGTHS = (1, 31, 32, 33, 63, 64, 65, 200)
 
@@ -36,7 +39,7 @@ def checkpoint(kind: str, **shape: int) -> str:
 
 def prompt(length: int, start: int = 0) -> dict[str, list[int]]:
     """`length` tokens of text, different for each `start` (a byte is a token)."""
-    text = (WORDS * (2 + (start + length) // len(WORDS)))[start:start + length]
+    text = (WORDS * (2 + (start + length) // len(WORDS)))[start : start + length]
     return {"prompt_token_ids": tokenize(text)}
 
 
@@ -63,9 +66,18 @@ def engine(model: str, backend: str, dtype: str, **settings: Any) -> Iterator[An
 
     before = dict(os.environ)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # which allows the executor without a worker process
-    defaults = {"max_model_len": 512, "block_size": 32, "max_num_batched_tokens": 64, "max_num_seqs": 16,
-                "kv_cache_memory_bytes": 64 << 20, "enforce_eager": True, "disable_log_stats": False,
-                "enable_prefix_caching": False, "distributed_executor_backend": "uni", "seed": 0}
+    defaults = {
+        "max_model_len": 512,
+        "block_size": 32,
+        "max_num_batched_tokens": 64,
+        "max_num_seqs": 16,
+        "kv_cache_memory_bytes": 64 << 20,
+        "enforce_eager": True,
+        "disable_log_stats": False,
+        "enable_prefix_caching": False,
+        "distributed_executor_backend": "uni",
+        "seed": 0,
+    }
     # The CPU worker binds the process to cores of its choice, and puts a function that does nothing here.
     set_threads, threads, cores = torch.set_num_threads, torch.get_num_threads(), os.sched_getaffinity(0)
     llm = None
@@ -118,8 +130,10 @@ def score(llm: Any, tokens: list[list[int]]) -> list[list[float]]:
 
     parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0)
     results = llm.generate([{"prompt_token_ids": row} for row in tokens], parameters, use_tqdm=False)
-    return [[step[token].logprob for token, step in zip(row[1:], result.prompt_logprobs[1:], strict=True)]
-            for row, result in zip(tokens, results, strict=True)]
+    return [
+        [step[token].logprob for token, step in zip(row[1:], result.prompt_logprobs[1:], strict=True)]
+        for row, result in zip(tokens, results, strict=True)
+    ]
 
 
 def largest(differences: Iterable[float]) -> float:
@@ -177,8 +191,14 @@ class Reference:
         """A future of the run; `workload` must be a function of a module."""
         return self.pool.submit(run, model, "CPU_ATTN", dtype, workload, settings)
 
-    def both(self, model: str, workload: Callable[[Any], Any], dtype: str = "float32",
-             own_settings: dict[str, Any] | None = None, **settings: Any) -> tuple[Run, Run]:
+    def both(
+        self,
+        model: str,
+        workload: Callable[[Any], Any],
+        dtype: str = "float32",
+        own_settings: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> tuple[Run, Run]:
         """The workload with rocmforge (with `own_settings` besides) and without, at the same time."""
         future = self.start(model, workload, dtype, **settings)
         ours = run_ours(model, workload, dtype, **(settings | (own_settings or {})))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults planted into the rotary layers of a running engine: a comparison that one of them passes proves nothing."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -12,8 +13,7 @@ import torch
 @contextmanager
 def planted(llm: Any, layer: str, changes: dict[str, Callable[[Any], Any]]) -> Iterator[None]:
     """The model's layers of class `layer`, each named attribute replaced by what its function makes of it."""
-    layers = llm.apply_model(lambda model: [module for module in model.modules()
-                                            if type(module).__name__ == layer])[0]
+    layers = llm.apply_model(lambda model: [module for module in model.modules() if type(module).__name__ == layer])[0]
     assert layers, f"the model has no {layer}"
     before = [{name: getattr(module, name) for name in changes} for module in layers]
     for module in layers:

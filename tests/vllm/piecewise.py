@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Engines on the CPU that compile as vLLM does on GPUs: in pieces, through its own passes and its cache."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -18,8 +19,9 @@ def unchanged(config: VllmConfig) -> None:
 
 
 @contextmanager
-def piecewise_engine(model: str, backend: str, dtype: str, cache: str,
-                     change: Callable[[VllmConfig], None] = unchanged, **settings: Any) -> Iterator[Any]:
+def piecewise_engine(
+    model: str, backend: str, dtype: str, cache: str, change: Callable[[VllmConfig], None] = unchanged, **settings: Any
+) -> Iterator[Any]:
     """As `engine`, over the compile cache `cache`.
 
     The CPU platform replaces this mode by one of its own; here its choice is undone, and `change` may set what it

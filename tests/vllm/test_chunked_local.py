@@ -2,6 +2,7 @@
 """Chunked local attention (Llama 4): vLLM cuts a request into one for each chunk its queries lie in, before it asks the
 builder, so that a step has more requests than max_num_seqs.
 """
+
 from __future__ import annotations
 
 import random
@@ -30,7 +31,7 @@ def chunked_reference(query: torch.Tensor, pages: torch.Tensor, step) -> torch.T
     """In fp64 from the step as the scheduler made it: a query at p sees the keys from p // CHUNK * CHUNK to p."""
     out = torch.zeros_like(query, dtype=torch.float64)
     for request, length in enumerate(step.seq_lens.tolist()):
-        begin, end = step.query_start_loc[request:request + 2].tolist()
+        begin, end = step.query_start_loc[request : request + 2].tolist()
         rows = pages[step.block_table_tensor[request].long()].permute(1, 0, 2, 3).flatten(1, 2)[:, :length].double()
         keys, values = (part.repeat_interleave(HEADS // KV_HEADS, 0) for part in rows.split(SIZE, dim=-1))
         at = torch.arange(length - (end - begin), length)[:, None]
@@ -49,8 +50,9 @@ STEPS = [([200], [200]), ([200, 70], [200, 1]), ([190, 100], [150, 70]), ([64, 1
 def test_steps_of_more_chunks_than_requests(lengths, queries):
     torch.manual_seed(0)
     backend = create_chunked_local_attention_backend(RocmForgeBackend, CHUNK)
-    builder = backend.get_builder_cls()(spec(CHUNK), ["placeholder"], config(MAX_NUM_SEQS, MAX_TOKENS, drafted=1),
-                                        torch.device("cpu"))
+    builder = backend.get_builder_cls()(
+        spec(CHUNK), ["placeholder"], config(MAX_NUM_SEQS, MAX_TOKENS, drafted=1), torch.device("cpu")
+    )
     impl, pages, step = RocmForgeImpl(HEADS, SIZE, SCALE, KV_HEADS), cache(PAGES), batch(lengths, queries, PAGES)
     query = torch.randn(sum(queries), HEADS, SIZE)
     rocmforge_plugin.reset_launches()
@@ -83,9 +85,15 @@ def test_no_step_has_more_requests_than_expected(max_num_seqs, chunk, seed):
     assert cut.num_reqs <= most_requests(config(max_num_seqs, max_tokens), spec(chunk))
 
 
-@pytest.mark.parametrize(("max_num_seqs", "max_tokens", "lengths", "queries"), [
-    (2, 256, [CHUNK + 1, CHUNK + 253], [2, 254]), (3, 3, [9, 9, 9], [1, 1, 1]), (2, 3, [CHUNK + 1, 5], [2, 1]),
-    (4, 8, [CHUNK + 1] * 4, [2] * 4)])
+@pytest.mark.parametrize(
+    ("max_num_seqs", "max_tokens", "lengths", "queries"),
+    [
+        (2, 256, [CHUNK + 1, CHUNK + 253], [2, 254]),
+        (3, 3, [9, 9, 9], [1, 1, 1]),
+        (2, 3, [CHUNK + 1, 5], [2, 1]),
+        (4, 8, [CHUNK + 1] * 4, [2] * 4),
+    ],
+)
 def test_a_step_of_just_so_many(max_num_seqs, max_tokens, lengths, queries):
     cut, _ = make_local_attention_virtual_batches(CHUNK, batch(lengths, queries, PAGES), BLOCK)
     assert cut.num_reqs == most_requests(config(max_num_seqs, max_tokens), spec(CHUNK))
@@ -101,8 +109,9 @@ SETTINGS = {"max_num_seqs": MAX_NUM_SEQS, "max_num_batched_tokens": MAX_TOKENS, 
 
 def long_prompts(llm):
     """Two prompts of several chunks each, and one that comes when a place is free."""
-    return greedy(llm, [prompt(length, start) for start, length in enumerate((200, 150, 90))],
-                  max_tokens=STEPS_OF_DECODE)
+    return greedy(
+        llm, [prompt(length, start) for start, length in enumerate((200, 150, 90))], max_tokens=STEPS_OF_DECODE
+    )
 
 
 def test_llama_4_end_to_end(reference):
@@ -112,8 +121,9 @@ def test_llama_4_end_to_end(reference):
     with engine(model, "rocmforge", "float32", **SETTINGS) as llm:
         found = long_prompts(llm)
         launches = {name: count for name, count in rocmforge_plugin.launches().items() if count}
-        layers = llm.apply_model(lambda model: [type(module).__name__ for module in model.modules()
-                                                if hasattr(module, "attn_backend")])[0]
+        layers = llm.apply_model(
+            lambda model: [type(module).__name__ for module in model.modules() if hasattr(module, "attn_backend")]
+        )[0]
     assert sorted(layers) == ["Attention", "ChunkedLocalAttention"]
     for one, other in zip(found, expected.result().result, strict=True):
         assert one.tokens == other.tokens

@@ -5,6 +5,7 @@ vLLM keeps whole compiled models in it, found by a hash of the configuration, in
 The mode is that of GPUs, since the CPU's reads nothing back. Attention is the host's and the configuration the same in
 both processes; only the layer differs.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -59,9 +60,12 @@ def live(model: str, cache: str) -> Outcome:
     with piecewise_engine(model, "CPU_ATTN", "float32", cache) as llm:
         tokens = greedy(llm, [prompt(9)], max_tokens=STEPS)[0].tokens
         rotations = sum(count for name, count in rocmforge_plugin.launches().items() if "rotary" in name)
-    return Outcome(tokens, rotations,
-                   compilation_counter.num_aot_artifacts_saved - before.num_aot_artifacts_saved,
-                   compilation_counter.num_aot_artifacts_loaded - before.num_aot_artifacts_loaded)
+    return Outcome(
+        tokens,
+        rotations,
+        compilation_counter.num_aot_artifacts_saved - before.num_aot_artifacts_saved,
+        compilation_counter.num_aot_artifacts_loaded - before.num_aot_artifacts_loaded,
+    )
 
 
 @pytest.mark.parametrize("order", [("on", "off", "on"), ("off", "on")], ids=("on first", "off first"))

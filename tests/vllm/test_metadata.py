@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metadata builder and the layer, as vLLM made them for a real model, driven by hand."""
+
 import dataclasses
 
 import pytest
@@ -28,10 +29,16 @@ def common(lengths, queries, **changes):
 
     starts = torch.tensor([0, *queries]).cumsum(0).to(torch.int32)
     made = CommonAttentionMetadata(
-        query_start_loc=starts, query_start_loc_cpu=starts, seq_lens=torch.tensor(lengths, dtype=torch.int32),
-        num_reqs=len(lengths), num_actual_tokens=int(starts[-1]), max_query_len=max(queries),
-        max_seq_len=max(lengths), block_table_tensor=torch.arange(len(lengths), dtype=torch.int32)[:, None],
-        slot_mapping=torch.full((int(starts[-1]),), -1))
+        query_start_loc=starts,
+        query_start_loc_cpu=starts,
+        seq_lens=torch.tensor(lengths, dtype=torch.int32),
+        num_reqs=len(lengths),
+        num_actual_tokens=int(starts[-1]),
+        max_query_len=max(queries),
+        max_seq_len=max(lengths),
+        block_table_tensor=torch.arange(len(lengths), dtype=torch.int32)[:, None],
+        slot_mapping=torch.full((int(starts[-1]),), -1),
+    )
     return dataclasses.replace(made, **changes)
 
 
@@ -101,8 +108,9 @@ def test_layer_reads_the_cache_only_and_leaves_padding_alone(parts):
     query = torch.randn(8, layer.num_heads, layer.head_size)
     output = torch.full_like(query, float("nan"))
     layer.impl.forward(layer, query, None, None, cache, metadata, output)
-    expected = paged_attention_reference(query[:5], cache, given.block_table_tensor, given.seq_lens,
-                                         given.query_start_loc, layer.impl.scale)
+    expected = paged_attention_reference(
+        query[:5], cache, given.block_table_tensor, given.seq_lens, given.query_start_loc, layer.impl.scale
+    )
     torch.testing.assert_close(output[:5].double(), expected, atol=1e-5, rtol=1e-5)
     assert output[5:].isnan().all()
 

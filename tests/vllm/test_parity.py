@@ -4,6 +4,7 @@
 In fp32 the two must agree token for token. In bf16 they round differently, so there each is measured against fp32: an
 error of rocmforge's may be as large as the host's, within a factor of two.
 """
+
 import statistics
 from functools import cache
 
@@ -84,8 +85,10 @@ def test_bf16_errors_are_rounding(kind, truth, reference):
     """Prompt and decode logprobs of one given text: as close to fp32 as the host's are."""
     continued, exact = truth(kind)
     ours, theirs = reference.both(checkpoint(kind), ScoreAndContinue(texts_of(continued)), "bfloat16")
-    errors = [[abs(a - b) for row, right in zip(side.result[0], exact, strict=True)
-               for a, b in zip(row, right, strict=True)] for side in (ours, theirs)]
+    errors = [
+        [abs(a - b) for row, right in zip(side.result[0], exact, strict=True) for a, b in zip(row, right, strict=True)]
+        for side in (ours, theirs)
+    ]
     mean, most = statistics.mean(errors[1]), largest(errors[1])
     assert statistics.mean(errors[0]) <= 2 * mean + 1e-5
     assert largest(errors[0]) <= 2 * most + 1e-5
@@ -149,21 +152,33 @@ def test_prefix_cache_sampling_and_abort(reference):
 
 def growing_requests(llm):
     """Eight requests that grow by 48 tokens, and how often one was thrown out."""
-    return (greedy(llm, [prompt(40 + index, index) for index in range(8)], max_tokens=48),
-            metric(llm, "vllm:num_preemptions"))
+    return (
+        greedy(llm, [prompt(40 + index, index) for index in range(8)], max_tokens=48),
+        metric(llm, "vllm:num_preemptions"),
+    )
 
 
 def test_preemption_recomputes_the_same_tokens(reference):
     """A cache of 15 pages is too small for eight requests: some are thrown out and come back."""
-    ours, theirs = reference.both(checkpoint("glm4"), growing_requests, max_model_len=160,
-                                  own_settings={"num_gpu_blocks_override": 16})
+    ours, theirs = reference.both(
+        checkpoint("glm4"), growing_requests, max_model_len=160, own_settings={"num_gpu_blocks_override": 16}
+    )
     assert ours.result[1] > 0 and theirs.result[1] == 0
     assert_same(ours.result[0], theirs.result[0])
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "block"), [
-    (8, 8, 64, 16), (24, 1, 64, 32), (6, 2, 80, 64), (4, 2, 96, 32), (16, 1, 128, 16), (4, 4, 192, 128),
-    (4, 2, 256, 32)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "block"),
+    [
+        (8, 8, 64, 16),
+        (24, 1, 64, 32),
+        (6, 2, 80, 64),
+        (4, 2, 96, 32),
+        (16, 1, 128, 16),
+        (4, 4, 192, 128),
+        (4, 2, 256, 32),
+    ],
+)
 def test_geometries(heads, kv_heads, head_dim, block, reference):
     """Head sizes, GQA ratios 1 to 24 and page sizes; the host cannot use pages of 16, nor need it."""
     model = checkpoint("glm4", num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim)
@@ -194,8 +209,10 @@ def test_compiled_model(truth):
 
 def test_refusals_reach_the_user():
     """A setting that the kernels cannot serve ends the start with its name and what works."""
-    with pytest.raises(Exception, match="--kv-cache-dtype") as raised, \
-            engine(checkpoint("glm4"), "rocmforge", "bfloat16", kv_cache_dtype="fp8"):
+    with (
+        pytest.raises(Exception, match="--kv-cache-dtype") as raised,
+        engine(checkpoint("glm4"), "rocmforge", "bfloat16", kv_cache_dtype="fp8"),
+    ):
         pytest.fail("the engine started")
     assert "use --kv-cache-dtype bfloat16" in str(raised.value)
 
@@ -203,6 +220,7 @@ def test_refusals_reach_the_user():
 def test_attention_config_names_the_backend(truth):
     """`attention_config={"backend": ...}` selects it as the flag does."""
     expected = truth("glm4")[0]
-    ours = run_ours(checkpoint("glm4"), continue_prompts, attention_backend=None,
-                    attention_config={"backend": "rocmforge"})
+    ours = run_ours(
+        checkpoint("glm4"), continue_prompts, attention_backend=None, attention_config={"backend": "rocmforge"}
+    )
     assert_same(ours.result, expected)

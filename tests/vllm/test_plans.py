@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The planners of a metadata builder, and builders that meet layers and batches which nobody announced."""
+
 from __future__ import annotations
 
 import pytest
@@ -40,16 +41,18 @@ def layer(heads: int = 4, window: int | None = None) -> RocmForgeImpl:
 
 
 def builder(max_num_seqs: int = 4, max_num_batched_tokens: int = 64) -> RocmForgeMetadataBuilder:
-    return RocmForgeMetadataBuilder(spec(), ["placeholder"], config(max_num_seqs, max_num_batched_tokens),
-                                    torch.device("cpu"))
+    return RocmForgeMetadataBuilder(
+        spec(), ["placeholder"], config(max_num_seqs, max_num_batched_tokens), torch.device("cpu")
+    )
 
 
 def assert_right(impl: RocmForgeImpl, metadata, pages: torch.Tensor) -> None:
     """The layer's result for random queries is that of the fp64 reference."""
     query = torch.randn(metadata.num_actual_tokens, impl.num_heads, SIZE)
     out = impl.forward(None, query, None, None, pages, metadata, torch.full_like(query, torch.nan))
-    right = paged_attention_reference(query, pages, metadata.block_table, metadata.seq_lens, metadata.query_start_loc,
-                                      SCALE, window=impl.window)
+    right = paged_attention_reference(
+        query, pages, metadata.block_table, metadata.seq_lens, metadata.query_start_loc, SCALE, window=impl.window
+    )
     torch.testing.assert_close(out.double(), right, atol=1e-5, rtol=1e-5)
 
 
@@ -115,8 +118,9 @@ def test_through_a_wrapper_that_copies_the_metadata():
     assert_right(impl, metadata, pages)
 
 
-@pytest.mark.parametrize(("lengths", "queries"), [
-    ([9] * 9, [1] * 9), ([200], [150]), ([40, 140, 3] * 2, [30, 60, 3] * 2)])
+@pytest.mark.parametrize(
+    ("lengths", "queries"), [([9] * 9, [1] * 9), ([200], [150]), ([40, 140, 3] * 2, [30, 60, 3] * 2)]
+)
 def test_a_batch_that_nobody_expected_gets_memory_of_its_own(lengths, queries):
     """And leaves the planner in its place that graphs may have been captured with."""
     made, pages, impl = builder(), cache(PAGES), layer()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rotary layers in vLLM's place: registration, switches, every class against vLLM's, the fused launch's rules."""
+
 from __future__ import annotations
 
 import os
@@ -31,8 +32,9 @@ from .engines import checkpoint, prompt, run_ours
 
 
 def config(*custom_ops: str, **additional) -> VllmConfig:
-    return VllmConfig(compilation_config=CompilationConfig(custom_ops=list(custom_ops) or ["all"]),
-                      additional_config=dict(additional))
+    return VllmConfig(
+        compilation_config=CompilationConfig(custom_ops=list(custom_ops) or ["all"]), additional_config=dict(additional)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +61,11 @@ def run_layer(build, *arguments):
 
 def tensors(head_size: int, dtype: torch.dtype, tokens: int = 7) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(0)
-    return (torch.randint(0, 200, (tokens,)), torch.randn(tokens, 4 * head_size).to(dtype),
-            torch.randn(tokens, 2 * head_size).to(dtype))
+    return (
+        torch.randint(0, 200, (tokens,)),
+        torch.randn(tokens, 4 * head_size).to(dtype),
+        torch.randn(tokens, 2 * head_size).to(dtype),
+    )
 
 
 def assert_close(got, wanted, dtype):
@@ -76,8 +81,9 @@ DTYPES = (torch.float32, torch.bfloat16)
 @pytest.mark.parametrize("neox", [False, True])
 @pytest.mark.parametrize("rotary_dim", [64, 128])
 def test_rotary_embedding(dtype, neox, rotary_dim):
-    got, wanted, launches = run_layer(lambda: RotaryEmbedding(128, rotary_dim, 256, 10000.0, neox, dtype),
-                                      *tensors(128, dtype))
+    got, wanted, launches = run_layer(
+        lambda: RotaryEmbedding(128, rotary_dim, 256, 10000.0, neox, dtype), *tensors(128, dtype)
+    )
     assert launches == 1
     assert_close(got, wanted, dtype)
 
@@ -85,8 +91,9 @@ def test_rotary_embedding(dtype, neox, rotary_dim):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("neox", [False, True])
 def test_yarn(dtype, neox):
-    got, wanted, launches = run_layer(lambda: YaRNScalingRotaryEmbedding(128, 64, 128, 10000.0, neox, 2.0, dtype),
-                                      *tensors(128, dtype))
+    got, wanted, launches = run_layer(
+        lambda: YaRNScalingRotaryEmbedding(128, 64, 128, 10000.0, neox, 2.0, dtype), *tensors(128, dtype)
+    )
     assert launches == 1
     assert_close(got, wanted, dtype)
 
@@ -96,7 +103,8 @@ def test_deepseek_scaling(neox):
     positions, query, key = tensors(64, torch.float32)
     arguments = positions, query.view(7, 4, 64), key.view(7, 2, 64)
     got, wanted, launches = run_layer(
-        lambda: DeepseekScalingRotaryEmbedding(64, 64, 128, 10000.0, neox, 2.0, torch.float32), *arguments)
+        lambda: DeepseekScalingRotaryEmbedding(64, 64, 128, 10000.0, neox, 2.0, torch.float32), *arguments
+    )
     assert launches == 1
     assert_close(got, wanted, torch.float32)
 
@@ -110,8 +118,13 @@ def test_mrope(dtype, neox, rotary_dim, section, interleaved, text_only):
     _, query, key = tensors(128, dtype)
     positions = torch.randint(0, 200, (7,) if text_only else (3, 7))
     got, wanted, launches = run_layer(
-        lambda: MRotaryEmbedding(128, rotary_dim, 256, 10000.0, neox, dtype, mrope_section=section,
-                                 mrope_interleaved=interleaved), positions, query, key)
+        lambda: MRotaryEmbedding(
+            128, rotary_dim, 256, 10000.0, neox, dtype, mrope_section=section, mrope_interleaved=interleaved
+        ),
+        positions,
+        query,
+        key,
+    )
     assert launches == 1
     assert_close(got, wanted, dtype)
 
@@ -133,8 +146,9 @@ def test_wrong_layouts_show():
     with set_current_vllm_config(config()):
         right = RotaryEmbedding(128, 64, 256, 10000.0, False, torch.float32)(positions, query.clone(), key.clone())[0]
         for neox, rotary_dim in ((True, 64), (False, 128)):
-            wrong = RotaryEmbedding(128, rotary_dim, 256, 10000.0, neox, torch.float32)(positions, query.clone(),
-                                                                                        key.clone())[0]
+            wrong = RotaryEmbedding(128, rotary_dim, 256, 10000.0, neox, torch.float32)(
+                positions, query.clone(), key.clone()
+            )[0]
             assert (wrong - right).abs().max() > 0.1
 
 
@@ -162,9 +176,16 @@ def test_a_second_registration_and_another_plugins_layer_stay():
     assert op_registry_oot["ApplyRotaryEmb"] is LAYERS[ApplyRotaryEmb]
 
 
-@pytest.mark.parametrize(("directives", "kernels"), [
-    (["all"], True), (["none"], True), (["none", "+rotary_embedding"], True), (["all", "-rotary_embedding"], False),
-    (["none", "-RotaryEmbedding"], False)])
+@pytest.mark.parametrize(
+    ("directives", "kernels"),
+    [
+        (["all"], True),
+        (["none"], True),
+        (["none", "+rotary_embedding"], True),
+        (["all", "-rotary_embedding"], False),
+        (["none", "-RotaryEmbedding"], False),
+    ],
+)
 def test_on_under_inductor_unless_switched_off(directives, kernels):
     """With inductor vLLM's default is ["none"], which turns its own custom ops off."""
     current = config(*directives)
@@ -187,38 +208,53 @@ def test_the_compile_cache_tells_processes_with_and_without_apart():
 
 
 def test_the_environment_switches_it_off():
-    code = ("import rocmforge_plugin; rocmforge_plugin.register()\n"
-            "from vllm.model_executor.custom_op import op_registry_oot as layers\n"
-            "from vllm.model_executor.models.registry import ModelRegistry\n"
-            "print('RotaryEmbedding' in layers, 'rocmforge' in ModelRegistry.models['GlmForCausalLM'].module_name)")
+    code = (
+        "import rocmforge_plugin; rocmforge_plugin.register()\n"
+        "from vllm.model_executor.custom_op import op_registry_oot as layers\n"
+        "from vllm.model_executor.models.registry import ModelRegistry\n"
+        "print('RotaryEmbedding' in layers, 'rocmforge' in ModelRegistry.models['GlmForCausalLM'].module_name)"
+    )
     for switch, expected in (("0", "False False"), ("1", "True True")):
-        done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"ROCMFORGE_POSITION": switch},
-                              capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"ROCMFORGE_POSITION": switch},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert done.stdout.strip().splitlines()[-1] == expected
 
 
 def attention_module(**changes):
     """What `glm.obstacle` looks at, and a config, both without an obstacle."""
-    layer = dict(attn_backend=SimpleNamespace(get_name=lambda: "ROCMFORGE"), attn_type="decoder",
-                 kv_sharing_target_layer_name=None, kv_cache_dtype="auto")
+    layer = dict(
+        attn_backend=SimpleNamespace(get_name=lambda: "ROCMFORGE"),
+        attn_type="decoder",
+        kv_sharing_target_layer_name=None,
+        kv_cache_dtype="auto",
+    )
     settings = dict(decode_context_parallel_size=1, prefill_context_parallel_size=1)
     rotary = changes.pop("rotary", SimpleNamespace(kernels=True))
-    module = SimpleNamespace(attn=SimpleNamespace(**layer | {k: v for k, v in changes.items() if k in layer}),
-                             rotary_emb=rotary)
+    module = SimpleNamespace(
+        attn=SimpleNamespace(**layer | {k: v for k, v in changes.items() if k in layer}), rotary_emb=rotary
+    )
     parallel = SimpleNamespace(**settings | {k: v for k, v in changes.items() if k in settings})
     return module, SimpleNamespace(parallel_config=parallel, model_config=SimpleNamespace(dtype=torch.bfloat16))
 
 
-@pytest.mark.parametrize(("changes", "reason"), [
-    ({}, None),
-    ({"kv_cache_dtype": "bfloat16"}, None),
-    ({"attn_backend": SimpleNamespace(get_name=lambda: "CPU_ATTN")}, "CPU_ATTN"),
-    ({"attn_type": "encoder_only"}, "encoder_only"),
-    ({"kv_sharing_target_layer_name": "layers.3"}, "shares the KV cache of layers.3"),
-    ({"decode_context_parallel_size": 2}, "decode_context_parallel_size is 2"),
-    ({"kv_cache_dtype": "fp8"}, "KV cache is fp8"),
-    ({"rotary": SimpleNamespace()}, "SimpleNamespace"),
-])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"kv_cache_dtype": "bfloat16"}, None),
+        ({"attn_backend": SimpleNamespace(get_name=lambda: "CPU_ATTN")}, "CPU_ATTN"),
+        ({"attn_type": "encoder_only"}, "encoder_only"),
+        ({"kv_sharing_target_layer_name": "layers.3"}, "shares the KV cache of layers.3"),
+        ({"decode_context_parallel_size": 2}, "decode_context_parallel_size is 2"),
+        ({"kv_cache_dtype": "fp8"}, "KV cache is fp8"),
+        ({"rotary": SimpleNamespace()}, "SimpleNamespace"),
+    ],
+)
 def test_where_the_fused_launch_is_not_legal(changes, reason):
     module, settings = attention_module(**changes)
     with set_current_vllm_config(config()):
@@ -226,11 +262,17 @@ def test_where_the_fused_launch_is_not_legal(changes, reason):
     assert found is None if reason is None else reason in str(found)
 
 
-@pytest.mark.parametrize(("changes", "fused", "reason"), [
-    ({"kv_sharing_target_layer_name": "layers.77"}, 1, "it shares the KV cache of layers.77"),
-    ({"decode_context_parallel_size": 77}, 0,
-     "decode_context_parallel_size is 77: a rank keeps only a part of the keys"),
-])
+@pytest.mark.parametrize(
+    ("changes", "fused", "reason"),
+    [
+        ({"kv_sharing_target_layer_name": "layers.77"}, 1, "it shares the KV cache of layers.77"),
+        (
+            {"decode_context_parallel_size": 77},
+            0,
+            "decode_context_parallel_size is 77: a rank keeps only a part of the keys",
+        ),
+    ],
+)
 def test_what_is_not_fused_is_said_once(changes, fused, reason, caplog_vllm):
     """Two layers, of which the second (or both) must stay as they are: one line tells why."""
     layers: list[Any] = []
@@ -273,9 +315,15 @@ def twelve_tokens(llm):
     return greedy(llm, [prompt(9)], max_tokens=12)
 
 
-@pytest.mark.parametrize(("kind", "kernel"), [
-    ("glm4", "rotary_kv_write_v16_float"), ("glm", "rotary_kv_write_v16_float"),
-    ("chatglm", "rotary_kv_write_v16_float"), ("glm4_moe", "norm_rotary_kv_write_v16_float")])
+@pytest.mark.parametrize(
+    ("kind", "kernel"),
+    [
+        ("glm4", "rotary_kv_write_v16_float"),
+        ("glm", "rotary_kv_write_v16_float"),
+        ("chatglm", "rotary_kv_write_v16_float"),
+        ("glm4_moe", "norm_rotary_kv_write_v16_float"),
+    ],
+)
 def test_one_launch_per_layer_and_step(kind, kernel):
     launches = run_ours(checkpoint(kind), twelve_tokens).launches
     assert launches[kernel] == 2 * 12  # layers x steps

@@ -5,6 +5,7 @@ Transformers in fp32 (ChatGLM, which it does not have, against vLLM), exact coun
 GLM-4.7-Flash is among them: its latent attention is the host's, and the rope slices that its rotary layer is given are
 strided views of three dimensions. The host is no oracle for it: vLLM 0.32's CPU rotary rotates such views wrongly.
 """
+
 from __future__ import annotations
 
 import statistics
@@ -47,9 +48,10 @@ def transformers_says(kind: str, dtype: torch.dtype = torch.float32) -> Answer:
     tokens, rows = [], []
     for one in PROMPTS:
         text = torch.tensor([one["prompt_token_ids"]])
-        made = model.generate(text, attention_mask=torch.ones_like(text), max_new_tokens=STEPS, do_sample=False,
-                              eos_token_id=None)
-        tokens.append(made[0, text.shape[1]:].tolist())
+        made = model.generate(
+            text, attention_mask=torch.ones_like(text), max_new_tokens=STEPS, do_sample=False, eos_token_id=None
+        )
+        tokens.append(made[0, text.shape[1] :].tolist())
         with torch.no_grad():
             logprobs = model(text).logits[0, :-1].float().log_softmax(-1)
         rows.append(logprobs.gather(1, text[0, 1:, None])[:, 0].tolist())
@@ -77,19 +79,23 @@ def counted(llm: Any) -> tuple[Answer, dict[str, int]]:
     rocmforge_plugin.reset_launches()
     tokens = [sequence.tokens for sequence in greedy(llm, PROMPTS, max_tokens=STEPS)]
     launches = rocmforge_plugin.launches()
-    return (tokens, scores(llm)), {name: count for name, count in launches.items()
-                                   if count and not name.startswith("attention")}
+    return (tokens, scores(llm)), {
+        name: count for name, count in launches.items() if count and not name.startswith("attention")
+    }
 
 
 def start(kind: str, backend: str | None = None, dtype: str = "float32", **settings: Any) -> Any:
     """An engine whose attention is the host's, unless another backend is named."""
     latent = kind == "glm4_moe_lite"
-    return engine(checkpoint(kind), backend or ("CPU_MLA" if latent else "CPU_ATTN"), dtype,
-                  **(MLA if latent else {}), **settings)
+    return engine(
+        checkpoint(kind), backend or ("CPU_MLA" if latent else "CPU_ATTN"), dtype, **(MLA if latent else {}), **settings
+    )
 
 
 FAULTS: dict[str, dict[str, Any]] = {
-    "pair layout": {"is_neox_style": flipped}, "rotary part": {"cos_sin_cache": half_table}}
+    "pair layout": {"is_neox_style": flipped},
+    "rotary part": {"cos_sin_cache": half_table},
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,10 +116,16 @@ def test_positions_alone_and_faults(kind, truth):
     assert min(found.values()) > 20 * ROUNDING, found
 
 
-@pytest.mark.parametrize(("kind", "kernel", "inductor"), [
-    ("glm4", "rotary_kv_write_v16_float", False), ("glm", "rotary_kv_write_v16_float", False),
-    ("glm4_moe", "norm_rotary_kv_write_v16_float", False), ("chatglm", "rotary_kv_write_v16_float", False),
-    ("glm4_moe_lite", "rotary_v16_float", True)])
+@pytest.mark.parametrize(
+    ("kind", "kernel", "inductor"),
+    [
+        ("glm4", "rotary_kv_write_v16_float", False),
+        ("glm", "rotary_kv_write_v16_float", False),
+        ("glm4_moe", "norm_rotary_kv_write_v16_float", False),
+        ("chatglm", "rotary_kv_write_v16_float", False),
+        ("glm4_moe_lite", "rotary_v16_float", True),
+    ],
+)
 def test_compiled(kind, kernel, inductor, truth, monkeypatch):
     """torch.compile around both layers, or around the position layer alone where attention is latent. Without inductor
     the traced graph runs as it is, which takes seconds less; with it, GLM-4 is in test_parity, GLM-4.5 in

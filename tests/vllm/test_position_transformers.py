@@ -4,6 +4,7 @@ implementation of that model in fp32. ChatGLM, which Transformers does not have,
 
 `docs/position.md` has these rows as a table.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -57,8 +58,9 @@ ROWS = (
     Row("glm_moe_dsa", "GlmMoeDsa", False, 64, 1.0, 1e6, apply="apply_rotary_pos_emb_interleave", latent=True),
     Row("glm4v", "Glm4v", False, section=(8, 12, 12), rotary="TextRotaryEmbedding", config="TextConfig"),
     Row("glm4v_moe", "Glm4vMoe", True, section=(8, 12, 12), rotary="TextRotaryEmbedding", config="TextConfig"),
-    Row("glm_ocr", "GlmOcr", False, partial=1.0, section=(16, 24, 24), rotary="TextRotaryEmbedding",
-        config="TextConfig"),
+    Row(
+        "glm_ocr", "GlmOcr", False, partial=1.0, section=(16, 24, 24), rotary="TextRotaryEmbedding", config="TextConfig"
+    ),
 )
 
 
@@ -74,9 +76,13 @@ def theirs(row: Row, positions: torch.Tensor, query: torch.Tensor, key: torch.Te
     module = import_module(f"transformers.models.{row.model}.modeling_{row.model}")
     configs = import_module(f"transformers.models.{row.model}.configuration_{row.model}")
     config = getattr(configs, row.prefix + row.config)(
-        hidden_size=HEADS * row.head_size, num_attention_heads=HEADS, num_key_value_heads=KV_HEADS,
-        max_position_embeddings=LONGEST, rope_parameters=row.rope_parameters(),
-        **({"qk_rope_head_dim": row.head_size} if row.latent else {"head_dim": row.head_size}))
+        hidden_size=HEADS * row.head_size,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        max_position_embeddings=LONGEST,
+        rope_parameters=row.rope_parameters(),
+        **({"qk_rope_head_dim": row.head_size} if row.latent else {"head_dim": row.head_size}),
+    )
     embed = getattr(module, row.prefix + row.rotary)(config)
     cos, sin = embed(query, positions.unsqueeze(-2))  # a batch of one
     turned = getattr(module, row.apply)(*(x.transpose(0, 1).unsqueeze(0) for x in (query, key)), cos, sin)
@@ -140,7 +146,8 @@ def test_vision_encoders(model, prefix):
     torch.manual_seed(1)
     module = import_module(f"transformers.models.{model}.modeling_{model}")
     config = getattr(import_module(f"transformers.models.{model}.configuration_{model}"), f"{prefix}VisionConfig")(
-        hidden_size=HEADS * 64, num_heads=HEADS)
+        hidden_size=HEADS * 64, num_heads=HEADS
+    )
     grid = torch.cartesian_prod(torch.arange(4), torch.arange(6))  # [patches, 2]
     query, key = torch.randn(24, HEADS, 64), torch.randn(24, HEADS, 64)
     cos, sin = getattr(module, f"{prefix}VisionRotaryEmbedding")(config)(query, grid)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real `vllm serve` process with its engine and worker processes, and a real client: the openai package."""
+
 import concurrent.futures
 import socket
 import subprocess
@@ -22,9 +23,12 @@ def server(tmp_path_factory):
         port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_LOGGING_LEVEL", "INFO")
-        running = serve.Server(checkpoint("glm4"), port,
-                               ["--max-model-len", "512", "--max-num-seqs", "8", "--max-num-batched-tokens", "64"],
-                               log=tmp_path_factory.mktemp("server") / "serve.log")
+        running = serve.Server(
+            checkpoint("glm4"),
+            port,
+            ["--max-model-len", "512", "--max-num-seqs", "8", "--max-num-batched-tokens", "64"],
+            log=tmp_path_factory.mktemp("server") / "serve.log",
+        )
     try:
         running.wait_until_ready()
         yield running
@@ -48,7 +52,7 @@ def ran(server, part):
 
 def test_the_log_says_what_runs(server):
     log = server.log_path.read_text()
-    (line,) = {line[line.index("rocmforge 0"):] for line in log.splitlines() if "code on" in line}
+    (line,) = {line[line.index("rocmforge 0") :] for line in log.splitlines() if "code on" in line}
     assert line.startswith("rocmforge 0") and "attention" in line and "kv_write" in line
     assert "Using ROCMFORGE backend" in log
 
@@ -110,8 +114,12 @@ def test_report_of_the_driver(server, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "completion:" in printed and "chat:" in printed and "tokens/s" in printed and "attention" in printed
     real = server.launches
-    for absent, kind in (("attention_prefill", "prompt attention"), ("attention_decode", "decode attention"),
-                         ("kv_write", "KV cache write"), ("rotary", "position embedding")):
+    for absent, kind in (
+        ("attention_prefill", "prompt attention"),
+        ("attention_decode", "decode attention"),
+        ("kv_write", "KV cache write"),
+        ("rotary", "position embedding"),
+    ):
         monkeypatch.setattr(server, "launches", lambda: {k: n for k, n in real().items() if absent not in k})
         assert not serve.try_it(server, checkpoint("glm4"))
         verdict = capsys.readouterr().out.split("did NOT run: ")[1]
@@ -120,8 +128,18 @@ def test_report_of_the_driver(server, capsys, monkeypatch):
 
 def test_serve_once_fails_when_another_backend_did_the_work():
     """The driver of `make serve ONCE=1`, from start to end."""
-    command = [sys.executable, str(ROOT / "tools" / "serve.py"), "--model", checkpoint("glm4"), "--once", "--",
-               "--max-model-len", "512", "--attention-backend", "CPU_ATTN"]
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "serve.py"),
+        "--model",
+        checkpoint("glm4"),
+        "--once",
+        "--",
+        "--max-model-len",
+        "512",
+        "--attention-backend",
+        "CPU_ATTN",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "did NOT run: prompt attention, decode attention, KV cache write" in done.stdout

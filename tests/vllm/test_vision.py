@@ -5,6 +5,7 @@ model, rotary in the vision encoder.
 In fp32 tokens equal the host's, kernels run exactly as often as layers x steps, and each of four faults, planted into
 the layers of the running engine, shows. In bf16 an error against fp32 may be as large as the host's.
 """
+
 from __future__ import annotations
 
 import statistics
@@ -36,9 +37,13 @@ def score(llm: Any) -> list[list[float]]:
 
     parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0)
     results = llm.generate(vision.prompts(), parameters, use_tqdm=False)
-    return [[step[token].logprob
-             for token, step in zip(result.prompt_token_ids[1:], result.prompt_logprobs[1:], strict=True)]
-            for result in results]
+    return [
+        [
+            step[token].logprob
+            for token, step in zip(result.prompt_token_ids[1:], result.prompt_logprobs[1:], strict=True)
+        ]
+        for result in results
+    ]
 
 
 def describe_and_score(llm: Any) -> tuple[list[Sequence], list[list[float]]]:
@@ -47,14 +52,15 @@ def describe_and_score(llm: Any) -> tuple[list[Sequence], list[list[float]]]:
 
 def agree(ours: list[Sequence], theirs: list[Sequence]) -> bool:
     """Equal tokens, and logprobs that differ by fp32 rounding only."""
-    return all(one.tokens == other.tokens and apart([one.logprobs], [other.logprobs]) < ROUNDING
-               for one, other in zip(ours, theirs, strict=True))
+    return all(
+        one.tokens == other.tokens and apart([one.logprobs], [other.logprobs]) < ROUNDING
+        for one, other in zip(ours, theirs, strict=True)
+    )
 
 
 def apart(ours: list[list[float]], theirs: list[list[float]]) -> float:
     """Largest difference of log probabilities."""
-    return largest(abs(a - b) for one, other in zip(ours, theirs, strict=True)
-                   for a, b in zip(one, other, strict=True))
+    return largest(abs(a - b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +119,10 @@ def test_tokens_and_launches(kind, eager, truth, monkeypatch):
         result, encoder_runs, launches = counted(llm)
     assert agree(result, host_says(truth, kind)[0])
     assert encoder_runs > 0
-    assert position_launches(launches) == {"mrope_kv_write_v16_float": LAYERS * STEPS,
-                                           "rotary_v16_float": ENCODER_LAYERS * encoder_runs}
+    assert position_launches(launches) == {
+        "mrope_kv_write_v16_float": LAYERS * STEPS,
+        "rotary_v16_float": ENCODER_LAYERS * encoder_runs,
+    }
     assert launches["attention_decode1_float_d128"] >= LAYERS * (STEPS - 1)
 
 
@@ -144,8 +152,10 @@ def test_bf16_errors_are_rounding(kind, truth):
     ours = run(checkpoint(kind), "rocmforge", "bfloat16", score, vision.SETTINGS)
     assert ours.ran("mrope_kv_write") > 0 and ours.ran("rotary_v16") > 0
     exact = host_says(truth, kind)[1]
-    errors = [[abs(a - b) for row, right in zip(rows, exact, strict=True) for a, b in zip(row, right, strict=True)]
-              for rows in (ours.result, host_says(truth, kind, "bfloat16"))]
+    errors = [
+        [abs(a - b) for row, right in zip(rows, exact, strict=True) for a, b in zip(row, right, strict=True)]
+        for rows in (ours.result, host_says(truth, kind, "bfloat16"))
+    ]
     assert len(errors[0]) > 100
     assert statistics.mean(errors[0]) <= 2 * statistics.mean(errors[1]) + 1e-5
     assert largest(errors[0]) <= 2 * largest(errors[1]) + 1e-5

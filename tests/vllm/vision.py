@@ -5,6 +5,7 @@ vLLM's modules of these models import torchvision's image processors. The CPU en
 on PyPI want CUDA's torch), so an empty module stands in while they are imported, and images are prepared by
 Transformers' PIL processor, which needs none of it. Both sides of a comparison prepare them so.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -18,8 +19,11 @@ from functools import cache
 from typing import Any
 
 MODULES = ("torchvision", "torchvision.transforms", "torchvision.transforms.v2", "torchvision.transforms.v2.functional")
-ARCHITECTURES = {"Glm4vForConditionalGeneration": "glm4_1v", "Glm4vMoeForConditionalGeneration": "glm4_1v",
-                 "GlmOcrForConditionalGeneration": "glm_ocr"}
+ARCHITECTURES = {
+    "Glm4vForConditionalGeneration": "glm4_1v",
+    "Glm4vMoeForConditionalGeneration": "glm4_1v",
+    "GlmOcrForConditionalGeneration": "glm_ocr",
+}
 # What the tests' engines share: prompts are prefilled in one step, so that steps can be counted.
 SETTINGS = {"limit_mm_per_prompt": {"image": 2, "video": 0}, "max_num_batched_tokens": 512}
 
@@ -57,8 +61,9 @@ def install() -> None:
     from vllm.model_executor.models.registry import ModelRegistry
 
     for architecture, module in ARCHITECTURES.items():
-        ModelRegistry.register_model(architecture, getattr({"glm4_1v": glm4_1v, "glm_ocr": glm_ocr}[module],
-                                                           architecture))
+        ModelRegistry.register_model(
+            architecture, getattr({"glm4_1v": glm4_1v, "glm_ocr": glm_ocr}[module], architecture)
+        )
     glm4_1v.Glm4vProcessingInfo.get_hf_processor = lambda self, **_: processor(self.ctx.model_config.model)
 
 
@@ -90,7 +95,9 @@ def prompts(seed: int = 0) -> list[dict[str, Any]]:
     mark = "<|begin_of_image|><|image|><|end_of_image|>"
     return [
         {"prompt": f"what does {mark} say?", "multi_modal_data": {"image": image(seed, 56, 112)}},
-        {"prompt": f"compare {mark} with {mark}: the rotary angles of a row of pairs",
-         "multi_modal_data": {"image": [image(seed + 1, 84, 28), image(seed + 2, 56, 56)]}},
+        {
+            "prompt": f"compare {mark} with {mark}: the rotary angles of a row of pairs",
+            "multi_modal_data": {"image": [image(seed + 1, 84, 28), image(seed + 2, 56, 56)]},
+        },
         {"prompt": "the key opens page seven and the lock closes page nine"},
     ]

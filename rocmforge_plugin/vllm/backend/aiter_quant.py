@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stand-in for an op of AITER's that vLLM's pass for head norms names, so that the pass can be made without AITER."""
+
 from __future__ import annotations
 
 import torch
@@ -19,5 +20,9 @@ def declare_quant_op() -> None:
     and without it the engine would not start. Nothing matches that pattern here: this backend takes no fp8 query.
     """
     if not hasattr(torch.ops.vllm, _QUANT):
-        direct_register_custom_op(_QUANT, _quant_without_aiter, mutates_args=["out", "scale"],
-                                  fake_impl=lambda out, x, scale, is_dynamic: None)
+        direct_register_custom_op(
+            _QUANT,
+            _quant_without_aiter,
+            mutates_args=["out", "scale"],
+            fake_impl=lambda out, x, scale, is_dynamic: None,
+        )

@@ -4,6 +4,7 @@
 vLLM imports this module to ask whether the backend can serve a layer, so it needs no compiled extension: a missing or
 unloadable one becomes a reason like any other.
 """
+
 from __future__ import annotations
 
 from typing import Any, ClassVar

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes one step's metadata, and its plans by one small launch each."""
+
 from __future__ import annotations
 
 from typing import ClassVar
@@ -28,12 +29,17 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
     _cudagraph_support: ClassVar[AttentionCGSupport] = AttentionCGSupport.ALWAYS
     supports_draft_decode_metadata_update: bool = True
 
-    def __init__(self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig,
-                 device: torch.device) -> None:
+    def __init__(
+        self, kv_cache_spec: AttentionSpec, layer_names: list[str], vllm_config: VllmConfig, device: torch.device
+    ) -> None:
         """Raises ValueError when a layer of the group cannot be served."""
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
-        self.planners = Planners(device, most_requests(vllm_config, kv_cache_spec),
-                                 vllm_config.scheduler_config.max_num_batched_tokens, decode_query_len(vllm_config))
+        self.planners = Planners(
+            device,
+            most_requests(vllm_config, kv_cache_spec),
+            vllm_config.scheduler_config.max_num_batched_tokens,
+            decode_query_len(vllm_config),
+        )
         self._announce_layers()
         log_summary(device)
 
@@ -44,29 +50,42 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
         for name, layer in layers.items():
             head_size_v = getattr(layer, "head_size_v", layer.head_size)
             if head_size_v != layer.head_size:
-                raise ValueError(f"{name}: value heads of {head_size_v} elements beside key heads of "
-                                 f"{layer.head_size} are not supported; leave out --attention-backend")
+                raise ValueError(
+                    f"{name}: value heads of {head_size_v} elements beside key heads of "
+                    f"{layer.head_size} are not supported; leave out --attention-backend"
+                )
             if layer.kv_cache_torch_dtype != dtype:
-                raise ValueError(f"{name}: a KV cache of {layer.kv_cache_torch_dtype} beside a model of {dtype} is not "
-                                 f"supported; use --kv-cache-dtype {str(dtype).removeprefix('torch.')}")
+                raise ValueError(
+                    f"{name}: a KV cache of {layer.kv_cache_torch_dtype} beside a model of {dtype} is not "
+                    f"supported; use --kv-cache-dtype {str(dtype).removeprefix('torch.')}"
+                )
             for impl in layer.impl.get_impl_variants():
                 if isinstance(impl, RocmForgeImpl):
                     self.planners.add(impl.problem(dtype))
 
-    def build(self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata,
-              fast_build: bool = False) -> RocmForgeMetadata:
+    def build(
+        self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
+    ) -> RocmForgeMetadata:
         """Metadata of one step. `common_prefix_len` is 0 in every supported vLLM; `fast_build` changes nothing.
 
         Raises ValueError for a batch that is not causal.
         """
         common = common_attn_metadata
         if common.causal is not True:
-            raise ValueError("rocmforge computes causal attention only, and this batch asks for another mask; "
-                             "leave out --attention-backend (for a drafter: speculative_config.attention_backend)")
+            raise ValueError(
+                "rocmforge computes causal attention only, and this batch asks for another mask; "
+                "leave out --attention-backend (for a drafter: speculative_config.attention_backend)"
+            )
         metadata = RocmForgeMetadata(
-            num_actual_tokens=common.num_actual_tokens, max_query_len=common.max_query_len,
-            query_start_loc=common.query_start_loc, max_seq_len=common.max_seq_len, seq_lens=common.seq_lens,
-            block_table=common.block_table_tensor, slot_mapping=common.slot_mapping, planners=self.planners)
+            num_actual_tokens=common.num_actual_tokens,
+            max_query_len=common.max_query_len,
+            query_start_loc=common.query_start_loc,
+            max_seq_len=common.max_seq_len,
+            seq_lens=common.seq_lens,
+            block_table=common.block_table_tensor,
+            slot_mapping=common.slot_mapping,
+            planners=self.planners,
+        )
         metadata.plans = self.planners.plan_all(metadata)
         return metadata
 

@@ -5,6 +5,7 @@ Which heads and dtypes have kernels is asked of the layer's problem; the table i
 Neither vLLM nor torch is imported, so it can be read and tested anywhere. A reason names the setting, the value that
 came and what works instead; an empty list means that rocmforge serves the layer.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -72,18 +73,27 @@ def _kv_cache_dtype_instead(asked: Asked) -> str:
 
 
 KV_CACHE_DTYPE = Rule(
-    "kv_cache_dtype", _kv_cache_dtype_is_served,
+    "kv_cache_dtype",
+    _kv_cache_dtype_is_served,
     "KV cache dtype {value} (--kv-cache-dtype, or what the checkpoint declares) is not supported",
-    _kv_cache_dtype_instead)
+    _kv_cache_dtype_instead,
+)
 ATTN_TYPE = Rule(
-    "attn_type", lambda value, asked: value == "decoder", "attention type {value} (attn_type) is not supported",
-    "rocmforge serves decoder self-attention; " + OTHER_BACKEND)
+    "attn_type",
+    lambda value, asked: value == "decoder",
+    "attention type {value} (attn_type) is not supported",
+    "rocmforge serves decoder self-attention; " + OTHER_BACKEND,
+)
 
 # The fields of vLLM's AttentionSelectorConfig, 0.32 and 0.33.
 SELECTION = (
     KV_CACHE_DTYPE,
-    Rule("block_size", lambda value, asked: value is None or (value > 0 and value % served.BLOCK_MULTIPLE == 0),
-         "KV block size {value} (--block-size) is not supported", f"use a multiple of {served.BLOCK_MULTIPLE}"),
+    Rule(
+        "block_size",
+        lambda value, asked: value is None or (value > 0 and value % served.BLOCK_MULTIPLE == 0),
+        "KV block size {value} (--block-size) is not supported",
+        f"use a multiple of {served.BLOCK_MULTIPLE}",
+    ),
     ATTN_TYPE,
     _flag("use_mla", "multi-head latent attention (MLA)"),
     _flag("use_sparse", "sparse attention"),
@@ -106,11 +116,18 @@ LAYER = (
     Rule("alibi_slopes", _off, "ALiBi (alibi_slopes) is not supported"),
     _flag("use_alibi_sqrt", "square-root ALiBi"),
     _flag("logits_soft_cap", "a soft cap on attention logits"),
-    Rule("sliding_window", lambda value, asked: value is None or (isinstance(value, int) and value > 0),
-         "sliding window {value} (sliding_window) is not supported", "use a whole number of keys above 0, or none"),
+    Rule(
+        "sliding_window",
+        lambda value, asked: value is None or (isinstance(value, int) and value > 0),
+        "sliding window {value} (sliding_window) is not supported",
+        "use a whole number of keys above 0, or none",
+    ),
     Rule("sinks", _any, ""),
-    Rule("chunk_lookback", lambda value, asked: value is None or value < 0,
-         "chunked attention with lookback (chunk_lookback={value}) is not supported"),
+    Rule(
+        "chunk_lookback",
+        lambda value, asked: value is None or value < 0,
+        "chunked attention with lookback (chunk_lookback={value}) is not supported",
+    ),
     KV_CACHE_DTYPE,
     ATTN_TYPE,
 )
@@ -124,8 +141,13 @@ def problem_of(settings: Mapping[str, Any], target: str) -> Problem:
     """
     size = settings.get("head_size", served.HEAD_SIZES[0])
     heads = settings.get("num_heads", 1)
-    return Problem(settings.get("dtype", served.DTYPES[target][0]), heads, settings.get("num_kv_heads", heads), size,
-                   settings.get("head_size_v") or size)
+    return Problem(
+        settings.get("dtype", served.DTYPES[target][0]),
+        heads,
+        settings.get("num_kv_heads", heads),
+        size,
+        settings.get("head_size_v") or size,
+    )
 
 
 def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] = SELECTION) -> list[str]:
@@ -138,8 +160,10 @@ def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] =
         target: "amd", "nvidia" or "cpu".
         rules: SELECTION for the fields of vLLM's selector, LAYER for the arguments of an implementation.
     """
-    found = [f"{NAMES.get(field, field)} is {came}, for which there is no kernel; it must be {works}, or "
-             f"{OTHER_BACKEND}" for field, came, works in problem_of(settings, target).refusals(target)]
+    found = [
+        f"{NAMES.get(field, field)} is {came}, for which there is no kernel; it must be {works}, or {OTHER_BACKEND}"
+        for field, came, works in problem_of(settings, target).refusals(target)
+    ]
     asked = Asked(target, settings.get("dtype"))
     known = {rule.setting: rule for rule in rules}
     for setting, value in settings.items():

@@ -2,6 +2,7 @@
 """What vLLM's own fusion passes, where a user turns them on, ask of an attention implementation: everything between the
 QKV product and attention as one launch. rocmforge's GLM classes come to the same launch by `position.rotary_kv`.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -33,32 +34,84 @@ class CacheUpdates:
         declare_quant_op()
         return True
 
-    def do_rope_and_kv_cache_update(self, layer: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-                                    positions: torch.Tensor, cos_sin_cache: torch.Tensor, is_neox: bool,
-                                    kv_cache: torch.Tensor, layer_slot_mapping: torch.Tensor) -> None:
+    def do_rope_and_kv_cache_update(
+        self,
+        layer: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        positions: torch.Tensor,
+        cos_sin_cache: torch.Tensor,
+        is_neox: bool,
+        kv_cache: torch.Tensor,
+        layer_slot_mapping: torch.Tensor,
+    ) -> None:
         """Rotates the query in place and writes the rotated key and the value; shapes as for ops.rotary_kv_write."""
-        rotary_kv_write(positions, query, key, value, cos_sin_cache, kv_cache, layer_slot_mapping,
-                        interleaved=not is_neox)
+        rotary_kv_write(
+            positions, query, key, value, cos_sin_cache, kv_cache, layer_slot_mapping, interleaved=not is_neox
+        )
 
-    def do_qk_norm_rope_kvcache_update(self, layer: Any, qkv: torch.Tensor, q_out: torch.Tensor, k_out: torch.Tensor,
-                                       positions: torch.Tensor, q_weight: torch.Tensor, k_weight: torch.Tensor,
-                                       rms_norm_eps: float, cos_sin_cache: torch.Tensor, is_neox: bool,
-                                       kv_cache: torch.Tensor, layer_slot_mapping: torch.Tensor) -> None:
+    def do_qk_norm_rope_kvcache_update(
+        self,
+        layer: Any,
+        qkv: torch.Tensor,
+        q_out: torch.Tensor,
+        k_out: torch.Tensor,
+        positions: torch.Tensor,
+        q_weight: torch.Tensor,
+        k_weight: torch.Tensor,
+        rms_norm_eps: float,
+        cos_sin_cache: torch.Tensor,
+        is_neox: bool,
+        kv_cache: torch.Tensor,
+        layer_slot_mapping: torch.Tensor,
+    ) -> None:
         """As above from [tokens, (heads + 2 * kv_heads) * head_size], with the norm; the query goes to `q_out`."""
-        rotary_kv_write(positions, *self._split(qkv), cos_sin_cache, kv_cache, layer_slot_mapping,
-                        interleaved=not is_neox, q_norm_weight=q_weight, k_norm_weight=k_weight, eps=rms_norm_eps,
-                        query_out=q_out)
+        rotary_kv_write(
+            positions,
+            *self._split(qkv),
+            cos_sin_cache,
+            kv_cache,
+            layer_slot_mapping,
+            interleaved=not is_neox,
+            q_norm_weight=q_weight,
+            k_norm_weight=k_weight,
+            eps=rms_norm_eps,
+            query_out=q_out,
+        )
 
-    def do_qk_norm_mrope_kvcache_update(self, layer: Any, qkv: torch.Tensor, q_out: torch.Tensor,
-                                        positions: torch.Tensor, q_weight: torch.Tensor, k_weight: torch.Tensor,
-                                        rms_norm_eps: float, cos_sin_cache: torch.Tensor, is_neox: bool,
-                                        mrope_section: tuple[int, int, int],
-                                        is_interleaved: bool, rotary_dim: int, kv_cache: torch.Tensor,
-                                        layer_slot_mapping: torch.Tensor) -> None:
+    def do_qk_norm_mrope_kvcache_update(
+        self,
+        layer: Any,
+        qkv: torch.Tensor,
+        q_out: torch.Tensor,
+        positions: torch.Tensor,
+        q_weight: torch.Tensor,
+        k_weight: torch.Tensor,
+        rms_norm_eps: float,
+        cos_sin_cache: torch.Tensor,
+        is_neox: bool,
+        mrope_section: tuple[int, int, int],
+        is_interleaved: bool,
+        rotary_dim: int,
+        kv_cache: torch.Tensor,
+        layer_slot_mapping: torch.Tensor,
+    ) -> None:
         """As above with positions [3, tokens]."""
-        rotary_kv_write(positions, *self._split(qkv), cos_sin_cache, kv_cache, layer_slot_mapping,
-                        interleaved=not is_neox, mrope_section=mrope_section, mrope_interleaved=is_interleaved,
-                        q_norm_weight=q_weight, k_norm_weight=k_weight, eps=rms_norm_eps, query_out=q_out)
+        rotary_kv_write(
+            positions,
+            *self._split(qkv),
+            cos_sin_cache,
+            kv_cache,
+            layer_slot_mapping,
+            interleaved=not is_neox,
+            mrope_section=mrope_section,
+            mrope_interleaved=is_interleaved,
+            q_norm_weight=q_weight,
+            k_norm_weight=k_weight,
+            eps=rms_norm_eps,
+            query_out=q_out,
+        )
 
     def _split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         kv_size = self.num_kv_heads * self.head_size

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One attention layer: the KV write and paged attention, each one launch of a rocmforge kernel family."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -19,27 +20,41 @@ from rocmforge_plugin.vllm.backend.target import target
 class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
     """Paged attention of one layer; the arguments are positional in the order vLLM passes them."""
 
-    def __init__(self, num_heads: int, head_size: int, scale: float, num_kv_heads: int | None = None,
-                 alibi_slopes: list[float] | None = None, sliding_window: int | None = None,
-                 kv_cache_dtype: str = "auto", logits_soft_cap: float | None = None,
-                 attn_type: str = AttentionType.DECODER, kv_sharing_target_layer_name: str | None = None,
-                 sinks: torch.Tensor | None = None, **extra: Any) -> None:
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int | None = None,
+        alibi_slopes: list[float] | None = None,
+        sliding_window: int | None = None,
+        kv_cache_dtype: str = "auto",
+        logits_soft_cap: float | None = None,
+        attn_type: str = AttentionType.DECODER,
+        kv_sharing_target_layer_name: str | None = None,
+        sinks: torch.Tensor | None = None,
+        **extra: Any,
+    ) -> None:
         """Raises ValueError, naming the setting and what works, for what the kernels cannot do.
 
         vLLM's selection does not see some of these (the soft cap above all), so they are checked again here.
         """
         num_kv_heads = num_kv_heads or num_heads
-        reasons = eligibility.refusals({
-            "num_heads": num_heads,
-            "num_kv_heads": num_kv_heads,
-            "head_size": head_size,
-            "alibi_slopes": alibi_slopes,
-            "sliding_window": sliding_window,
-            "kv_cache_dtype": kv_cache_dtype,
-            "logits_soft_cap": logits_soft_cap,
-            "attn_type": getattr(attn_type, "value", attn_type),
-            **extra,
-        }, target(), eligibility.LAYER)
+        reasons = eligibility.refusals(
+            {
+                "num_heads": num_heads,
+                "num_kv_heads": num_kv_heads,
+                "head_size": head_size,
+                "alibi_slopes": alibi_slopes,
+                "sliding_window": sliding_window,
+                "kv_cache_dtype": kv_cache_dtype,
+                "logits_soft_cap": logits_soft_cap,
+                "attn_type": getattr(attn_type, "value", attn_type),
+                **extra,
+            },
+            target(),
+            eligibility.LAYER,
+        )
         if reasons:
             raise ValueError(f"rocmforge cannot serve this attention layer: {'; '.join(reasons)}")
         self.num_heads = num_heads
@@ -62,8 +77,9 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         if self.sinks is not None:
             self.sinks = self.sinks.detach().float().contiguous()
 
-    def do_kv_cache_update(self, layer: Any, key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor,
-                           slot_mapping: torch.Tensor) -> None:
+    def do_kv_cache_update(
+        self, layer: Any, key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slot_mapping: torch.Tensor
+    ) -> None:
         """Write keys and values to their pages.
 
         Args:
@@ -75,10 +91,18 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         """
         kv_write(key, value, kv_cache, slot_mapping)
 
-    def forward(self, layer: Any, query: torch.Tensor, key: torch.Tensor | None, value: torch.Tensor | None,
-                kv_cache: torch.Tensor, attn_metadata: RocmForgeMetadata | None, output: torch.Tensor,
-                output_scale: torch.Tensor | None = None,
-                output_block_scale: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        layer: Any,
+        query: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
+        kv_cache: torch.Tensor,
+        attn_metadata: RocmForgeMetadata | None,
+        output: torch.Tensor,
+        output_scale: torch.Tensor | None = None,
+        output_block_scale: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Attention of the batch over its pages, into `output`.
 
         Args:
@@ -91,8 +115,10 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             output_scale, output_block_scale: for fused output quantization, which this layer does not offer.
         """
         if output_scale is not None or output_block_scale is not None:
-            raise ValueError("rocmforge does not quantize attention outputs; "
-                             "set compilation_config.pass_config.fuse_attn_quant=false")
+            raise ValueError(
+                "rocmforge does not quantize attention outputs; "
+                "set compilation_config.pass_config.fuse_attn_quant=false"
+            )
         if attn_metadata is None:
             return output.zero_()
         plan = attn_metadata.plans.get(self._number)
@@ -100,9 +126,18 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             plan = self._first_plan(attn_metadata, query.dtype)
         # Padding tokens belong to no request; slicing them off would cost as much as the call's checks.
         paged_attention(
-            query, kv_cache, attn_metadata.block_table, attn_metadata.seq_lens,
-            attn_metadata.query_start_loc, max_query_len=attn_metadata.max_query_len, scale=self.scale,
-            out=output, window=self.window, sinks=self.sinks, plan=plan)
+            query,
+            kv_cache,
+            attn_metadata.block_table,
+            attn_metadata.seq_lens,
+            attn_metadata.query_start_loc,
+            max_query_len=attn_metadata.max_query_len,
+            scale=self.scale,
+            out=output,
+            window=self.window,
+            sinks=self.sinks,
+            plan=plan,
+        )
         return output
 
     def _first_plan(self, attn_metadata: RocmForgeMetadata, dtype: torch.dtype) -> AttentionPlan:

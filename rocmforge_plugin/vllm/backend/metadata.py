@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every attention layer of a step shares: the batch's geometry and its work plans."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

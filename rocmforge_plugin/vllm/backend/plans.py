@@ -4,6 +4,7 @@
 A layer finds its plan by its problem's number, a small integer, since hashing a problem in every layer of every step
 would cost more than the rest of the way to its plan.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -82,15 +83,23 @@ class Planners:
             raise RuntimeError(
                 f"rocmforge first meets {problem} with {max_num_reqs} requests and {max_num_tokens} tokens while a "
                 "graph is captured, where no plan's memory can be made; run the layer once before the capture "
-                "(compilation_config.cudagraph_num_of_warmups=1), or set compilation_config.cudagraph_mode=PIECEWISE")
+                "(compilation_config.cudagraph_num_of_warmups=1), or set compilation_config.cudagraph_mode=PIECEWISE"
+            )
         return AttentionPlanner(problem, self._device, max_num_reqs, max_num_tokens, self._decode_query_len)
 
     def _grow(self, planners: list[AttentionPlanner], reqs: int, tokens: int) -> AttentionPlanner:
         largest = planners[-1]
-        bounds = tuple(most if asked <= most else 2 * asked for asked, most in
-                       ((reqs, largest.max_num_reqs), (tokens, largest.max_num_tokens)))
+        bounds = tuple(
+            most if asked <= most else 2 * asked
+            for asked, most in ((reqs, largest.max_num_reqs), (tokens, largest.max_num_tokens))
+        )
         grown = self._make(largest.problem, *bounds)
-        logger.warning_once("a batch of %d requests and %d tokens is more than %d and %d, which were expected of this "
-                            "engine; its plans get more memory", reqs, tokens, *self._bounds)
+        logger.warning_once(
+            "a batch of %d requests and %d tokens is more than %d and %d, which were expected of this "
+            "engine; its plans get more memory",
+            reqs,
+            tokens,
+            *self._bounds,
+        )
         planners.append(grown)
         return grown

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which kind of device vLLM runs on, and whether this build has kernels for it."""
+
 from __future__ import annotations
 
 from vllm.platforms import current_platform
@@ -30,8 +31,9 @@ def target() -> str:
         return "nvidia"
     if current_platform.is_cpu():
         return "cpu"
-    raise ValueError(f"rocmforge has kernels for AMD and NVIDIA GPUs and the CPU, not for {current_platform}; "
-                     f"{OTHER_BACKEND}")
+    raise ValueError(
+        f"rocmforge has kernels for AMD and NVIDIA GPUs and the CPU, not for {current_platform}; {OTHER_BACKEND}"
+    )
 
 
 def rocm_archs() -> list[str]:
@@ -87,5 +89,8 @@ def _not_built(what: str, code: str) -> str:
 def kernels_of(problem: Problem) -> list[str]:
     """The names of the kernels without which a problem cannot be served; what decode kernels there are is a choice."""
     element = served.ELEMENTS[problem.dtype]
-    return ["attention_plan", f"attention_prefill_{problem.suffix}",
-            f"attention_combine_{combine_suffix(element, problem.value_dims)}"]
+    return [
+        "attention_plan",
+        f"attention_prefill_{problem.suffix}",
+        f"attention_combine_{combine_suffix(element, problem.value_dims)}",
+    ]

@@ -2,6 +2,7 @@
 """Tells vLLM's compile cache what of this plugin a compiled graph depends on: ROCMFORGE_POSITION, which switches the
 position layers, and what was decided for the model that is being built.
 """
+
 from __future__ import annotations
 
 import os
@@ -38,8 +39,10 @@ def mark_compile_cache() -> None:
     if isinstance(variables, dict):
         variables[SWITCH] = _compile_factor
     else:
-        logger.warning("vllm.envs.environment_variables is gone, so rocmforge cannot mark vLLM's compile cache; set "
-                       "VLLM_DISABLE_COMPILE_CACHE=1 when you switch rocmforge on or off")
+        logger.warning(
+            "vllm.envs.environment_variables is gone, so rocmforge cannot mark vLLM's compile cache; set "
+            "VLLM_DISABLE_COMPILE_CACHE=1 when you switch rocmforge on or off"
+        )
 
 
 def salt_compile_cache(**facts: object) -> None:
@@ -53,6 +56,8 @@ def salt_compile_cache(**facts: object) -> None:
     if isinstance(config.additional_config, dict):
         config.additional_config.update({f"rocmforge_{name}": value for name, value in facts.items()})
     else:
-        logger.warning_once("additional_config is %s, not a dict, so rocmforge cannot mark vLLM's compile cache; set "
-                            "VLLM_DISABLE_COMPILE_CACHE=1 when you switch rocmforge on or off",
-                            type(config.additional_config).__name__)
+        logger.warning_once(
+            "additional_config is %s, not a dict, so rocmforge cannot mark vLLM's compile cache; set "
+            "VLLM_DISABLE_COMPILE_CACHE=1 when you switch rocmforge on or off",
+            type(config.additional_config).__name__,
+        )

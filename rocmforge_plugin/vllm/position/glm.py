@@ -3,6 +3,7 @@
 
 `GlmForCausalLM` (GLM-4-9B-hf, GLM-Edge) is new: vLLM runs it through Transformers, whose rotary no vLLM layer sees.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -142,9 +143,11 @@ class Glm4MoeMTP(glm4_moe_mtp.Glm4MoeMTP):
 def warn_of_first_generation(config: VllmConfig) -> None:
     """ChatGLM-6B (v1) declares the architecture of its successors, and vLLM would build it as one of them."""
     if getattr(config.model_config.hf_config, "position_encoding_2d", False):
-        logger.warning("this checkpoint is ChatGLM-6B v1 or GLM-130B (position_encoding_2d is set): vLLM has no model "
-                       "class for it and builds it as ChatGLM2, whose positions and layers differ. Its output will be "
-                       "wrong. rocmforge_plugin.ops.rotary_2d computes its positions.")
+        logger.warning(
+            "this checkpoint is ChatGLM-6B v1 or GLM-130B (position_encoding_2d is set): vLLM has no model "
+            "class for it and builds it as ChatGLM2, whose positions and layers differ. Its output will be "
+            "wrong. rocmforge_plugin.ops.rotary_2d computes its positions."
+        )
 
 
 class ChatGLMForCausalLM(chatglm.ChatGLMForCausalLM):
@@ -154,4 +157,3 @@ class ChatGLMForCausalLM(chatglm.ChatGLMForCausalLM):
         warn_of_first_generation(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         fuse(self, vllm_config)
-

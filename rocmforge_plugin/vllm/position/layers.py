@@ -3,6 +3,7 @@
 
 ROCMFORGE_POSITION=0 leaves vLLM's own layers, and its own model classes (see `models`), in place.
 """
+
 from __future__ import annotations
 
 from vllm.model_executor.custom_op import op_registry_oot
@@ -30,8 +31,13 @@ def register() -> None:
         if other is ours:
             continue
         if other is not None:
-            logger.warning("%s is already replaced by %s.%s, which stays; set %s=0 to silence this", registered_name,
-                           other.__module__, other.__name__, SWITCH)
+            logger.warning(
+                "%s is already replaced by %s.%s, which stays; set %s=0 to silence this",
+                registered_name,
+                other.__module__,
+                other.__name__,
+                SWITCH,
+            )
             continue
         host.register_oot(ours)
         ours.name = host.name  # register_oot gives it a name that vLLM's switches (-rotary_embedding) do not reach

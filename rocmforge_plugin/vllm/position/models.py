@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registers the model classes of `glm` with vLLM."""
+
 from __future__ import annotations
 
 from rocmforge_plugin.vllm.position.compile_cache import switched_on

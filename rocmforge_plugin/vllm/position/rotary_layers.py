@@ -4,6 +4,7 @@
 They replace vLLM's for every model in the process, not only GLM, so what the kernels do not cover goes to vLLM's own
 implementation, which is said in the log.
 """
+
 from __future__ import annotations
 
 from functools import cache
@@ -30,8 +31,15 @@ from rocmforge_plugin.vllm.position.compile_cache import salt_compile_cache
 def host_fuses_rotary() -> bool:
     """Whether vLLM itself fuses rotary into other kernels; the passes that do look for vLLM's own rotary op."""
     passes = get_cached_compilation_config().pass_config
-    return any(getattr(passes, name, False) for name in ("fuse_rope_kvcache", "fuse_qk_norm_rope_kvcache",
-                                                         "enable_qk_norm_rope_fusion", "fuse_rope_kvcache_cat_mla"))
+    return any(
+        getattr(passes, name, False)
+        for name in (
+            "fuse_rope_kvcache",
+            "fuse_qk_norm_rope_kvcache",
+            "enable_qk_norm_rope_fusion",
+            "fuse_rope_kvcache_cat_mla",
+        )
+    )
 
 
 @cache
@@ -79,16 +87,26 @@ class _RotaryLayer(_Layer):
         model = getattr(get_current_vllm_config_or_none(), "model_config", None)
         self.must_mutate = hasattr(getattr(model, "hf_text_config", None), "index_topk")
 
-    def _rotate(self, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None,
-                offsets: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _rotate(
+        self,
+        positions: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor | None = None,
+        offsets: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Eager: in place, and the arguments are returned. Traced: an op that returns new tensors.
 
         Inductor pays for an op that writes to views of the QKV product with two copies of it.
         """
         if not self.kernels:
             arguments = (positions, query, key) if offsets is None else (positions, query, key, offsets)
-            host = (super().forward_cpu if current_platform.is_cpu() else
-                    super().forward_hip if current_platform.is_rocm() else super().forward_cuda)
+            host = (
+                super().forward_cpu
+                if current_platform.is_cpu()
+                else super().forward_hip
+                if current_platform.is_rocm()
+                else super().forward_cuda
+            )
             rotated: tuple[torch.Tensor, torch.Tensor | None] = host(*arguments)
             return rotated
         if offsets is not None:
@@ -99,9 +117,12 @@ class _RotaryLayer(_Layer):
         tokens = positions.shape[-1]
         rows = _as_rows(query, tokens, self.head_size)
         key_rows = None if key is None else _as_rows(key, tokens, self.head_size)
-        options = dict(head_size=self.head_size, interleaved=not self.is_neox_style,
-                       mrope_section=None if section is None else list(section),
-                       mrope_interleaved=getattr(self, "mrope_interleaved", False))
+        options = dict(
+            head_size=self.head_size,
+            interleaved=not self.is_neox_style,
+            mrope_section=None if section is None else list(section),
+            mrope_interleaved=getattr(self, "mrope_interleaved", False),
+        )
         table = self._match_cos_sin_cache_dtype(query)
         if torch.compiler.is_compiling() and key is not None and not self.must_mutate:
             query_out, key_out = ops.rotary_out(positions, rows, key_rows, table, **options)
@@ -146,9 +167,13 @@ class RocmForgeApplyRotaryEmb(_Layer, ApplyRotaryEmb):
         covered = x.dtype in ELEMENTS and x.dim() in (3, 4) and cos.dim() == 2 and x.stride(-1) == 1
         if not self.kernels or not covered:
             if not covered:
-                logger.info_once("rotary of %s %s with cos %s is left to vLLM; rocmforge rotates [(batch,) sequence, "
-                                 "heads, head_size] in float32, float16 or bfloat16",
-                                 str(x.dtype), str(x.dim()), str(cos.dim()))
+                logger.info_once(
+                    "rotary of %s %s with cos %s is left to vLLM; rocmforge rotates [(batch,) sequence, "
+                    "heads, head_size] in float32, float16 or bfloat16",
+                    str(x.dtype),
+                    str(x.dim()),
+                    str(cos.dim()),
+                )
             return super().forward_native(x, cos, sin)
         if cos.dtype != torch.float32:
             cos, sin = cos.to(x.dtype), sin.to(x.dtype)

@@ -115,16 +115,7 @@ class TorchImpl(CPUAttentionBackendImpl):
         kv_cache[slots // size, :, slots % size] = torch.cat((key, value), -1)[: len(slot_mapping)][slot_mapping >= 0]
 
     def forward(
-        self,
-        layer,
-        query,
-        key,
-        value,
-        kv_cache,
-        attn_metadata,
-        output,
-        output_scale=None,
-        output_block_scale=None,
+        self, layer, query, key, value, kv_cache, attn_metadata, output, output_scale=None, output_block_scale=None
     ):
         if attn_metadata is None:
             return output
