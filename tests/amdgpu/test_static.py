@@ -96,9 +96,12 @@ def test_bounds(target: str, phase: int) -> None:
 def test_executed_clocks_are_the_counted_ones(
     emulated: Callable[..., _C.Device], gpus: EmulatedGpus, target: str
 ) -> None:
-    """Over 4096 keys a whole decode kernel takes the vector clocks and products that its hot loop shows, or fewer."""
+    """A whole decode kernel takes the vector clocks and products that its hot loop shows, or fewer.
+
+    Over so many keys that what comes before and after the loop is little.
+    """
     emulated(target, compute_units=1)
-    batch = Batch(torch.bfloat16, 128, 1, 4, [(1, 4096)], 16, seed=1)
+    batch = Batch(torch.bfloat16, 128, 1, 4, [(1, 16384)], 16, seed=1)
     gpus.instructions.clear()
     batch.run(batch.planner())
     name = loops.OURS[1]
@@ -109,9 +112,9 @@ def test_executed_clocks_are_the_counted_ones(
     vector = sum(
         count for mnemonic, count in executed.items() if unit_of(Instruction(0, mnemonic, "", None)) == "valu"
     ) * (4 if target.startswith("gfx9") else 1)
-    assert 0 < vector / 4096 <= 1.1 * loop.clocks["valu"] / tokens
+    assert 0 < vector / 16384 <= 1.1 * loop.clocks["valu"] / tokens
     matrix = sum(count for mnemonic, count in executed.items() if mnemonic.startswith(("v_mfma", "v_wmma")))
-    assert matrix == loop.counts["matrix"] * 4096 / tokens  # no wave repeats another's; of dot products: none
+    assert matrix == loop.counts["matrix"] * 16384 / tokens  # no wave repeats another's; of dot products: none
 
 
 def test_launch_shapes_are_read_from_the_code() -> None:
