@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The waves of a workgroup and what they share.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "program.h"
+
+namespace amdgpu {
+
+// Who touched a word of LDS last; see shared_memory.cpp. An access is visible to other waves once its wave waited for
+// it and then passed a barrier.
+struct SharedWord {
+  static constexpr uint8_t kNobody = 0xff;
+  uint8_t writer = kNobody, reader = kNobody, other_reader = kNobody;  // waves; the readers are the two latest
+  uint8_t defined = 0;                                                 // bytes that were written, a bit each
+  uint32_t write = 0, read = 0, other_read = 0;                        // the waves' numbers of those operations
+};
+
+class Workgroup {
+ public:
+  std::vector<uint8_t> shared;        // LDS
+  std::vector<SharedWord> words;      // a shadow of it
+  std::vector<uint32_t> visible;      // by wave: its LDS operations up to this one are behind a barrier
+  std::vector<uint32_t> at_barrier;   // by wave: of its LDS operations, those complete when it reached the barrier
+  uint32_t index[3];
+};
+
+}  // namespace amdgpu
