@@ -80,8 +80,8 @@ class Resources:
         return groups * group_waves / on.simds
 
 
-def read(path: Path) -> list[Resources]:
-    """The kernels of a code object.
+def report(path: Path) -> dict[str, Any]:
+    """What the compiler says of a code object: its target and, for each kernel, resources and arguments.
 
     Raises:
         ValueError: it is no AMD code object, or has no report.
@@ -89,10 +89,20 @@ def read(path: Path) -> list[Resources]:
     data = path.read_bytes()
     if data[:4] != b"\x7fELF" or struct.unpack_from("<H", data, 18)[0] != _EM_AMDGPU:
         raise ValueError(f"{path} is not an AMD code object")
-    report = _metadata(data)
-    if report is None:
+    found = _metadata(data)
+    if found is None:
         raise ValueError(f"{path} has no report of its kernels' resources")
-    target = report["amdhsa.target"].rsplit("-", 1)[-1].split(":")[0]
+    return found
+
+
+def read(path: Path) -> list[Resources]:
+    """The kernels of a code object.
+
+    Raises:
+        ValueError: it is no AMD code object, or has no report.
+    """
+    said = report(path)
+    target = said["amdhsa.target"].rsplit("-", 1)[-1].split(":")[0]
     return [
         Resources(
             target,
@@ -107,7 +117,7 @@ def read(path: Path) -> list[Resources]:
             kernel[".max_flat_workgroup_size"],
             kernel[".wavefront_size"],
         )
-        for kernel in report["amdhsa.kernels"]
+        for kernel in said["amdhsa.kernels"]
     ]
 
 
@@ -118,17 +128,32 @@ def constant(path: Path, symbol: str, size: int) -> bytes:
         ValueError: it exports no such symbol of that size.
     """
     data = path.read_bytes()
+    address, bytes_long = _symbol(data, symbol) or (0, 0)
+    if bytes_long == size:
+        for _, _, base, offset, extent in _sections(data):
+            if base <= address and address + size <= base + extent:
+                return data[offset + address - base : offset + address - base + size]
+    raise ValueError(f"{path} exports no {symbol} of {size} bytes")
+
+
+def symbol(path: Path, name: str) -> tuple[int, int]:
+    """Virtual address and size of what a code object exports under a name; ValueError if it does not."""
+    found = _symbol(path.read_bytes(), name)
+    if found is None:
+        raise ValueError(f"{path} exports no {name}")
+    return found
+
+
+def _symbol(data: bytes, wanted: str) -> tuple[int, int] | None:
     sections = _sections(data)
     strings = next(start for name, _, _, start, _ in sections if name == b".dynstr")
     _, _, _, at, length = next(section for section in sections if section[0] == b".dynsym")
     for entry in range(at, at + length, 24):
-        name, _, _, _, address, bytes_long = struct.unpack_from("<IBBHQQ", data, entry)
+        name, _, _, _, address, size = struct.unpack_from("<IBBHQQ", data, entry)
         start = strings + name
-        if data[start : data.index(b"\0", start)] == symbol.encode() and bytes_long == size:
-            for _, _, base, offset, extent in sections:
-                if base <= address and address + size <= base + extent:
-                    return data[offset + address - base : offset + address - base + size]
-    raise ValueError(f"{path} exports no {symbol} of {size} bytes")
+        if data[start : data.index(b"\0", start)] == wanted.encode():
+            return address, size
+    return None
 
 
 class LaunchConfig(NamedTuple):

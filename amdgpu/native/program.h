@@ -20,8 +20,7 @@ struct Entry {
   int32_t kernarg_at;      // the scalar register with its address, or -1
   int32_t group_at[3];     // the scalar registers with the workgroup's index, or -1
   int32_t group_in_ttmp;   // gfx12: x in ttmp9, y and z in the halves of ttmp7
-  int32_t hidden_at[6];    // kernarg offsets of block counts x, y, z and group sizes x, y, z; -1: none
-  int32_t arguments;       // explicit ones
+  int32_t hidden_at[6];    // kernarg offsets of block counts x, y, z (32 bits) and group sizes x, y, z (16); -1: none
 };
 
 struct Program {
@@ -31,8 +30,8 @@ struct Program {
   std::vector<uint64_t> constants;
   std::vector<uint32_t> offsets;   // by line, in bytes from the kernel's start
   std::vector<std::string> lines;  // the text of each instruction
-  std::vector<int32_t> argument_offsets, argument_sizes;
-  uint64_t base;  // the address that the kernel's first instruction has in memory
+  std::vector<int32_t> argument_offsets, argument_sizes;  // in the kernarg segment, bytes; the explicit ones
+  uint64_t base = 0;  // the address that the kernel's first instruction has in memory
 
   // kernel+0x1a4: v_add_f32 v0, v1, v2
   std::string where(uint32_t line) const;

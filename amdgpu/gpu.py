@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A GPU without a GPU: a stand-in for libamdhip64 whose device memory is the process's own and whose launches execute.
+
+``open_gpu`` returns the path of a shared library that a program may open in the place of libamdhip64. This process
+decodes the kernels that it asks for; launches themselves do not come back to Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .decode.target import Target
+from .kernel import Kernel, load
+from .library import library
+
+ORDERS = {"forward": 0, "reverse": 1}
+_SHUFFLED = 2
+_DECODE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_char_p)
+
+_kernels: list[Kernel] = []  # of this process, in the order in which they were asked for
+
+
+def open_gpu(target: str, compute_units: int) -> Path:
+    """The stand-in, as a device of that architecture and size; a program asks for these when it opens the device.
+
+    Raises:
+        ValueError: the target is not known.
+    """
+    Target(target)
+    lib = library()
+    lib.c.amdgpu_hip_connect(_decode)
+    lib.c.amdgpu_hip_device(f"{target}:sramecc+:xnack-".encode(), compute_units)
+    return lib.file
+
+
+def schedule(order: str | int = "forward", quantum: int = 0, threads: int | None = None) -> None:
+    """How launches run from here on.
+
+    Args:
+        order: of a workgroup's waves: "forward", "reverse", or the seed of a random one.
+        quantum: instructions after which another wave goes on; 0: at barriers only.
+        threads: host threads that share workgroups; None: as many as this process may use.
+    """
+    which = ORDERS[order] if isinstance(order, str) else _SHUFFLED
+    seed = order if isinstance(order, int) else 0
+    library().c.amdgpu_settings(which, seed, quantum, threads or len(os.sched_getaffinity(0)))
+
+
+def capture(capturing: bool) -> None:
+    """Whether streams are said to be captured; launches run all the same."""
+    library().c.amdgpu_hip_capture(int(capturing))
+
+
+def executed() -> dict[tuple[str, str], Counter[str]]:
+    """Instructions since the last call, by (target, kernel) and mnemonic."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for kernel in _kernels:
+        if counts := kernel.executed():
+            found.setdefault((kernel.target, kernel.name), Counter()).update(counts)
+    return found
+
+
+def _guarded(call: Callable[..., int]) -> Any:
+    """Exceptions cannot cross C: they become a null pointer, and their text the driver's."""
+
+    def guarded(*arguments: Any) -> int | None:
+        try:
+            return call(*arguments)
+        except Exception as error:  # whatever it is, it is why the kernel cannot be had
+            library().c.amdgpu_hip_error(f"{type(error).__name__}: {error}".encode())
+            return None
+
+    return _DECODE(guarded)
+
+
+def _decode_kernel(file: int, size: int, base: int, name: bytes) -> int:
+    with tempfile.NamedTemporaryFile(suffix=".co") as copy:
+        copy.write(ctypes.string_at(file, size))
+        copy.flush()
+        _kernels.append(load(Path(copy.name), name.decode(), base))
+    handle = _kernels[-1].handle.value
+    if handle is None:
+        raise MemoryError("no memory for a kernel")
+    return handle
+
+
+_decode = _guarded(_decode_kernel)

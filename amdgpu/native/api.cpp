@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api.h"
+
+#include <cstring>
+#include <memory>
+#include <sstream>
+
+#include "registry.h"
+
+namespace amdgpu {
+
+Settings& settings() {
+  static Settings all;
+  return all;
+}
+
+std::string launch_with(Kernel& kernel, const uint32_t grid[3], const uint32_t block[3], uint32_t shared,
+                        const void* const* arguments) {
+  const Program& program = kernel.program;
+  const Entry& entry = program.entry;
+  // Twice the alignment that the ABI asks for; the end is exact, so that reading behind it can be seen by sanitizers.
+  alignas(128) static thread_local uint8_t room[4096];
+  if (entry.kernarg_bytes > static_cast<int32_t>(sizeof(room))) return program.kernel + " has too many arguments";
+  std::memset(room, 0, static_cast<size_t>(entry.kernarg_bytes));
+  for (size_t i = 0; i < program.argument_offsets.size(); ++i) {
+    std::memcpy(room + program.argument_offsets[i], arguments[i], static_cast<size_t>(program.argument_sizes[i]));
+  }
+  for (int dim = 0; dim < 3; ++dim) {
+    const auto size = static_cast<uint16_t>(block[dim]);
+    if (entry.hidden_at[dim] >= 0) std::memcpy(room + entry.hidden_at[dim], &grid[dim], 4);
+    if (entry.hidden_at[3 + dim] >= 0) std::memcpy(room + entry.hidden_at[3 + dim], &size, 2);
+  }
+  Launch what{&program, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared, room};
+  std::vector<uint64_t> counts(program.rows.size());
+  std::string problem = launch(what, settings().schedule, settings().threads, counts.data());
+  std::lock_guard lock(kernel.mutex);
+  for (size_t row = 0; row < counts.size(); ++row) kernel.counts[row] += counts[row];
+  return problem;
+}
+
+namespace {
+
+thread_local std::string problem;
+
+template <int L>
+const char* run_alone_with(const Program& program, uint32_t* v, uint32_t* s, int32_t* scc, uint8_t* shared,
+                           uint32_t shared_bytes) {
+  auto wave = std::make_unique_for_overwrite<Wave<L>>();
+  Workgroup group;
+  group.shared.assign(shared, shared + shared_bytes);
+  group.words.assign((shared_bytes + 3) / 4, {});
+  group.visible.assign(1, 0);
+  group.at_barrier.assign(1, 0);
+  std::memcpy(wave->v, v, sizeof(wave->v));
+  std::memcpy(wave->s, s, sizeof(wave->s));
+  wave->scc = *scc != 0;
+  wave->program = &program;
+  problem = run_alone(*wave, group);
+  std::memcpy(v, wave->v, sizeof(wave->v));
+  std::memcpy(s, wave->s, sizeof(wave->s));
+  *scc = wave->scc;
+  std::memcpy(shared, group.shared.data(), shared_bytes);
+  return problem.c_str();
+}
+
+}  // namespace
+
+extern "C" {
+
+// A line for each handler: its name and its types.
+const char* amdgpu_handlers() {
+  static const std::string text = [] {
+    std::string all;
+    for (const Handler& h : handlers()) all += h.name + " " + h.types + "\n";
+    return all;
+  }();
+  return text.c_str();
+}
+
+// `lines`: the text of each line, ended by newlines; `offsets` has as many entries as there are lines.
+void* amdgpu_kernel(const char* name, const Entry* entry, const Instruction* rows, uint64_t row_count,
+                    const uint64_t* constants, uint64_t constant_count, const uint32_t* offsets, const char* lines,
+                    uint64_t line_count, const int32_t* argument_offsets, const int32_t* argument_sizes,
+                    uint64_t argument_count) {
+  auto kernel = std::make_unique<Kernel>();
+  Program& p = kernel->program;
+  p.kernel = name;
+  p.entry = *entry;
+  p.rows.assign(rows, rows + row_count);
+  p.constants.assign(constants, constants + constant_count);
+  p.offsets.assign(offsets, offsets + line_count);
+  std::istringstream text(lines);
+  for (std::string line; std::getline(text, line);) p.lines.push_back(line);
+  p.argument_offsets.assign(argument_offsets, argument_offsets + argument_count);
+  p.argument_sizes.assign(argument_sizes, argument_sizes + argument_count);
+  kernel->counts.resize(row_count);
+  return kernel.release();
+}
+
+void amdgpu_kernel_free(void* kernel) { delete static_cast<Kernel*>(kernel); }
+
+// Where the kernel's first instruction lies.
+void amdgpu_kernel_base(void* kernel, uint64_t base) { static_cast<Kernel*>(kernel)->program.base = base; }
+
+// Executed instructions by row since the last call.
+void amdgpu_counts(void* kernel, uint64_t* counts) {
+  auto& k = *static_cast<Kernel*>(kernel);
+  std::lock_guard lock(k.mutex);
+  std::memcpy(counts, k.counts.data(), k.counts.size() * sizeof(uint64_t));
+  std::fill(k.counts.begin(), k.counts.end(), 0);
+}
+
+// order: of Schedule. quantum: 0, or instructions after which another wave goes on.
+void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, int32_t threads) {
+  settings() = {{static_cast<Schedule::Order>(order), seed, quantum}, threads};
+}
+
+// Empty if all went well. `arguments` points to a pointer for each argument.
+const char* amdgpu_launch(void* kernel, const uint32_t* grid, const uint32_t* block, uint32_t shared,
+                          const void* const* arguments) {
+  problem = launch_with(*static_cast<Kernel*>(kernel), grid, block, shared, arguments);
+  return problem.c_str();
+}
+
+// Runs the rows on the caller's registers, v[kVectorRegisters + kDecoderRegisters][lanes] and s[128].
+const char* amdgpu_run_alone(void* kernel, uint32_t* v, uint32_t* s, int32_t* scc, uint8_t* shared,
+                             uint32_t shared_bytes) {
+  const Program& program = static_cast<Kernel*>(kernel)->program;
+  return program.entry.lanes == 64 ? run_alone_with<64>(program, v, s, scc, shared, shared_bytes)
+                                   : run_alone_with<32>(program, v, s, scc, shared, shared_bytes);
+}
+
+}  // extern "C"
+
+}  // namespace amdgpu

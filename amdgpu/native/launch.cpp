@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <random>
+#include <thread>
+
+#include "registry.h"
+#include "signals.h"
+
+namespace amdgpu {
+
+namespace {
+
+constexpr uint32_t kPoison = 0x7fff7fff;  // NaN as a float of 32, 16 (both kinds) and 8 bits, and no sensible address
+
+std::string register_name(const Operand& o, int reg) {
+  if (o.kind == Kind::kVector) return reg < 256 ? "v" + std::to_string(reg) : "a" + std::to_string(reg - 256);
+  return "s" + std::to_string(reg);
+}
+
+// No operand may still wait for memory, but a load may replace what an older load of the same counter brings.
+template <int L>
+void check_waits(const Wave<L>& w, const Instruction& i) {
+  for (int at = 0; at < i.operands; ++at) {
+    const Operand& o = i.operand[at];
+    if (o.kind != Kind::kVector && o.kind != Kind::kScalar) continue;
+    const int first = o.kind == Kind::kVector ? Pending::vector_register(o.reg) : Pending::scalar_register(o.reg);
+    for (int r = 0; r < o.count; ++r) {
+      if (!w.pending.waits_for(first + r)) continue;
+      const Counter waiting = w.pending.counter[first + r];
+      const bool in_order = w.pending.unordered[static_cast<int>(waiting)] <= w.pending.done[static_cast<int>(waiting)];
+      if (at < i.results && i.counter == waiting && in_order) continue;
+      static constexpr const char* kNames[kCounters] = {"", "vector loads", "stores", "LDS", "scalar loads"};
+      throw Fault(*w.program, i, w.number,
+                  register_name(o, o.reg + r) + " is used before the load into it was waited for (counter of " +
+                      kNames[static_cast<int>(waiting)] + ")");
+    }
+  }
+}
+
+// Executes until the wave stops, by itself or after `most` instructions.
+template <int L>
+void run(Wave<L>& w, const std::vector<Run<L>>& code, uint64_t most, uint64_t* counts) {
+  const Instruction* rows = w.program->rows.data();
+  w.stop = Stop::kNone;
+  do {
+    const Instruction& i = rows[w.pc];
+    if (w.pending.busy) check_waits(w, i);
+    ++counts[w.pc++];
+    code[i.handler](w, i);
+  } while (w.stop == Stop::kNone && --most > 0);
+  if (w.stop == Stop::kNone) w.stop = Stop::kBudget;
+}
+
+template <int L>
+const std::vector<Run<L>>& code() {
+  static const std::vector<Run<L>> all = [] {
+    std::vector<Run<L>> found;
+    for (const Handler& h : handlers()) found.push_back(run_of<L>(h));
+    return found;
+  }();
+  return all;
+}
+
+// What a host thread needs to execute one workgroup after the other.
+template <int L>
+class Worker {
+ public:
+  Worker(const Launch& what, const Schedule& schedule) : what_(what), program_(*what.program), schedule_(schedule) {
+    const uint32_t threads = what.block[0] * what.block[1] * what.block[2];
+    count_ = (threads + L - 1) / L;
+    waves_ = std::make_unique_for_overwrite<Wave<L>[]>(count_);
+    counts_.resize(program_.rows.size());
+    group_.shared.resize(program_.entry.shared_bytes + what.dynamic_shared);
+    order_.resize(count_);
+  }
+
+  const std::vector<uint64_t>& counts() const { return counts_; }
+
+  // Returns what went wrong.
+  std::string workgroup(uint64_t number) {
+    set_up(number);
+    Guard guard;
+    if (sigsetjmp(guard.jump, 1) != 0) return wrong_access(guard.address);
+    set_guard(&guard);
+    std::string problem;
+    try {
+      run_waves();
+    } catch (const Fault& fault) {
+      problem = fault.what();
+    }
+    set_guard(nullptr);
+    return problem;
+  }
+
+ private:
+  void set_up(uint64_t number) {
+    group_.index[0] = static_cast<uint32_t>(number % what_.grid[0]);
+    group_.index[1] = static_cast<uint32_t>(number / what_.grid[0] % what_.grid[1]);
+    group_.index[2] = static_cast<uint32_t>(number / what_.grid[0] / what_.grid[1]);
+    std::fill_n(reinterpret_cast<uint16_t*>(group_.shared.data()), group_.shared.size() / 2, kPoison & 0xffff);
+    group_.words.assign((group_.shared.size() + 3) / 4, {});
+    group_.visible.assign(count_, 0);
+    group_.at_barrier.assign(count_, 0);
+    std::iota(order_.begin(), order_.end(), 0u);
+    if (schedule_.order == Schedule::kReverse) std::reverse(order_.begin(), order_.end());
+    if (schedule_.order == Schedule::kShuffled) {
+      std::mt19937 random(schedule_.seed + static_cast<uint32_t>(number));
+      std::shuffle(order_.begin(), order_.end(), random);
+    }
+    for (uint32_t n = 0; n < count_; ++n) set_up(waves_[n], n);
+  }
+
+  void set_up(Wave<L>& w, uint32_t number) {
+    const Entry& entry = program_.entry;
+    std::fill_n(w.v[0], entry.accumulators_at * L, kPoison);
+    std::fill_n(w.v[256], (entry.vector_registers - entry.accumulators_at) * L, kPoison);
+    std::fill_n(w.s, scalar_register::kCount, kPoison);
+    w.number = static_cast<int>(number);
+    w.program = &program_;
+    w.group = &group_;
+    w.pc = 0;
+    w.scc = false;
+    w.stop = Stop::kNone;
+    w.pending.reset();
+
+    const auto [bx, by, bz] = std::tie(what_.block[0], what_.block[1], what_.block[2]);
+    uint64_t exec = 0;
+    for (uint32_t l = 0; l < L; ++l) {
+      const uint32_t thread = number * L + l;
+      w.v[0][l] = thread % bx | thread / bx % by << 10 | thread / bx / by << 20;
+      exec |= uint64_t{thread < bx * by * bz} << l;
+    }
+    w.s[scalar_register::kExec + 1] = 0;
+    w.set_mask(scalar_register::kExec, exec);
+
+    if (entry.kernarg_at >= 0) {
+      const auto address = reinterpret_cast<uint64_t>(what_.kernarg);
+      w.s[entry.kernarg_at] = static_cast<uint32_t>(address);
+      w.s[entry.kernarg_at + 1] = static_cast<uint32_t>(address >> 32);
+    }
+    if (entry.group_in_ttmp) {
+      w.s[scalar_register::kTtmp + 9] = group_.index[0];
+      w.s[scalar_register::kTtmp + 7] = group_.index[1] | group_.index[2] << 16;
+    }
+    for (int dim = 0; dim < 3; ++dim) {
+      if (entry.group_at[dim] >= 0) w.s[entry.group_at[dim]] = group_.index[dim];
+    }
+  }
+
+  void run_waves() {
+    uint32_t left = count_;
+    const uint64_t quantum = schedule_.quantum ? schedule_.quantum : ~uint64_t{0};
+    while (left > 0) {
+      uint32_t waiting = 0;
+      for (const uint32_t n : order_) {
+        Wave<L>& w = waves_[n];
+        if (w.stop == Stop::kEnd) continue;
+        if (w.stop != Stop::kBarrier) {
+          current_ = &w;
+          run(w, code<L>(), quantum, counts_.data());
+        }
+        if (w.stop == Stop::kEnd) --left;
+        if (w.stop == Stop::kBarrier) ++waiting;
+      }
+      if (left > 0 && waiting == left) {
+        group_.visible = group_.at_barrier;
+        for (uint32_t n = 0; n < count_; ++n) {
+          if (waves_[n].stop == Stop::kBarrier) waves_[n].stop = Stop::kNone;
+        }
+      }
+    }
+  }
+
+  std::string wrong_access(uint64_t address) {
+    const Wave<L>& w = *current_;
+    const Instruction& i = program_.rows[w.pc - 1];
+    std::string lane = "no lane";
+    for (int l = 0; l < L; ++l) {
+      if (w.active[l] && address - w.address[l] < w.access_bytes) {
+        lane = "lane " + std::to_string(l);
+        break;
+      }
+    }
+    char text[64];
+    std::snprintf(text, sizeof(text), "bad address 0x%llx", static_cast<unsigned long long>(address));
+    return Fault(program_, i, w.number, lane + ": " + text).what();
+  }
+
+  const Launch& what_;
+  const Program& program_;
+  const Schedule schedule_;
+  uint32_t count_;
+  std::unique_ptr<Wave<L>[]> waves_;
+  Wave<L>* current_ = nullptr;
+  Workgroup group_;
+  std::vector<uint32_t> order_;
+  std::vector<uint64_t> counts_;
+};
+
+template <int L>
+std::string launch(const Launch& what, const Schedule& schedule, int threads, uint64_t* counts) {
+  const uint64_t workgroups = uint64_t{what.grid[0]} * what.grid[1] * what.grid[2];
+  std::atomic<uint64_t> next{0};
+  std::mutex mutex;
+  std::string problem;
+  const auto work = [&] {
+    Worker<L> worker(what, schedule);
+    for (uint64_t n = next++; n < workgroups; n = next++) {
+      std::string wrong = worker.workgroup(n);
+      if (wrong.empty()) continue;
+      next = workgroups;
+      char at[80];
+      std::snprintf(at, sizeof(at), " (workgroup %llu)", static_cast<unsigned long long>(n));
+      std::lock_guard lock(mutex);
+      if (problem.empty()) problem = wrong + at;
+    }
+    std::lock_guard lock(mutex);
+    for (size_t row = 0; row < worker.counts().size(); ++row) counts[row] += worker.counts()[row];
+  };
+  const uint64_t helpers = std::min<uint64_t>(threads, workgroups) - 1;
+  std::vector<std::thread> others;
+  for (uint64_t t = 0; t < helpers; ++t) others.emplace_back(work);
+  work();
+  for (std::thread& other : others) other.join();
+  return problem;
+}
+
+}  // namespace
+
+std::string launch(const Launch& what, const Schedule& schedule, int threads, uint64_t* counts) {
+  if (uint64_t{what.grid[0]} * what.grid[1] * what.grid[2] == 0) return "";
+  install_signal_handler();
+  return what.program->entry.lanes == 64 ? launch<64>(what, schedule, threads, counts)
+                                         : launch<32>(what, schedule, threads, counts);
+}
+
+template <int Lanes>
+std::string run_alone(Wave<Lanes>& w, Workgroup& group) {
+  install_signal_handler();
+  std::vector<uint64_t> counts(w.program->rows.size());
+  w.group = &group;
+  w.pc = 0;
+  w.number = 0;
+  w.pending.reset();
+  w.exec_changed();
+  Guard guard;
+  if (sigsetjmp(guard.jump, 1) != 0) return w.program->where(w.program->rows[w.pc - 1].line) + ": bad address";
+  set_guard(&guard);
+  std::string problem;
+  try {
+    do {
+      run(w, code<Lanes>(), ~uint64_t{0}, counts.data());
+      group.visible = group.at_barrier;
+    } while (w.stop != Stop::kEnd);
+  } catch (const Fault& fault) {
+    problem = fault.what();
+  }
+  set_guard(nullptr);
+  return problem;
+}
+
+template std::string run_alone<32>(Wave<32>&, Workgroup&);
+template std::string run_alone<64>(Wave<64>&, Workgroup&);
+
+}  // namespace amdgpu

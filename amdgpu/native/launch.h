@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// A kernel's launch: its workgroups over the host's threads, the waves of each in a chosen order.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "wave.h"
+
+namespace amdgpu {
+
+// How the waves of a workgroup take turns. Each runs until a barrier, or for `quantum` instructions where that is not 0.
+struct Schedule {
+  enum Order : int32_t { kForward, kReverse, kShuffled };
+  Order order = kForward;
+  uint32_t seed = 0;
+  uint32_t quantum = 0;
+};
+
+struct Launch {
+  const Program* program;
+  uint32_t grid[3];
+  uint32_t block[3];
+  uint32_t dynamic_shared;
+  const uint8_t* kernarg;
+};
+
+// Counts of executed instructions are added to `counts`, by row. Returns what went wrong; empty if nothing did.
+std::string launch(const Launch& what, const Schedule& schedule, int threads, uint64_t* counts);
+
+// Runs one wave of the kernel without any set-up: registers and the pc are the caller's. For tests of instructions.
+template <int Lanes>
+std::string run_alone(Wave<Lanes>& wave, Workgroup& group);
+
+}  // namespace amdgpu
