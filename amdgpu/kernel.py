@@ -22,10 +22,7 @@ from .decode.target import Target
 from .disassembly import Line, disassemble
 from .library import Entry, library
 
-_HIDDEN = (
-    *(f"hidden_block_count_{dim}" for dim in "xyz"),
-    *(f"hidden_group_size_{dim}" for dim in "xyz"),
-)
+_HIDDEN = (*(f"hidden_block_count_{dim}" for dim in "xyz"), *(f"hidden_group_size_{dim}" for dim in "xyz"))
 # What the first scalar registers hold, in this order, by bits of the kernel's code properties: (bit, registers).
 _USER_REGISTERS = ((0, 4), (1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (6, 1))
 _KERNARG = 3  # the bit of the kernarg segment's address
@@ -51,7 +48,9 @@ class Kernel:
         handle: the library's pointer.
     """
 
-    def __init__(self, name: str, target: str, lines: Sequence[Line], entry: Entry, arguments: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, name: str, target: str, lines: Sequence[Line], entry: Entry, arguments: Sequence[tuple[int, int]] = ()
+    ) -> None:
         self.name, self.target, self.lines = name, target, list(lines)
         decoded: Decoded = decoder(target).decode(name, self.lines)
         self.rows = decoded.rows
@@ -139,7 +138,9 @@ def _entry(path: Path, report: dict[str, Any], target: Target) -> tuple[Entry, l
     if preload:
         raise ValueError(f"{name} has arguments loaded into registers before it starts, which is not known here")
     if report[".wavefront_size"] != target.lanes:
-        raise ValueError(f"{name} has waves of {report['.wavefront_size']}; {target.name} is executed with {target.lanes}")
+        raise ValueError(
+            f"{name} has waves of {report['.wavefront_size']}; {target.name} is executed with {target.lanes}"
+        )
     entry = Entry(lanes=target.lanes, shared_bytes=lds, kernarg_bytes=report[".kernarg_segment_size"], kernarg_at=-1)
     entry.vector_registers = max(report[".vgpr_count"], 1)
     entry.accumulators_at = 4 * ((rsrc3 & 63) + 1) if target.generation == 9 else entry.vector_registers

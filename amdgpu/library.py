@@ -53,7 +53,9 @@ def path() -> Path:
         temporary = results.temporary(Path(name).suffix)
         try:
             before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-            done = subprocess.run([compiler.path, *flags, *arguments, "-o", str(temporary)], capture_output=True, text=True)
+            done = subprocess.run(
+                [compiler.path, *flags, *arguments, "-o", str(temporary)], capture_output=True, text=True
+            )
             if done.returncode:
                 raise BuildFailed(done.stderr[:4000])
             results.keep(name, temporary, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)

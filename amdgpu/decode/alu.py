@@ -167,5 +167,3 @@ def dual(target: Target, handlers: dict[str, Handler], mnemonic: str, text: str)
     result: Operand = x.operands[0]
     x.operands[0] = kept
     return [x, y, Row(handlers["v_mov_b32"], [result, kept])]
-
-

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DPP: the first source of an instruction comes from other lanes. A row of its own puts it into a temporary register."""
+"""DPP: the first source of an instruction comes from other lanes. A row of its own puts it into a register."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CONTROL = {
     "wave_ror": 0x13C,
     "row_mirror": 0x140,
     "row_half_mirror": 0x141,
-    "row_bcast": {"15": 0x142, "31": 0x143},
     "row_newbcast": 0x150,
     "row_share": 0x150,
     "row_xmask": 0x160,
 }
+_BROADCAST = {"15": 0x142, "31": 0x143}
 _FIXED = ("wave_shl", "wave_rol", "wave_shr", "wave_ror", "row_mirror", "row_half_mirror")
 DPP8 = 1 << 12  # in `offset`, before eight selectors of three bits in `offset1`
 BOUND_ZERO, FETCH_INACTIVE = 1 << 8, 1 << 9  # in `offset1`, above row_mask << 4 | bank_mask
@@ -33,7 +33,7 @@ GFX9 = 1  # in `mode`
 
 def has_dpp(modifiers: dict[str, str]) -> bool:
     """Whether one of them says where the first source comes from."""
-    return any(name in _CONTROL or name in ("quad_perm", "dpp8") for name in modifiers)
+    return any(name in _CONTROL or name in ("quad_perm", "dpp8", "row_bcast") for name in modifiers)
 
 
 def with_dpp(target: Target, handlers: dict[str, Handler], row: Row, modifiers: dict[str, str]) -> list[Row]:
@@ -61,9 +61,8 @@ def _control(modifiers: dict[str, str]) -> int:
     if "quad_perm" in modifiers:
         chosen = [int(n) for n in re.findall(r"\d+", modifiers.pop("quad_perm"))]
         return sum(n << 2 * at for at, n in enumerate(chosen))
+    if "row_bcast" in modifiers:
+        return _BROADCAST[modifiers.pop("row_bcast")]
     name = next(name for name in modifiers if name in _CONTROL)
     value = modifiers.pop(name)
-    control = _CONTROL[name]
-    if isinstance(control, dict):
-        return control[value]
-    return control if name in _FIXED else control + int(value)
+    return _CONTROL[name] + (0 if name in _FIXED else int(value))

@@ -84,7 +84,9 @@ def encode(row: Row, constants: Constants) -> bytes:
         row.offset1,
     )
     operands = b"".join(
-        PACKED.pack(o.kind, o.count, o.part, o.flags, o.reg, constants.place(o.constant) if o.kind is Kind.CONSTANT else 0)
+        PACKED.pack(
+            o.kind, o.count, o.part, o.flags, o.reg, constants.place(o.constant) if o.kind is Kind.CONSTANT else 0
+        )
         for o in row.operands
     )
     return head + operands + bytes(PACKED.size * (OPERANDS - len(row.operands)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Emulated AMD GPUs for these tests, or the sentence that says why there are none.
+"""Emulated AMD GPUs for these tests.
 
 ROCMFORGE_EMULATED  ``some`` (default) or ``all``: every head size, dtype and access width on every target
 """
@@ -7,7 +7,6 @@ ROCMFORGE_EMULATED  ``some`` (default) or ``all``: every head size, dtype and ac
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,9 @@ TARGETS = toolchain.AMD_TARGETS
 
 
 @pytest.fixture(scope="session")
-def gpus(tmp_path_factory: pytest.TempPathFactory) -> emulation.EmulatedGpus:
+def gpus() -> emulation.EmulatedGpus:
     """The emulated devices of this session."""
-    if reason := emulation.missing():
-        pytest.skip(reason)
-    library = tmp_path_factory.mktemp("emulated") / "libemulated_hip.so"
-    flags = ["-std=c++20", "-O1", "-shared", "-fPIC"]
-    subprocess.run([toolchain.find_cxx().path, *flags, str(emulation.SOURCE), "-o", str(library)], check=True)
-    return emulation.EmulatedGpus(library)
+    return emulation.EmulatedGpus()
 
 
 @pytest.fixture

@@ -211,9 +211,9 @@ CORES = {
 def test_matrix_cores_do_the_products(emulated: Use, gpus: EmulatedGpus, target: str) -> None:
     """The target's own matrix instruction was executed, at least as often as the visible scores need."""
     emulated(target)
-    gpus.instructions.clear()
+    gpus.executed()
     check(Batch(torch.bfloat16, 128, 2, 4, [(40, 48)], 16, seed=3))
-    executed = gpus.instructions[target, "attention_prefill_bf16_d128"]
+    executed = gpus.executed()[target, "attention_prefill_bf16_d128"]
     core = CORES.get(target, "v_wmma_f32_16x16x16_bf16")
     matrix = {name: count for name, count in executed.items() if name.startswith(("v_mfma", "v_wmma"))}
     assert set(matrix) == {core}

@@ -102,11 +102,11 @@ def test_executed_clocks_are_the_counted_ones(
     """
     emulated(target, compute_units=1)
     batch = Batch(torch.bfloat16, 128, 1, 4, [(1, 16384)], 16, seed=1)
-    gpus.instructions.clear()
+    gpus.executed()
     batch.run(batch.planner())
     name = loops.OURS[1]
     path = built.code_object(kernels_dir(), target, name)
-    executed = gpus.instructions[target, name]
+    executed = gpus.executed()[target, name]
     loop, _ = loops.loop_of(path, name, target, mca=False)
     tokens = loops.per_wave(path, loop, 1)  # of one wave's iteration
     vector = sum(
