@@ -39,17 +39,20 @@ def open_gpu(target: str, compute_units: int) -> Path:
     return lib.file
 
 
-def schedule(order: str | int = "forward", quantum: int = 0, threads: int | None = None) -> None:
+def schedule(
+    order: str | int = "forward", quantum: int = 0, uninitialised: bool = False, threads: int | None = None
+) -> None:
     """How launches run from here on.
 
     Args:
         order: of a workgroup's waves: "forward", "reverse", or the seed of a random one.
         quantum: instructions after which another wave goes on; 0: at barriers only.
+        uninitialised: look for registers and LDS that are used before they are written, in twice the time.
         threads: host threads that share workgroups; None: as many as this process may use.
     """
     which = ORDERS[order] if isinstance(order, str) else _SHUFFLED
     seed = order if isinstance(order, int) else 0
-    library().c.amdgpu_settings(which, seed, quantum, threads or len(os.sched_getaffinity(0)))
+    library().c.amdgpu_settings(which, seed, quantum, int(uninitialised), threads or len(os.sched_getaffinity(0)))
 
 
 def capture(capturing: bool) -> None:

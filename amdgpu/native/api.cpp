@@ -111,8 +111,8 @@ void amdgpu_counts(void* kernel, uint64_t* counts) {
 }
 
 // order: of Schedule. quantum: 0, or instructions after which another wave goes on.
-void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, int32_t threads) {
-  settings() = {{static_cast<Schedule::Order>(order), seed, quantum}, threads};
+void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, int32_t twins, int32_t threads) {
+  settings() = {{static_cast<Schedule::Order>(order), seed, quantum, twins != 0}, threads};
 }
 
 // Empty if all went well. `arguments` points to a pointer for each argument.

@@ -12,6 +12,7 @@
 
 #include "registry.h"
 #include "signals.h"
+#include "twin.h"
 
 namespace amdgpu {
 
@@ -44,28 +45,47 @@ void check_waits(const Wave<L>& w, const Instruction& i) {
   }
 }
 
-// Executes until the wave stops, by itself or after `most` instructions.
 template <int L>
-void run(Wave<L>& w, const std::vector<Run<L>>& code, uint64_t most, uint64_t* counts) {
+struct Code {
+  std::vector<Run<L>> run;  // by handler
+  std::vector<Use> use;
+};
+
+template <int L>
+const Code<L>& code() {
+  static const Code<L> all = [] {
+    Code<L> found;
+    for (const Handler& h : handlers()) {
+      found.run.push_back(run_of<L>(h));
+      found.use.push_back(use_of(h.name));
+    }
+    return found;
+  }();
+  return all;
+}
+
+// Executes until the wave stops, by itself or after `most` instructions. The twin, if there is one, does the same.
+template <int L, bool kTwin>
+void run(Wave<L>& w, Wave<L>* twin, uint64_t most, uint64_t* counts) {
+  const Code<L>& all = code<L>();
   const Instruction* rows = w.program->rows.data();
   w.stop = Stop::kNone;
   do {
     const Instruction& i = rows[w.pc];
     if (w.pending.busy) check_waits(w, i);
     ++counts[w.pc++];
-    code[i.handler](w, i);
+    if constexpr (kTwin) {
+      const Use use = all.use[i.handler];
+      if (use.of != Use::kNothing) compare_uses(w, *twin, i, use);
+      twin->pc = w.pc;
+      if (!use.once) all.run[i.handler](*twin, i);
+      all.run[i.handler](w, i);
+      if (use.once) copy_results(w, *twin, i);
+    } else {
+      all.run[i.handler](w, i);
+    }
   } while (w.stop == Stop::kNone && --most > 0);
   if (w.stop == Stop::kNone) w.stop = Stop::kBudget;
-}
-
-template <int L>
-const std::vector<Run<L>>& code() {
-  static const std::vector<Run<L>> all = [] {
-    std::vector<Run<L>> found;
-    for (const Handler& h : handlers()) found.push_back(run_of<L>(h));
-    return found;
-  }();
-  return all;
 }
 
 // What a host thread needs to execute one workgroup after the other.
@@ -76,8 +96,10 @@ class Worker {
     const uint32_t threads = what.block[0] * what.block[1] * what.block[2];
     count_ = (threads + L - 1) / L;
     waves_ = std::make_unique_for_overwrite<Wave<L>[]>(count_);
+    if (schedule.twins) twins_ = std::make_unique_for_overwrite<Wave<L>[]>(count_);
     counts_.resize(program_.rows.size());
     group_.shared.resize(program_.entry.shared_bytes + what.dynamic_shared);
+    twin_group_.shared.resize(group_.shared.size());
     order_.resize(count_);
   }
 
@@ -101,30 +123,52 @@ class Worker {
 
  private:
   void set_up(uint64_t number) {
-    group_.index[0] = static_cast<uint32_t>(number % what_.grid[0]);
-    group_.index[1] = static_cast<uint32_t>(number / what_.grid[0] % what_.grid[1]);
-    group_.index[2] = static_cast<uint32_t>(number / what_.grid[0] / what_.grid[1]);
+    set_up(group_, number);
     std::fill_n(reinterpret_cast<uint16_t*>(group_.shared.data()), group_.shared.size() / 2, kPoison & 0xffff);
-    group_.words.assign((group_.shared.size() + 3) / 4, {});
-    group_.visible.assign(count_, 0);
-    group_.at_barrier.assign(count_, 0);
     std::iota(order_.begin(), order_.end(), 0u);
     if (schedule_.order == Schedule::kReverse) std::reverse(order_.begin(), order_.end());
     if (schedule_.order == Schedule::kShuffled) {
       std::mt19937 random(schedule_.seed + static_cast<uint32_t>(number));
       std::shuffle(order_.begin(), order_.end(), random);
     }
-    for (uint32_t n = 0; n < count_; ++n) set_up(waves_[n], n);
+    for (uint32_t n = 0; n < count_; ++n) {
+      Wave<L>& w = waves_[n];
+      const int vectors = program_.entry.accumulators_at * L;
+      const int accumulators = (program_.entry.vector_registers - program_.entry.accumulators_at) * L;
+      std::fill_n(w.v[0], vectors, kPoison);
+      std::fill_n(w.v[256], accumulators, kPoison);
+      std::fill_n(w.s, scalar_register::kCount, kPoison);
+      set_up(w, group_, n);
+      if (!twins_) continue;
+      std::minstd_rand random(n + 1);
+      Wave<L>& twin = twins_[n];
+      std::generate_n(twin.v[0], vectors, random);
+      std::generate_n(twin.v[256], accumulators, random);
+      std::generate_n(twin.s, scalar_register::kCount, random);
+      set_up(twin, twin_group_, n);
+    }
+    if (twins_) {
+      set_up(twin_group_, number);
+      std::minstd_rand random(count_ + 1);
+      std::generate(twin_group_.shared.begin(), twin_group_.shared.end(), [&] { return random() >> 8; });
+    }
   }
 
-  void set_up(Wave<L>& w, uint32_t number) {
+  void set_up(Workgroup& group, uint64_t number) {
+    group.index[0] = static_cast<uint32_t>(number % what_.grid[0]);
+    group.index[1] = static_cast<uint32_t>(number / what_.grid[0] % what_.grid[1]);
+    group.index[2] = static_cast<uint32_t>(number / what_.grid[0] / what_.grid[1]);
+    group.words.assign((group.shared.size() + 3) / 4, {});
+    group.visible.assign(count_, 0);
+    group.at_barrier.assign(count_, 0);
+  }
+
+  // All that a wave finds when it starts; the other registers hold anything.
+  void set_up(Wave<L>& w, Workgroup& group, uint32_t number) {
     const Entry& entry = program_.entry;
-    std::fill_n(w.v[0], entry.accumulators_at * L, kPoison);
-    std::fill_n(w.v[256], (entry.vector_registers - entry.accumulators_at) * L, kPoison);
-    std::fill_n(w.s, scalar_register::kCount, kPoison);
     w.number = static_cast<int>(number);
     w.program = &program_;
-    w.group = &group_;
+    w.group = &group;
     w.pc = 0;
     w.scc = false;
     w.stop = Stop::kNone;
@@ -146,11 +190,11 @@ class Worker {
       w.s[entry.kernarg_at + 1] = static_cast<uint32_t>(address >> 32);
     }
     if (entry.group_in_ttmp) {
-      w.s[scalar_register::kTtmp + 9] = group_.index[0];
-      w.s[scalar_register::kTtmp + 7] = group_.index[1] | group_.index[2] << 16;
+      w.s[scalar_register::kTtmp + 9] = group.index[0];
+      w.s[scalar_register::kTtmp + 7] = group.index[1] | group.index[2] << 16;
     }
     for (int dim = 0; dim < 3; ++dim) {
-      if (entry.group_at[dim] >= 0) w.s[entry.group_at[dim]] = group_.index[dim];
+      if (entry.group_at[dim] >= 0) w.s[entry.group_at[dim]] = group.index[dim];
     }
   }
 
@@ -164,13 +208,15 @@ class Worker {
         if (w.stop == Stop::kEnd) continue;
         if (w.stop != Stop::kBarrier) {
           current_ = &w;
-          run(w, code<L>(), quantum, counts_.data());
+          if (twins_) run<L, true>(w, &twins_[n], quantum, counts_.data());
+          else run<L, false>(w, nullptr, quantum, counts_.data());
         }
         if (w.stop == Stop::kEnd) --left;
         if (w.stop == Stop::kBarrier) ++waiting;
       }
       if (left > 0 && waiting == left) {
         group_.visible = group_.at_barrier;
+        twin_group_.visible = twin_group_.at_barrier;
         for (uint32_t n = 0; n < count_; ++n) {
           if (waves_[n].stop == Stop::kBarrier) waves_[n].stop = Stop::kNone;
         }
@@ -197,9 +243,9 @@ class Worker {
   const Program& program_;
   const Schedule schedule_;
   uint32_t count_;
-  std::unique_ptr<Wave<L>[]> waves_;
+  std::unique_ptr<Wave<L>[]> waves_, twins_;
   Wave<L>* current_ = nullptr;
-  Workgroup group_;
+  Workgroup group_, twin_group_;
   std::vector<uint32_t> order_;
   std::vector<uint64_t> counts_;
 };
@@ -256,7 +302,7 @@ std::string run_alone(Wave<Lanes>& w, Workgroup& group) {
   std::string problem;
   try {
     do {
-      run(w, code<Lanes>(), ~uint64_t{0}, counts.data());
+      run<Lanes, false>(w, nullptr, ~uint64_t{0}, counts.data());
       group.visible = group.at_barrier;
     } while (w.stop != Stop::kEnd);
   } catch (const Fault& fault) {
