@@ -40,7 +40,11 @@ def open_gpu(target: str, compute_units: int) -> Path:
 
 
 def schedule(
-    order: str | int = "forward", quantum: int = 0, uninitialised: bool = False, threads: int | None = None
+    order: str | int = "forward",
+    quantum: int = 0,
+    uninitialised: bool = False,
+    threads: int | None = None,
+    limit: int = 1 << 31,
 ) -> None:
     """How launches run from here on.
 
@@ -49,10 +53,12 @@ def schedule(
         quantum: instructions after which another wave goes on; 0: at barriers only.
         uninitialised: look for registers and LDS that are used before they are written, in twice the time.
         threads: host threads that share workgroups; None: as many as this process may use.
+        limit: instructions of one wave after which the launch fails as one that does not end.
     """
     which = ORDERS[order] if isinstance(order, str) else _SHUFFLED
     seed = order if isinstance(order, int) else 0
-    library().c.amdgpu_settings(which, seed, quantum, int(uninitialised), threads or len(os.sched_getaffinity(0)))
+    count = threads or len(os.sched_getaffinity(0))
+    library().c.amdgpu_settings(which, seed, quantum, ctypes.c_uint64(limit), int(uninitialised), count)
 
 
 def capture(capturing: bool) -> None:
@@ -67,6 +73,14 @@ def executed() -> dict[tuple[str, str], Counter[str]]:
         if counts := kernel.executed():
             found.setdefault((kernel.target, kernel.name), Counter()).update(counts)
     return found
+
+
+def kernel(target: str, name: str) -> Kernel:
+    """One that this process has loaded; KeyError if it has not."""
+    for found in _kernels:
+        if (found.target, found.name) == (target, name):
+            return found
+    raise KeyError(f"no kernel {name} of {target} has been loaded")
 
 
 def _guarded(call: Callable[..., int]) -> Any:

@@ -7,7 +7,8 @@ import ctypes
 import re
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from rocmforge_build import code_object
 
 from .decode.decoder import Decoded, Decoder
-from .decode.rows import CONTINUED
+from .decode.rows import CONTINUED, ROW
 from .decode.target import Target
 from .disassembly import Line, disassemble
 from .library import Entry, library
@@ -85,6 +86,21 @@ class Kernel:
             if not self.rows["flags"][row] & CONTINUED:
                 result[self.lines[self.rows["line"][row]].mnemonic] += int(counts[row])
         return result
+
+    @contextmanager
+    def without(self, *lines: int) -> Iterator[None]:
+        """These lines do nothing within this context: to see whether their absence is noticed."""
+        rows = [int(row) for line in lines for row in np.flatnonzero(self.rows["line"] == line)]
+        nothing = np.zeros(1, ROW)
+        nothing["handler"] = library().handlers["s_nop"].number
+        try:
+            for row in rows:
+                nothing["line"] = self.rows["line"][row]
+                library().c.amdgpu_replace(self.handle, ctypes.c_uint64(row), _pointer(nothing))
+            yield
+        finally:
+            for row in rows:
+                library().c.amdgpu_replace(self.handle, ctypes.c_uint64(row), _pointer(self.rows[row : row + 1]))
 
     def launch(self, grid: Sequence[int], block: Sequence[int], arguments: Sequence[bytes], shared: int = 0) -> None:
         """Runs a grid of workgroups to its end.

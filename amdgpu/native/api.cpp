@@ -102,6 +102,11 @@ void amdgpu_kernel_free(void* kernel) { delete static_cast<Kernel*>(kernel); }
 // Where the kernel's first instruction lies.
 void amdgpu_kernel_base(void* kernel, uint64_t base) { static_cast<Kernel*>(kernel)->program.base = base; }
 
+// Puts another instruction in the place of a row; nothing may be running.
+void amdgpu_replace(void* kernel, uint64_t row, const Instruction* with) {
+  static_cast<Kernel*>(kernel)->program.rows[row] = *with;
+}
+
 // Executed instructions by row since the last call.
 void amdgpu_counts(void* kernel, uint64_t* counts) {
   auto& k = *static_cast<Kernel*>(kernel);
@@ -111,8 +116,9 @@ void amdgpu_counts(void* kernel, uint64_t* counts) {
 }
 
 // order: of Schedule. quantum: 0, or instructions after which another wave goes on.
-void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, int32_t twins, int32_t threads) {
-  settings() = {{static_cast<Schedule::Order>(order), seed, quantum, twins != 0}, threads};
+// limit: instructions of one wave after which it is taken for one that never ends.
+void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, uint64_t limit, int32_t twins, int32_t threads) {
+  settings() = {{static_cast<Schedule::Order>(order), seed, quantum, limit, twins != 0}, threads};
 }
 
 // Empty if all went well. `arguments` points to a pointer for each argument.

@@ -45,12 +45,16 @@ void wait(Wave<L>& w, const Instruction& i) {
 
 // gfx12 parts a barrier in two. What counts for others is what was complete at the signal.
 template <int L>
-void signal_barrier(Wave<L>& w, const Instruction&) {
+void signal_barrier(Wave<L>& w, const Instruction& i) {
+  if (w.signalled) w.fail(i, "signals a barrier again without having waited at it");
+  w.signalled = true;
   w.group->at_barrier[w.number] = w.pending.done[static_cast<int>(Counter::kShared)];
 }
 
 template <int L>
-void wait_at_barrier(Wave<L>& w, const Instruction&) {
+void wait_at_barrier(Wave<L>& w, const Instruction& i) {
+  if (!w.signalled) w.fail(i, "waits at a barrier that it has not signalled");
+  w.signalled = false;
   w.stop = Stop::kBarrier;
 }
 

@@ -171,6 +171,7 @@ class Worker {
     w.group = &group;
     w.pc = 0;
     w.scc = false;
+    w.signalled = false;
     w.stop = Stop::kNone;
     w.pending.reset();
 
@@ -200,7 +201,8 @@ class Worker {
 
   void run_waves() {
     uint32_t left = count_;
-    const uint64_t quantum = schedule_.quantum ? schedule_.quantum : ~uint64_t{0};
+    const uint64_t quantum = schedule_.quantum ? schedule_.quantum : schedule_.limit;
+    std::vector<uint64_t> turns(count_);
     while (left > 0) {
       uint32_t waiting = 0;
       for (const uint32_t n : order_) {
@@ -210,6 +212,9 @@ class Worker {
           current_ = &w;
           if (twins_) run<L, true>(w, &twins_[n], quantum, counts_.data());
           else run<L, false>(w, nullptr, quantum, counts_.data());
+        }
+        if (w.stop == Stop::kBudget && ++turns[n] * quantum >= schedule_.limit) {
+          w.fail(program_.rows[w.pc], "the wave does not come to an end");
         }
         if (w.stop == Stop::kEnd) --left;
         if (w.stop == Stop::kBarrier) ++waiting;
@@ -294,6 +299,7 @@ std::string run_alone(Wave<Lanes>& w, Workgroup& group) {
   w.group = &group;
   w.pc = 0;
   w.number = 0;
+  w.signalled = false;
   w.pending.reset();
   w.exec_changed();
   Guard guard;

@@ -15,6 +15,8 @@ struct Schedule {
   Order order = kForward;
   uint32_t seed = 0;
   uint32_t quantum = 0;
+  // Instructions of one wave after which it is taken for one that never ends.
+  uint64_t limit = uint64_t{1} << 31;
   // Look for uninitialised registers and LDS (twin.h), in twice the time.
   bool twins = false;
 };

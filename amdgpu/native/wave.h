@@ -24,6 +24,7 @@ struct Wave {
   alignas(64) uint32_t active[Lanes];  // EXEC by lane, all ones or zero
   uint32_t s[scalar_register::kCount];
   bool scc;
+  bool signalled;  // has told a barrier that it is there, and not waited yet (gfx12)
   Stop stop;
   uint32_t pc;  // row of the next instruction
   int number;   // in its workgroup
