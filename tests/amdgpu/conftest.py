@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Emulated AMD GPUs for these tests.
 
-ROCMFORGE_EMULATED  ``some`` (default) or ``all``: every head size, dtype and access width on every target
+ROCMFORGE_EMULATED  ``some`` (default): every kernel, dtype and head size on every target; ``all``: with more shapes each
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def emulated(gpus: emulation.EmulatedGpus, monkeypatch: pytest.MonkeyPatch) -> I
 
     def use(target: str, *schedule: Any, **more: Any) -> _C.Device:
         if not Path(kernels_dir(), target, "kernels.txt").exists():
+            if toolchain.find_amd((target,))[0] is not None:
+                pytest.fail(f"{target} is not built, though its compiler is here: python -m rocmforge_build")
             pytest.skip(f"no code for {target} is built here: python -m rocmforge_build --targets {target}")
         contexts.append(gpus.use(target, *schedule, **more))
         return contexts[-1].__enter__()

@@ -25,20 +25,8 @@ from .emulation import EmulatedGpus, guarded
 Use = Callable[..., _C.Device]
 TYPES = (torch.bfloat16, torch.float16)
 UNITS = [(dtype, head) for dtype in TYPES for head in HEAD_SIZES]
-FEW = [(torch.bfloat16, 128), (torch.float16, 80)]  # two matrix depths: 80 is no multiple of 32
-
-
-def units(target: str) -> list[tuple[torch.dtype, int]]:
-    """All units, or two and one of the other sizes, another one for each target."""
-    sizes = [size for size in HEAD_SIZES if size not in (80, 128)]
-    at = TARGETS.index(target)
-    return UNITS if ALL else [*FEW, (TYPES[at % 2], sizes[at % len(sizes)])]
-
-
 CASES = [
-    pytest.param(target, *unit, id=f"{target}-{SUFFIX[unit[0]]}-{unit[1]}")
-    for target in TARGETS
-    for unit in units(target)
+    pytest.param(target, *unit, id=f"{target}-{SUFFIX[unit[0]]}-{unit[1]}") for target in TARGETS for unit in UNITS
 ]
 
 

@@ -16,7 +16,7 @@ from rocmforge_plugin import _C, ops, reference
 from rocmforge_plugin.problem import KernelName
 from tests.kernels.kernel_support import SUFFIX, Buffer, assert_within, cos_sin_table, generator, launched, same_bits
 
-from .conftest import ALL, TARGETS
+from .conftest import TARGETS
 from .emulation import guarded
 
 Use = Callable[..., _C.Device]
@@ -30,12 +30,7 @@ KERNELS = [
 ]
 
 
-def chosen(kernel: str, target: str) -> bool:
-    """One dtype per target where not all are asked for, another one for the next target."""
-    return ALL or kernel.endswith("_" + list(DTYPES)[TARGETS.index(target) % 3])
-
-
-CASES = [(target, kernel) for target in TARGETS for kernel in KERNELS if chosen(kernel, target)]
+CASES = [(target, kernel) for target in TARGETS for kernel in KERNELS]
 
 
 def apart(kernel: str) -> tuple[str, int, torch.dtype]:
