@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults planted in AMD kernels: waits, barriers and LDS stores left out one at a time, and what the executor says.
+
+    python -m tests.amdgpu.planted
+
+writes the table of amdgpu/README.md.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from amdgpu import gpu
+from amdgpu.kernel import Kernel
+from benchmarks.amd.built import table
+from rocmforge_plugin import _C
+from tests.kernels.attention_support import Batch
+
+from .emulation import EmulatedGpus
+
+README = Path(gpu.__file__).with_name("README.md")
+# Each has waits of its own kind: counters of gfx9, gfx11 and gfx12, LDS and barriers in all, global memory between waves
+# in the plan.
+KERNELS = (
+    ("gfx942", "attention_prefill_bf16_d128"),
+    ("gfx1201", "attention_prefill_bf16_d128"),
+    ("gfx1100", "attention_decode1_bf16_d128"),
+    ("gfx950", "attention_plan"),
+)
+WHAT = {
+    "wait": re.compile(r"s_wait(?:cnt|_\w*cnt)"),
+    "barrier": re.compile(r"s_barrier"),
+    "LDS store": re.compile(r"ds_(?:write|store)"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one fault: "reported", "nothing" (the results' bits are the same in any order of waves) or "wrong"."""
+
+    what: str
+    line: str
+    outcome: str
+    said: str = ""
+
+
+def batch() -> Batch:
+    """Prompts, a chunk and decode: every kernel of attention has several tiles, workgroups and waves to do."""
+    return Batch(torch.bfloat16, 128, 2, 4, [(40, 200), (1, 300), (70, 70), (1, 33)], 16, seed=3)
+
+
+def run(orders: tuple[str | int, ...] = ("forward",), uninitialised: bool = False) -> list[torch.Tensor]:
+    """The bits of attention's output, for each order of waves."""
+    found = []
+    for order in orders:
+        gpu.schedule(order, uninitialised=uninitialised, limit=10_000_000)
+        one = batch()
+        one.run(one.planner())
+        found.append(one.out.data.view(torch.int16).clone())
+    return found
+
+
+def places(kernel: Kernel) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What is left out together: (kind, lines). The halves of a barrier go one by one and both."""
+    signal = None
+    for at, line in enumerate(kernel.lines):
+        for what, pattern in WHAT.items():
+            if not pattern.match(line.mnemonic) or line.mnemonic == "s_wait_alu":
+                continue
+            yield what, (at,)
+            if line.mnemonic == "s_barrier_signal":
+                signal = at
+            elif line.mnemonic == "s_barrier_wait" and signal is not None:
+                yield what, (signal, at)
+
+
+def outcomes(target: str, name: str) -> list[Outcome]:
+    """Of every fault in a kernel; the device of `target` is in use, and has run it."""
+    kernel = gpu.kernel(target, name)
+    (expected,) = run()
+    kernel.executed()
+    found = []
+    for what, lines in places(kernel):
+        text = "; ".join(f"{kernel.name}+{kernel.lines[at].address - kernel.lines[0].address:#x}" for at in lines)
+        text += f": {kernel.lines[lines[0]].text}"
+        with kernel.without(*lines):
+            try:
+                same = all(torch.equal(out, expected) for out in run(("forward", "reverse", 5), what == "LDS store"))
+                found.append(Outcome(what, text, "nothing" if same else "wrong"))
+            except _C.DriverError as error:
+                found.append(Outcome(what, text, "reported", str(error)))
+    return found
+
+
+def all_outcomes(use: Callable[[str], object]) -> dict[tuple[str, str], list[Outcome]]:
+    """Of all kernels; `use` puts a target's device in use."""
+    found = {}
+    for target, name in KERNELS:
+        use(target)
+        run()
+        found[target, name] = outcomes(target, name)
+    return found
+
+
+def write_table(found: dict[tuple[str, str], list[Outcome]]) -> None:
+    """Puts the counts between the markers of the document."""
+    head = ("target", "kernel", "left out", "places", "reported", "changes nothing", "changes results unnoticed")
+    rows = []
+    for (target, name), outcomes_of in found.items():
+        for what in WHAT:
+            counts = Counter(o.outcome for o in outcomes_of if o.what == what)
+            if total := sum(counts.values()):
+                rows.append((target, name, what, total, counts["reported"], counts["nothing"], counts["wrong"]))
+    before, _, rest = README.read_text().partition("<!-- planted -->\n")
+    _, _, after = rest.partition("<!-- /planted -->")
+    body = "\n".join(table(head, rows))
+    README.write_text(f"{before}<!-- planted -->\n{body}\n<!-- /planted -->{after}")
+
+
+def main() -> int:
+    """Entry point."""
+    gpus = EmulatedGpus()
+
+    def use(target: str) -> None:
+        gpus.use(target, compute_units=3).__enter__()
+
+    found = all_outcomes(use)
+    for outcomes_of in found.values():
+        for o in outcomes_of:
+            print(f"{o.outcome:8} {o.what}: {o.line} {o.said}")
+    write_table(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waits, barriers and LDS stores that are left out of real kernels are noticed, or shown to change nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from rocmforge_plugin import _C
+
+from . import planted
+
+
+@pytest.mark.parametrize(("target", "name"), planted.KERNELS)
+def test_nothing_goes_wrong_unnoticed(emulated: Callable[..., _C.Device], target: str, name: str) -> None:
+    emulated(target, compute_units=3)
+    planted.run()
+    found = planted.outcomes(target, name)
+    assert not [o for o in found if o.outcome == "wrong"]
+    reported = Counter(o.what for o in found if o.outcome == "reported")
+    places = Counter(o.what for o in found)
+    assert set(places) == set(planted.WHAT)  # the kernel has all three
+    assert all(reported[what] > 0 for what in places), reported
