@@ -19,11 +19,12 @@ export PATH
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: help serve test eval lint format env build costs doctor selftest clean
+.PHONY: help serve test emulated eval lint format env build costs doctor selftest clean
 
 help:
 	@echo "make serve     environment, build, vllm serve, one completion and one chat request, kernel launch counts"
 	echo "make test      environment, build, the whole suite"
+	echo "make emulated  the machine code for AMD GPUs, executed on the CPU, with more shapes and settings than make test"
 	echo "make lint      style, types and form of all sources; make format mends the form"
 	echo "make eval      accuracy parity with vLLM's own attention; ARGS='--help' lists what can be chosen"
 	echo "make doctor    what is installed, which kernels are built, what vLLM would say"
@@ -57,6 +58,10 @@ serve:
 test:
 	@$(SET_UP)
 	exec "$$python" -m pytest $(ARGS)
+
+emulated:
+	@$(SET_UP)
+	ROCMFORGE_EMULATED=all exec "$$python" -m pytest tests/amdgpu $(ARGS)
 
 eval:
 	@$(SET_UP)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says which kernels of code objects can be executed.
-
-    python -m amdgpu FILE.co ...
-"""
+"""``python -m amdgpu FILE.co ...`` says which kernels of code objects can be executed."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from .kernel import load
 
 def main() -> int:
     """Entry point; 1 if some kernel cannot be executed."""
-    parser = argparse.ArgumentParser(prog="python -m amdgpu", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m amdgpu", description="Says which kernels can be executed.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="an AMD code object")
     failed = 0
     for file in parser.parse_args().files:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Emulated AMD GPUs for these tests.
 
-ROCMFORGE_EMULATED  ``some`` (default): every kernel, dtype and head size on every target; ``all``: with more shapes each
+ROCMFORGE_EMULATED  ``some`` (default): every kernel, dtype and head size on every target; ``all``: with more shapes
 """
 
 from __future__ import annotations

@@ -26,8 +26,7 @@ from tests.kernels.attention_support import Batch
 from .emulation import EmulatedGpus
 
 README = Path(gpu.__file__).with_name("README.md")
-# Each has waits of its own kind: counters of gfx9, gfx11 and gfx12, LDS and barriers in all, global memory between waves
-# in the plan.
+# Counters of gfx9, gfx11 and gfx12, LDS and barriers in all of them; in the plan, memory that waves share.
 KERNELS = (
     ("gfx942", "attention_prefill_bf16_d128"),
     ("gfx1201", "attention_prefill_bf16_d128"),
