@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from . import emulation
 from .problem import KernelName
 
 try:
@@ -56,8 +57,10 @@ def stream_of(index: int) -> int:
 def open_device(device: torch.device | str) -> Device:
     """The runtime's device for a torch device, opened at the first call. ``cuda`` without an index is the current one.
 
+    Where ROCMFORGE_EMULATE names an AMD target, the CPU's is an emulated GPU of it.
+
     Raises:
-        DeviceError: no kernels are built for it, or its driver library is missing.
+        DeviceError: no kernels are built for it, its driver library is missing, or it cannot be emulated.
         TypeError: rocmforge has no kernels for that type of device.
     """
     device = torch.device(device)
@@ -72,14 +75,44 @@ def open_device(device: torch.device | str) -> Device:
     if found is None:
         if kind == "cpu":  # what OMP_NUM_THREADS, torch.set_num_threads or vLLM's binding said until now
             _C.set_cpu_threads(torch.get_num_threads())
-        found = _open_devices.setdefault(index, Device(kind, ordinal, str(kernels_dir())))
+        emulated = emulation.target() if kind == "cpu" else None
+        made = _emulated_gpu(emulated) if emulated else Device(kind, ordinal, str(kernels_dir()))
+        found = _open_devices.setdefault(index, made)
     return found
+
+
+def _emulated_gpu(target: str) -> Device:
+    refusal = emulation.refusal(target, kernels_dir())
+    if refusal:
+        raise DeviceError(refusal)
+    try:
+        library = emulation.library(target, _C.cpu_threads())
+    except Exception as error:  # whatever amdgpu needs to be built and has not
+        raise DeviceError(f"{emulation.VARIABLE} is {target}, but amdgpu cannot be used: {error}") from error
+    return Device("hip", 0, str(kernels_dir()), library)
+
+
+def emulated() -> str | None:
+    """The AMD target whose code this process executes for torch's CPU device; None where that runs the CPU's own.
+
+    Until the device is open that is what ROCMFORGE_EMULATE names.
+    """
+    found = _open_devices.get(-1)
+    if found is None:
+        return emulation.target()
+    return found.target if found.kind == "hip" else None
+
+
+def emulation_label(device: torch.device) -> str | None:
+    """What is said of a torch device that is an emulated GPU; None of any other."""
+    target = emulated() if device.type == "cpu" else None
+    return emulation.label(target) if target else None
 
 
 def target_of(device: torch.device) -> str:
     """The kind of kernels for a torch device, as served.py names it: "amd", "nvidia" or "cpu"."""
     if device.type == "cpu":
-        return "cpu"
+        return "amd" if emulated() else "cpu"
     return "amd" if torch.version.hip else "nvidia"
 
 
@@ -104,7 +137,10 @@ def summary(device: torch.device | str) -> str:
         for name in sorted(types)
     )
     unit = "threads" if found.kind == "cpu" else "compute units"
-    return f"{found.target} code on {found.name} ({found.arch}, {found.compute_units} {unit}): {listed or 'no kernels'}"
+    size = f"{found.arch}, {found.compute_units} {unit}"
+    label = emulation_label(torch.device(device))
+    runs = f"{label}, {size}" if label else f"{found.target} code on {found.name} ({size})"
+    return f"{runs}: {listed or 'no kernels'}"
 
 
 def launches() -> dict[str, int]:

@@ -16,7 +16,7 @@ import torch
 
 import rocmforge_plugin
 from rocmforge_plugin import ops, reference, served
-from rocmforge_plugin.device import target_of
+from rocmforge_plugin.device import emulation_label, target_of
 from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
 from rocmforge_plugin.problem import Problem
 
@@ -232,5 +232,6 @@ def run(device: torch.device, say: Callable[[str], None] = print) -> int:
     if device.type != "cpu":  # the CPU target shows results, not speed
         reached, copy = decode_bandwidth(device)
         say(f"decode reads keys and values at {reached:.1f} GB/s; a plain copy moves {copy:.1f} GB/s")
-    say(f"{total - failed} of {total} cases passed")
+    label = emulation_label(device)
+    say(f"{total - failed} of {total} cases passed{f': {label}' if label else ''}")
     return failed

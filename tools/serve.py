@@ -168,10 +168,14 @@ class Server:
         errors = re.findall(r"(?m)((?:\w+\.)*\w+(?:Error|Exception): .+)$", self.log_path.read_text(errors="replace"))
         return [error for error in dict.fromkeys(errors) if "See root cause" not in error]
 
+    def report(self) -> dict[str, Any]:
+        """What the server says of its launches."""
+        with urllib.request.urlopen(f"{self.url}/rocmforge/launches", timeout=60) as reply:
+            return json.load(reply)
+
     def launches(self) -> dict[str, int]:
         """Kernel launches of all workers so far."""
-        with urllib.request.urlopen(f"{self.url}/rocmforge/launches", timeout=60) as reply:
-            return json.load(reply)["total"]
+        return self.report()["total"]
 
     def ask(self, path: str, body: dict[str, Any]) -> Answer:
         """Stream one request; RuntimeError with the server's message when it is refused."""
@@ -267,7 +271,8 @@ def try_it(server: Server, model: str) -> bool:
         say(f"    {answer.speed()}")
     after = server.launches()
     counts = {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}
-    say(f"rocmforge kernels that ran for these {tokens} tokens:")
+    emulated = server.report()["emulation"]
+    say(f"rocmforge kernels that ran for these {tokens} tokens{f', {emulated}' if emulated else ''}:")
     for name, count in sorted(counts.items(), key=lambda item: -item[1]):
         print(f"    {count:8d}  {name}")
     absent = missing(after if has_gpu() else counts, model)

@@ -11,10 +11,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rocmforge_plugin import emulation
 from rocmforge_plugin.evaluate import documents, report, rule, server
 from rocmforge_plugin.evaluate.records import Run
 from rocmforge_plugin.evaluate.session import Plan, as_json
@@ -231,16 +233,21 @@ class Jobs:
         return f"the run on {where} failed: {reason}{advice}\nThe whole log: {log}"
 
 
-def default_dtypes() -> list[str]:
-    """bfloat16, and float32 where the kernels take it; vLLM refuses GLM-4 in float16."""
+def default_dtypes(candidate: Mapping[str, str]) -> list[str]:
+    """bfloat16, and float32 where the kernels take it; vLLM refuses GLM-4 in float16.
+
+    candidate: environment of its process, which may say that its GPU is emulated.
+    """
     import torch
 
-    return ["bfloat16"] if torch.cuda.is_available() else ["bfloat16", "float32"]
+    on_gpu = torch.cuda.is_available() or emulation.target(candidate)
+    return ["bfloat16"] if on_gpu else ["bfloat16", "float32"]
 
 
 def legs(args: argparse.Namespace, jobs: Jobs) -> list[report.Leg]:
     """Reference and candidate in every dtype; the finest dtype first, since its reference is the others' floor."""
-    dtypes = args.dtype.split(",") if args.dtype else default_dtypes()
+    more = dict(pair.partition("=")[::2] for pair in args.candidate_env)
+    dtypes = args.dtype.split(",") if args.dtype else default_dtypes({**os.environ, **more})
     unknown = [dtype for dtype in dtypes if dtype not in rule.LIMITS]
     if unknown:
         raise Stopped(f"--dtype {','.join(unknown)}: there is no rule for it; known: {', '.join(rule.LIMITS)}")
@@ -260,7 +267,6 @@ def legs(args: argparse.Namespace, jobs: Jobs) -> list[report.Leg]:
         reference = jobs.run(f"reference.{dtype}", args.reference, dtype, args.reference_url)
         exact = reference if dtype == "float32" else exact
         forced_from = str(jobs.folder / f"reference.{dtype}.json.gz")
-        more = dict(pair.partition("=")[::2] for pair in args.candidate_env)
         candidate = jobs.run(f"candidate.{dtype}", args.candidate, dtype, args.url, forced_from, more)
         judged = rule.judge(reference, candidate, exact if dtype != "float32" else None)
         judged.undecided += candidate.about.get("notes", [])

@@ -49,6 +49,8 @@ def summary(legs: list[Leg]) -> list[str]:
         UNDECIDED: "nothing failed, but not every phase was covered",
     }[found]
     lines = [f"{found}: {names}: {meaning}."]
+    emulated = dict.fromkeys(run.about.get("emulation") for leg in legs for run in (leg.candidate, leg.reference))
+    lines += [f"rocmforge's kernels: {said}." for said in emulated if said]
     for leg in legs:
         judged = leg.judgement
         lines.append(

@@ -79,11 +79,14 @@ class ServerSession:
         )
         self.launches: dict[str, dict[str, int]] = {}
         self.notes: list[str] = []
+        self.emulation: str | None = None
         self._counted = self._count()
 
     def _count(self) -> Counter[str] | None:
         try:
-            return Counter(ask(self.url + LAUNCHES)["total"])
+            found = ask(self.url + LAUNCHES)
+            self.emulation = found.get("emulation")
+            return Counter(found["total"])
         except ServerError:
             note = (
                 "the server does not report launches; start it with --worker-extension-cls "
@@ -169,6 +172,7 @@ class ServerSession:
             "url": self.url,
             "backend": self.backend,
             "dtype": self.dtype,
+            "emulation": self.emulation,
             "notes": self.notes,
             "seconds": round(time.time() - started, 1),
             "forced": wanted,

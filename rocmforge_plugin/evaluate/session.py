@@ -120,6 +120,11 @@ class Session:
         """The class of the attention layers' implementation, as the engine built them."""
         return ", ".join(sorted(set(self.model.model.apply_model(_layers))))
 
+    def emulated(self) -> str | None:
+        """What is to be said of rocmforge's launches where they are an emulated GPU's."""
+        said: str | None = self.model.model.collective_rpc("rocmforge_emulated")[0]
+        return said
+
     def tasks(self) -> tuple[list[Record], dict[str, dict[str, float]]]:
         """Run the plan's lm-eval tasks."""
         from rocmforge_plugin.evaluate import harness
@@ -207,6 +212,7 @@ class Session:
             "vllm": vllm.__version__,
             "torch": torch.__version__,
             "device": device,
+            "emulation": self.emulated(),
             "threads": torch.get_num_threads(),
             "engine": {**ENGINE, **self.plan.engine},
             "loading": round(self.loading, 1),

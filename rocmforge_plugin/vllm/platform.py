@@ -8,6 +8,7 @@ from typing import Any
 from vllm.platforms import cpu_platform_plugin
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
+from rocmforge_plugin import emulation
 from rocmforge_plugin.vllm import NAME
 from rocmforge_plugin.vllm.log import logger
 
@@ -28,5 +29,7 @@ class RocmForgeCpuPlatform(_HostPlatform):
         )
         if reasons:
             raise ValueError(f"Selected backend {NAME} is not valid for this configuration. Reason: {reasons}")
-        logger.info_once("Using %s backend (selected via --attention-backend).", NAME)
+        emulated = emulation.target()
+        where = f": {emulation.label(emulated)}" if emulated else ""
+        logger.info_once("Using %s backend (selected via --attention-backend)%s.", NAME, where)
         return str(selected_backend.get_path())

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 
 ROUTE = "/rocmforge/launches"
-METHOD = "rocmforge_launches"
+METHOD, EMULATED = "rocmforge_launches", "rocmforge_emulated"
 
 
 class LaunchCounts:
-    """vLLM worker extension: adds the method that `collective_rpc` calls in every worker."""
+    """vLLM worker extension: adds the methods that `collective_rpc` calls in every worker."""
 
     def rocmforge_launches(self) -> dict[str, int]:
         """Launches by kernel since the worker started."""
@@ -36,9 +36,20 @@ class LaunchCounts:
 
         return rocmforge_plugin.launches()
 
+    def rocmforge_emulated(self) -> str | None:
+        """What is to be said of the worker's launches where they are an emulated GPU's; None otherwise."""
+        from rocmforge_plugin import device
+
+        cpu = torch.device("cpu")
+        return device.emulation_label(cpu) if device.known(-1) else None
+
 
 class LaunchReport:
-    """ASGI middleware of the API server: GET /rocmforge/launches -> {"total": {...}, "workers": [{...}, ...]}."""
+    """ASGI middleware of the API server.
+
+    GET /rocmforge/launches -> {"total": {...}, "workers": [{...}, ...], "emulation": what is said of an emulated GPU,
+    null for a real device}.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
@@ -47,11 +58,14 @@ class LaunchReport:
         if scope["type"] != "http" or scope["path"] != ROUTE or scope["method"] != "GET":
             await self.app(scope, receive, send)
             return
-        workers = await scope["app"].state.engine_client.collective_rpc(METHOD)
+        engine = scope["app"].state.engine_client
+        workers = await engine.collective_rpc(METHOD)
+        emulated = (await engine.collective_rpc(EMULATED))[0]  # workers have one environment
         total: Counter[str] = Counter()
         for counts in workers:
             total.update(counts)
-        body = json.dumps({"total": dict(sorted(total.items())), "workers": workers}).encode()
+        report = {"total": dict(sorted(total.items())), "workers": workers, "emulation": emulated}
+        body = json.dumps(report).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

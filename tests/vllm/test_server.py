@@ -106,6 +106,7 @@ def test_launch_route_counts_per_worker(server):
     with urllib.request.urlopen(f"{server.url}/rocmforge/launches") as reply:
         report = json.load(reply)
     assert report["total"] == report["workers"][0] and len(report["workers"]) == 1
+    assert report["emulation"] is None
 
 
 def test_report_of_the_driver(server, capsys, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from vllm.platforms import current_platform
 
-from rocmforge_plugin import served
+from rocmforge_plugin import emulation, served
 from rocmforge_plugin.problem import Problem, combine_suffix
 from rocmforge_plugin.vllm.backend.eligibility import OTHER_BACKEND
 
@@ -21,7 +21,7 @@ ROCM_ARCHS = {
 
 
 def target() -> str:
-    """After vLLM's platform: "amd", "nvidia" or "cpu".
+    """After vLLM's platform: "amd", "nvidia" or "cpu"; on its CPU platform "amd" too, where that GPU is emulated.
 
     Raises ValueError on a platform that rocmforge has no kernels for.
     """
@@ -30,7 +30,7 @@ def target() -> str:
     if current_platform.is_cuda():
         return "nvidia"
     if current_platform.is_cpu():
-        return "cpu"
+        return "amd" if emulation.target() else "cpu"
     raise ValueError(
         f"rocmforge has kernels for AMD and NVIDIA GPUs and the CPU, not for {current_platform}; {OTHER_BACKEND}"
     )
@@ -60,8 +60,14 @@ def device_refusals(problem: Problem | None = None) -> list[str]:
         from rocmforge_plugin import _C, device
     except ImportError as error:
         return [str(error)]
-    kind = target()
-    if kind == "cpu":
+    folder = device.kernels_dir()
+    kind, emulated = target(), emulation.target()
+    if emulated:
+        refusal = _not_emulated_here(emulated) or emulation.refusal(emulated, folder)
+        if refusal:
+            return [refusal]
+        name, runs = emulation.label(emulated), [emulated]
+    elif kind == "cpu":
         name, runs = "the CPU", ["cpu"]
     elif kind == "amd":
         archs = rocm_archs()
@@ -71,7 +77,6 @@ def device_refusals(problem: Problem | None = None) -> list[str]:
         capability = current_platform.get_device_capability()
         name = f"sm_{capability.major}{capability.minor}"
         runs = _C.cuda_targets(capability.major, capability.minor)
-    folder = device.kernels_dir()
     built = sorted(index.parent.name for index in folder.glob("*/kernels.txt"))
     code = next((code for code in runs if code in built), None)
     if code is None:
@@ -79,6 +84,16 @@ def device_refusals(problem: Problem | None = None) -> list[str]:
     kernels = (folder / code / "kernels.txt").read_text().split()
     missing = [kernel for kernel in kernels_of(problem) if kernel not in kernels] if problem is not None else []
     return [_not_built(f"{' and no '.join(missing)} for {name}", code)] if missing else []
+
+
+def _not_emulated_here(emulated: str) -> str | None:
+    """Why this vLLM cannot run on an emulated GPU, if it cannot."""
+    if current_platform.is_cpu():
+        return None
+    return (
+        f"{emulation.VARIABLE} is {emulated}, which is executed on the CPU, but this vLLM runs on "
+        f"{current_platform.device_name}; it must be unset, or vLLM be a CPU build"
+    )
 
 
 def _not_built(what: str, code: str) -> str:
