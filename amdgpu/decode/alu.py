@@ -15,7 +15,10 @@ _ENCODING = re.compile(r"_(e32|e64|sdwa|dpp|dpp8|e64_dpp|e64_dpp8)$")
 _ACCUMULATES = re.compile(r"[vs]_(?:pk_)?(?:fmac|mac|dot\d+c|dot2acc)_")
 _READS_OLD = re.compile(r"s_(?:addk|mulk|cmovk?|bitset[01])_|v_(?:writelane|mov_b32_sdwa_keep)_")
 # 16-bit results of gfx9 that leave the upper half alone; all others make it zero.
-_KEEPS_UPPER = re.compile(r"v_(?:fma|mad|div_fixup|interp_\w+)_(?:f16|u16|i16)$")
+_KEEPS_UPPER = re.compile(
+    r"v_(?:(?:fma|mad|div_fixup|interp_\w+)_(?:f16|u16|i16)|cvt_pk_(?:fp8|bf8)_f32(?:_fnuz)?|ashr_pk_[iu]8_i32|"
+    r"bitop3_b16)(?:_clamp)?$"
+)
 _PACKED = re.compile(r"v_(?:pk_|dot|fma_mix|mad_mix|mfma|smfmac|wmma|swmmac)")
 _SDWA = {
     "BYTE_0": Part.BYTE0,
@@ -62,10 +65,19 @@ def decode(target: Target, handlers: dict[str, Handler], mnemonic: str, text: st
     name = ALIASES.get(base, base)
     if target.fnuz and _FP8.search(name) and name + "_fnuz" in handlers:
         name += "_fnuz"
+    if "clamp" in modifiers and name + "_clamp" in handlers:  # of integers: a handler of its own
+        name += "_clamp"
+        del modifiers["clamp"]
     if name not in handlers:
         raise Unknown("there is no handler for this instruction")
     handler = handlers[name]
     letters = handler.results + handler.sources
+    if "_mix" in name:
+        letters = handler.results + _mixed_letters(handler, modifiers)
+    elif name.startswith("v_swap_"):
+        words += words
+    elif name.startswith("v_bitop3_"):
+        words.append(modifiers.pop("bitop3", "0"))
     if _ACCUMULATES.match(name) and len(words) < len(letters):
         words.append(words[0])
     elif _READS_OLD.match(name) and len(words) < len(letters):
@@ -78,10 +90,14 @@ def decode(target: Target, handlers: dict[str, Handler], mnemonic: str, text: st
     row = Row(handler, found)
     if sdwa:
         _apply_sdwa(row, modifiers)
+    elif "_mix" in name:
+        _apply_mixed(row, modifiers)
     elif _PACKED.match(name):
-        _apply_packed(row, name, modifiers)
+        _apply_packed(row, modifiers)
     else:
         _apply_op_sel(row, name, modifiers)
+        if "byte_sel" in modifiers:
+            row.operands[1] = row.operands[1].at(Part(Part.BYTE0 + int(modifiers.pop("byte_sel"))))
     _place_half_result(target, row, name, sdwa)
     if "clamp" in modifiers:
         del modifiers["clamp"]
@@ -112,11 +128,25 @@ def _apply_sdwa(row: Row, modifiers: dict[str, str]) -> None:
         row.operands[0] = row.operands[0].at(part).with_flags(flags)
 
 
-def _apply_packed(row: Row, name: str, modifiers: dict[str, str]) -> None:
+def _mixed_letters(handler: Handler, modifiers: dict[str, str]) -> str:
+    """Types of the sources of mixed precision: op_sel_hi says which of them are halves."""
+    chosen = bits_of({"op_sel_hi": modifiers.get("op_sel_hi", "0")}, "op_sel_hi", 0, len(handler.sources))
+    return "".join("h" if half else letter for letter, half in zip(handler.sources, chosen, strict=True))
+
+
+def _apply_mixed(row: Row, modifiers: dict[str, str]) -> None:
+    count = len(row.handler.sources)
+    high, half = bits_of(modifiers, "op_sel", 0, count + 1), bits_of(modifiers, "op_sel_hi", 0, count)
+    for at in range(count):
+        if half[at]:
+            row.operands[1 + at] = row.operands[1 + at].at(Part.HIGH if high[at] else Part.LOW)
+
+
+def _apply_packed(row: Row, modifiers: dict[str, str]) -> None:
     first, count = len(row.handler.results), len(row.handler.sources)
     low = bits_of(modifiers, "op_sel", 0, count)
-    # Where nothing is said the high element goes to the high result; mixed precision takes whole floats instead.
-    high = bits_of(modifiers, "op_sel_hi", 0 if "_mix" in name else 1, count)
+    # Where nothing is said the high element goes to the high result.
+    high = bits_of(modifiers, "op_sel_hi", 1, count)
     negate_low, negate_high = bits_of(modifiers, "neg_lo", 0, count), bits_of(modifiers, "neg_hi", 0, count)
     for at in range(count):
         flags = operands.LOW_FROM_HIGH * low[at] | operands.HIGH_FROM_HIGH * high[at]

@@ -138,13 +138,15 @@ def _is_number(text: str) -> bool:
 
 def _value(text: str, letter: str) -> int:
     """The bits of a constant. A literal has 32 bits: for a float of 64 they are its upper half."""
+    if text.startswith("lit("):  # a literal where an inline constant would have done
+        text = text[4:-1]
     if not _is_number(text):
         raise ValueError(f"operand {text!r} is not known here")
     if "." in text:
         number = float(text)
         if letter in "hqst":
             return _HALF_INV_2PI if text.startswith("0.159") else int.from_bytes(struct.pack("<e", number), "little")
-        if letter == "d":
+        if letter in "dUI":
             return int.from_bytes(struct.pack("<d", number), "little")
         return int.from_bytes(struct.pack("<f", number), "little")
     value = int(text, 0)

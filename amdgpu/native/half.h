@@ -9,10 +9,10 @@
 
 namespace amdgpu {
 
-inline float as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
-inline uint32_t as_bits(float x) { return std::bit_cast<uint32_t>(x); }
-inline double as_double(uint64_t bits) { return std::bit_cast<double>(bits); }
-inline uint64_t as_bits(double x) { return std::bit_cast<uint64_t>(x); }
+constexpr float as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
+constexpr uint32_t as_bits(float x) { return std::bit_cast<uint32_t>(x); }
+constexpr double as_double(uint64_t bits) { return std::bit_cast<double>(bits); }
+constexpr uint64_t as_bits(double x) { return std::bit_cast<uint64_t>(x); }
 
 struct Half {
   uint16_t bits;
@@ -35,7 +35,7 @@ inline Half to_half(float x) {
   const uint32_t tiny = as_bits(as_float(magnitude) + 0.5f) - as_bits(0.5f);
   const uint32_t normal = (magnitude - ((127 - 15) << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
   const uint32_t quiet = 0x7e00u | (magnitude >> 13 & 0x3ffu);
-  const uint32_t result = magnitude > 0x7f800000u   ? quiet
+  const uint32_t result = magnitude > 0x7f800000u    ? quiet
                           : magnitude >= 0x477ff000u ? 0x7c00u
                           : magnitude < 0x38800000u  ? tiny
                                                      : normal;

@@ -8,7 +8,9 @@ namespace amdgpu {
 const std::vector<Handler>& handlers() {
   static const std::vector<Handler> all = [] {
     std::vector<Handler> found;
-    for (const Handlers table : {vector_float(), control()}) {
+    for (const Handlers table :
+         {vector_float(), vector_half(), vector_integer(), vector_wide(), vector_compare(), vector_packed(),
+          vector_dot(), transcendentals(), vector_division(), scalar_integer(), scalar_float(), control()}) {
       found.insert(found.end(), table.begin(), table.end());
     }
     return found;

@@ -12,7 +12,9 @@ Handlers vector_integer();    // 32-bit integers, carries
 Handlers vector_wide();       // 64-bit integers and floats
 Handlers vector_compare();    // comparisons and selection
 Handlers vector_packed();     // two values an instruction, dot products, mixed precision
-Handlers transcendentals();   // exp, log, rcp, rsq, sqrt, sin, cos and the steps of division
+Handlers vector_dot();        // dot products within a lane
+Handlers transcendentals();   // exp, log, rcp, rsq, sqrt, sin, cos
+Handlers vector_division();   // the steps of a division
 Handlers scalar_integer();
 Handlers scalar_float();
 Handlers control();           // branches, waits, barriers, execution masks
