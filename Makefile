@@ -61,7 +61,10 @@ test:
 
 emulated:
 	@$(SET_UP)
-	ROCMFORGE_EMULATED=all exec "$$python" -m pytest tests/amdgpu $(ARGS)
+	export ROCMFORGE_EMULATED=all
+	for arithmetic in nearest,ascending below,descending above,pairwise; do
+	  ROCMFORGE_EMULATED_ARITHMETIC=$$arithmetic "$$python" -m pytest tests/amdgpu $(ARGS)
+	done
 
 eval:
 	@$(SET_UP)

@@ -21,6 +21,8 @@ from .library import library
 
 ORDERS = {"forward": 0, "reverse": 1}
 _SHUFFLED = 2
+ROUNDINGS = ("nearest", "below", "above")
+ADDITIONS = ("ascending", "descending", "pairwise")
 _DECODE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_char_p)
 
 _kernels: list[Kernel] = []  # of this process, in the order in which they were asked for
@@ -59,6 +61,16 @@ def schedule(
     seed = order if isinstance(order, int) else 0
     count = threads or len(os.sched_getaffinity(0))
     library().c.amdgpu_settings(which, seed, quantum, ctypes.c_uint64(limit), int(uninitialised), count)
+
+
+def arithmetic(rounding: str = "nearest", additions: str = "ascending") -> None:
+    """What hardware does that documents leave open; results must not hang on it.
+
+    Args:
+        rounding: of exp, log, rcp, rsq, sqrt, sin and cos: "nearest", or one unit "below" or "above".
+        additions: order within one matrix instruction or dot product: "ascending", "descending" or "pairwise".
+    """
+    library().c.amdgpu_arithmetic(ROUNDINGS.index(rounding), ADDITIONS.index(additions))
 
 
 def capture(capturing: bool) -> None:

@@ -5,7 +5,9 @@
 #include <memory>
 #include <sstream>
 
+#include "matrix.h"
 #include "registry.h"
+#include "transcendentals.h"
 
 namespace amdgpu {
 
@@ -119,6 +121,12 @@ void amdgpu_counts(void* kernel, uint64_t* counts) {
 // limit: instructions of one wave after which it is taken for one that never ends.
 void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, uint64_t limit, int32_t twins, int32_t threads) {
   settings() = {{static_cast<Schedule::Order>(order), seed, quantum, limit, twins != 0}, threads};
+}
+
+// As the enums of matrix.h and transcendentals.h have them.
+void amdgpu_arithmetic(int32_t rounding, int32_t additions) {
+  transcendental_rounding = static_cast<Rounding>(rounding);
+  addition_order = static_cast<AdditionOrder>(additions);
 }
 
 // Empty if all went well. `arguments` points to a pointer for each argument.

@@ -2,6 +2,7 @@
 """Emulated AMD GPUs for these tests.
 
 ROCMFORGE_EMULATED  ``some`` (default): every kernel, dtype and head size on every target; ``all``: with more shapes
+ROCMFORGE_EMULATED_ARITHMETIC  what documents leave open (``amdgpu.gpu.arithmetic``), as ``below,pairwise``
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from amdgpu import gpu
 from rocmforge_build import toolchain
 from rocmforge_plugin import _C
 from rocmforge_plugin.device import kernels_dir
@@ -22,12 +24,14 @@ from tests.kernels import kernel_support
 from . import emulation
 
 ALL = os.environ.get("ROCMFORGE_EMULATED", "some") == "all"
+ARITHMETIC = os.environ.get("ROCMFORGE_EMULATED_ARITHMETIC", "nearest,ascending").split(",")
 TARGETS = toolchain.AMD_TARGETS
 
 
 @pytest.fixture(scope="session")
 def gpus() -> emulation.EmulatedGpus:
     """The emulated devices of this session."""
+    gpu.arithmetic(*ARITHMETIC)
     return emulation.EmulatedGpus()
 
 
