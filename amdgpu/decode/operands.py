@@ -103,6 +103,8 @@ def parse(text: str, letter: str) -> Operand:
         ValueError: the text is none that is known here.
     """
     flags = 0
+    if text.startswith("lit("):
+        text = text[4:-1]  # a literal that has an inline form as well
     if text.startswith("sext("):
         text, flags = text[5:-1], SIGN_EXTEND
     if text.startswith("neg("):
@@ -138,15 +140,13 @@ def _is_number(text: str) -> bool:
 
 def _value(text: str, letter: str) -> int:
     """The bits of a constant. A literal has 32 bits: for a float of 64 they are its upper half."""
-    if text.startswith("lit("):  # a literal where an inline constant would have done
-        text = text[4:-1]
     if not _is_number(text):
         raise ValueError(f"operand {text!r} is not known here")
     if "." in text:
         number = float(text)
         if letter in "hqst":
             return _HALF_INV_2PI if text.startswith("0.159") else int.from_bytes(struct.pack("<e", number), "little")
-        if letter in "dUI":
+        if letter == "d":
             return int.from_bytes(struct.pack("<d", number), "little")
         return int.from_bytes(struct.pack("<f", number), "little")
     value = int(text, 0)
