@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from . import lanes, operands
+from . import lanes, matrix_names, operands
 from .names import ALIASES
 from .operands import EXEC, Operand, Part
 from .rows import CLAMP, OUTPUT_SHIFT, Handler, Row
@@ -64,7 +64,7 @@ def decode(target: Target, handlers: dict[str, Handler], mnemonic: str, text: st
             after = [Row(handlers[move], [operands.scalar(EXEC, 2), operands.parse(words[0], "m")])]
         else:
             words.insert(0, whole)
-    name = ALIASES.get(base, base)
+    name = matrix_names.handler_name(target, ALIASES.get(base, base))
     if target.fnuz and _FP8.search(name) and name + "_fnuz" in handlers:
         name += "_fnuz"
     if "clamp" in modifiers and name + "_clamp" in handlers:  # of integers: a handler of its own

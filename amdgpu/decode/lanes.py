@@ -40,10 +40,10 @@ def with_dpp(target: Target, handlers: dict[str, Handler], row: Row, modifiers: 
     """The rows that do `row` on a first source from other lanes; takes what it uses out of `modifiers`."""
     first = len(row.handler.results)
     source = row.operands[first]
-    fetched = operands.vector(operands.TEMPORARY)
-    permute = Row(handlers["dpp"], [fetched, operands.Operand(source.kind, 1, reg=source.reg)])
+    fetched = operands.vector(operands.TEMPORARY, source.count)
+    permute = Row(handlers["dpp"], [fetched, operands.vector(source.reg, source.count)])
     permute.mode = GFX9 if target.generation == 9 else 0
-    row.operands[first] = operands.Operand(fetched.kind, 1, source.part, source.flags, fetched.reg)
+    row.operands[first] = fetched.at(source.part).with_flags(source.flags)
     inactive = FETCH_INACTIVE * (modifiers.pop("fi", "0") == "1")
     if "dpp8" in modifiers:
         chosen = [int(n) for n in re.findall(r"\d+", modifiers.pop("dpp8"))]

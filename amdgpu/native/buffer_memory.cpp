@@ -15,6 +15,7 @@ using vector_memory::Places;
 // Operands: data, a lane's offset or nothing, the descriptor in four scalar registers, and a scalar offset.
 struct Buffer {
   static constexpr bool kBounded = true;
+  static constexpr uint8_t kIndexed = 2;  // in `mode`: idxen
   static constexpr Places kLoad{0, 1, 2}, kStore{0, 1, 2}, kAtomic{0, 1, 2}, kReturning{0, 1, 2};
   static constexpr const char *kLoadTypes = "x:xxu", *kStoreTypes = ":xxxu", *kAtomicTypes = ":xxxu";
   static constexpr const char* kReturningTypes = "x:xxu";
@@ -24,6 +25,7 @@ struct Buffer {
     const Operand &lane = i.operand[places.address], &more = i.operand[places.base + 1];
     const uint32_t* descriptor = &w.s[i.operand[places.base].reg];
     if (descriptor[1] >> 16) w.fail(i, "a buffer that is swizzled or has a stride is not modelled");
+    if (i.mode & kIndexed) w.fail(i, "a buffer with an index is not modelled");
     if (descriptor[3] >> 23 & 1) w.fail(i, "a buffer that adds the lane's number is not modelled");
     const uint64_t base = descriptor[0] | uint64_t{descriptor[1]} << 32;
     const int64_t fixed = int64_t{i.offset} + (more.kind == Kind::kNone ? 0 : static_cast<int64_t>(w.scalar(more)));

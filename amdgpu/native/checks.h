@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether what programs must not do, and hardware would not notice, is looked for: races, and the like.
+// Whether what programs must not do, and hardware would not notice, is looked for: races in LDS, and the like.
 #pragma once
 
 namespace amdgpu {

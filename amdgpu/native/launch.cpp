@@ -10,6 +10,7 @@
 #include <random>
 #include <thread>
 
+#include "checks.h"
 #include "registry.h"
 #include "signals.h"
 #include "twin.h"
@@ -147,8 +148,10 @@ class Worker {
       std::generate_n(twin.s, scalar_register::kCount, random);
       set_up(twin, twin_group_, n);
     }
+    group_.checked = checking;
     if (twins_) {
       set_up(twin_group_, number);
+      twin_group_.checked = false;  // would find the same
       std::minstd_rand random(count_ + 1);
       std::generate(twin_group_.shared.begin(), twin_group_.shared.end(), [&] { return random() >> 8; });
     }

@@ -4,7 +4,6 @@
 
 #include <string>
 
-#include "checks.h"
 #include "matrix_elements.h"
 #include "matrix_product.h"
 #include "tables.h"
@@ -34,14 +33,16 @@ struct Words {
   }
 };
 
-// 16 bits: two to a word (RDNA 4), or one in the half that the operand names (RDNA 3), the other of which stays. The sum
-// is a float's and is rounded once, at the end.
+// 16 bits: two to a word (RDNA 4), or one in the half that op_sel of C names (RDNA 3), the other of which stays. The
+// sum is a float's and is rounded once, at the end.
 template <bool Bf16, int PerWord>
 struct Halfwords {
   using Value = float;
   static constexpr int kPerWord = PerWord;
   static constexpr char kLetter = Bf16 ? 't' : 'h';
-  static int shift(int r, const Operand& o) { return 16 * (PerWord == 2 ? r % 2 : o.part == Part::kHigh); }
+  static int shift(int r, const Operand& c) {
+    return PerWord == 2 ? 16 * (r % 2) : c.flags & operand_flag::kLowFromHigh ? 16 : 0;
+  }
   static float value(uint32_t word, int shift) {
     const auto bits = static_cast<uint16_t>(word >> shift);
     if constexpr (Bf16) return bf16_to_float(bits);
@@ -72,10 +73,10 @@ void read_c(const Wave<L>& w, const Operand& o, T (*d)[S::M]) {
 }
 
 template <class S, class Out, int L, class T>
-void write_d(Wave<L>& w, const Operand& o, const T (*d)[S::M]) {
+void write_d(Wave<L>& w, const Operand& o, const Operand& c, const T (*d)[S::M]) {
   for (int r = 0; r < S::kResults; ++r) {
     uint32_t* to = w.v[o.reg + r / Out::kPerWord];
-    const int shift = Out::shift(r, o);
+    const int shift = Out::shift(r, c);
     for (int g = 0; g < L / S::M; ++g) {
       columns<S::M>([&](int c) {
         uint32_t& word = to[g * S::M + c];
@@ -98,7 +99,7 @@ void check_copies(const Wave<L>& w, const Instruction& i, int operand) {
   }
 }
 
-// D, A, B, C; D may be registers of the others.
+// D, A, B, C; D may be registers of the others. Signs can be changed in no way but that of SignedByFlags.
 template <class S, class A, class B, class Out>
 struct Product {
   using T = typename Out::Value;
@@ -109,13 +110,17 @@ struct Product {
       w.fail(i, "of waves of " + std::to_string(S::kLanes) + " lanes only");
     } else {
       if (L == 32 && w.exec() != w.kAll) w.fail(i, "with lanes off in EXEC is not modelled");
-      if (checking && S::kGroups * S::M < L) check_copies(w, i, 1), check_copies(w, i, 2);
+      if (w.group->checked && S::kGroups * S::M < L) check_copies(w, i, 1), check_copies(w, i, 2);
+      for (int at = 1; at < 4 && std::is_same_v<T, float>; ++at) {
+        constexpr int kSigns = operand_flag::kNegate | operand_flag::kNegateHigh;
+        if (i.operand[at].flags & kSigns) w.fail(i, "with neg_lo or neg_hi is not modelled");
+      }
       alignas(64) T a[S::K * S::kBlocks][S::M], b[S::K * S::kBlocks][S::M], d[S::M * S::kBlocks][S::M];
       unpack<A, S>(w.v + i.operand[1].reg, a);
       unpack<B, S>(w.v + i.operand[2].reg, b);
       read_c<S, Out>(w, i.operand[3], d);
       multiply<S, T>(d, a, b);
-      write_d<S, Out>(w, i.operand[0], d);
+      write_d<S, Out>(w, i.operand[0], i.operand[3], d);
     }
   }
 

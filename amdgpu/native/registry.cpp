@@ -10,7 +10,8 @@ const std::vector<Handler>& handlers() {
     std::vector<Handler> found;
     for (const Handlers table :
          {vector_float(), vector_half(), vector_integer(), vector_wide(), vector_compare(), vector_packed(),
-          vector_dot(), transcendentals(), vector_division(), scalar_integer(), scalar_float(), control()}) {
+          vector_dot(), transcendentals(), vector_division(), scalar_integer(), scalar_float(), control(), cross_lane(),
+          global_memory(), buffer_memory(), shared_memory(), matrix()}) {
       found.insert(found.end(), table.begin(), table.end());
     }
     return found;

@@ -16,8 +16,6 @@ enum class SharedUse : uint8_t { kRead, kWrite, kAtomic };
 
 namespace shared_check {
 
-inline constexpr uint8_t kBytes = 15, kAtomicWrite = 16;  // of SharedWord::defined
-
 template <int L>
 [[noreturn, gnu::noinline]] void race(const Wave<L>& w, const Instruction& i, int lane, uint32_t address, const char* now,
                                       int other, const char* before) {
@@ -45,47 +43,33 @@ inline void add_reader(SharedWord& s, uint8_t wave, uint32_t number, const uint3
 
 }  // namespace shared_check
 
-// What the active lanes do to `bytes` of LDS each, as operation `number` of the wave. Returns the lanes that read a byte
-// that nobody wrote.
+// What the active lanes do to `bytes` of LDS each, as operation `number` of the wave.
 template <SharedUse Use, int Bytes, int L>
-uint64_t check_shared(Wave<L>& w, const Instruction& i, const uint32_t (&address)[L], uint32_t number) {
+void check_shared(Wave<L>& w, const Instruction& i, const uint32_t (&address)[L], uint32_t number) {
   using namespace shared_check;  // NOLINT
+  if (!w.group->checked) return;
   SharedWord* words = w.group->words.data();
   const uint32_t* visible = w.group->visible.data();
   const auto me = static_cast<uint8_t>(w.number);
-  uint64_t undefined = 0;
+  const auto unseen = [&](uint8_t wave, uint32_t operation) {
+    return wave != me && wave != SharedWord::kNobody && operation > visible[wave];
+  };
   for (int l = 0; l < L; ++l) {
     if (!w.active[l]) continue;
-    const uint32_t begin = address[l], end = begin + Bytes;
-    for (uint32_t word = begin / 4; word < (end + 3) / 4; ++word) {
+    for (uint32_t word = address[l] / 4; word < (address[l] + Bytes + 3) / 4; ++word) {
       SharedWord& s = words[word];
-      // The word's bytes that are meant.
-      uint32_t mask = kBytes;
-      if (begin > 4 * word) mask &= kBytes << (begin - 4 * word);
-      if (end < 4 * word + 4) mask &= kBytes >> (4 * word + 4 - end);
-      if (s.writer != me && s.writer != SharedWord::kNobody && s.write > visible[s.writer] &&
-          !(Use == SharedUse::kAtomic && (s.defined & kAtomicWrite))) {
+      if (unseen(s.writer, s.write) && !(Use == SharedUse::kAtomic && s.atomic)) {
         race(w, i, l, 4 * word, Use == SharedUse::kRead ? "reads" : "writes", s.writer, "wrote");
       }
-      if constexpr (Use != SharedUse::kRead) {
-        if (s.reader != me && s.reader != SharedWord::kNobody && s.read > visible[s.reader]) {
-          race(w, i, l, 4 * word, "writes", s.reader, "read");
-        }
-        if (s.other_reader != me && s.other_reader != SharedWord::kNobody && s.other_read > visible[s.other_reader]) {
-          race(w, i, l, 4 * word, "writes", s.other_reader, "read");
-        }
-      }
-      if (Use != SharedUse::kWrite && (s.defined & mask) != mask) undefined |= uint64_t{1} << l;
       if constexpr (Use == SharedUse::kRead) {
         add_reader(s, me, number, visible);
       } else {
-        const uint32_t kept = s.defined & kBytes;
-        s.defined = static_cast<uint8_t>(kept | mask | (Use == SharedUse::kAtomic ? kAtomicWrite : 0));
-        s.writer = me, s.write = number;
+        if (unseen(s.reader, s.read)) race(w, i, l, 4 * word, "writes", s.reader, "read");
+        if (unseen(s.other_reader, s.other_read)) race(w, i, l, 4 * word, "writes", s.other_reader, "read");
+        s.writer = me, s.write = number, s.atomic = Use == SharedUse::kAtomic;
       }
     }
   }
-  return undefined;
 }
 
 }  // namespace amdgpu

@@ -7,7 +7,6 @@
 
 #include "access.h"
 #include "atomic_operations.h"
-#include "checks.h"
 #include "handler.h"
 #include "shared_checks.h"
 #include "tables.h"
@@ -36,10 +35,6 @@ void addresses(const Wave<L>& w, const Instruction& i, const Operand& o, int64_t
                   std::to_string(Bytes) + " bytes: LDS has " + std::to_string(size) + " bytes");
   }
 }
-
-// Lanes of the mask hold, in these registers, bytes of LDS that nobody wrote.
-template <int L>
-void note_shared_read(Wave<L>&, int, int, uint64_t) {}
 
 template <class A, int L>
 void fetch(Wave<L>& w, const uint32_t (&address)[L], Staged<A, L>& staged) {
@@ -70,10 +65,9 @@ struct Read {
     }
     for (int n = 0; n < Addresses; ++n) {
       Staged<A, L> staged;
-      const int to = reg + n * A::kRegisters;
       fetch(w, address[n], staged);
-      to_registers(w, to, staged);
-      if (checking) note_shared_read(w, to, A::kRegisters, check_shared<kRead, A::kBytes>(w, i, address[n], number));
+      to_registers(w, reg + n * A::kRegisters, staged);
+      check_shared<kRead, A::kBytes>(w, i, address[n], number);
     }
     w.pending.load(i.counter, number, Pending::vector_register(reg), Addresses * A::kRegisters);
   }
@@ -100,7 +94,7 @@ struct Write {
       Staged<A, L> staged;
       from_registers(w, i.operand[1 + n].reg, staged, From);
       put(w, address[n], staged);
-      if (checking) check_shared<kWrite, A::kBytes>(w, i, address[n], number);
+      check_shared<kWrite, A::kBytes>(w, i, address[n], number);
     }
   }
 
@@ -127,8 +121,7 @@ struct Atomic {
     const uint32_t number = w.pending.issue(i.counter);
     alignas(64) uint32_t address[L];
     addresses<A::kBytes>(w, i, i.operand[kAddress], i.offset, address);
-    uint64_t undefined = 0;
-    if (checking) undefined = check_shared<kAtomic, A::kBytes>(w, i, address, number);
+    check_shared<kAtomic, A::kBytes>(w, i, address, number);
     Staged<A, L> data, other, old;
     from_registers(w, i.operand[kAddress + 1].reg, data);
     if constexpr (C != Compare::kNone) from_registers(w, i.operand[kAddress + 2].reg, other);
@@ -152,7 +145,6 @@ struct Atomic {
     if constexpr (Returns) {
       const int reg = i.operand[0].reg;
       to_registers(w, reg, old);
-      note_shared_read(w, reg, A::kRegisters, undefined);
       w.pending.load(i.counter, number, Pending::vector_register(reg), A::kRegisters);
     }
   }
@@ -190,14 +182,7 @@ void read_transposed(Wave<L>& w, const Instruction& i) {
     moved.lane[l][1] = element(2) | element(3) << 16;
   }
   to_registers(w, reg, moved);
-  if (checking) {
-    const uint64_t undefined = check_shared<kRead, A::kBytes>(w, i, address, number);
-    uint64_t mixed = 0;
-    for (int l = 0; l < L; ++l) {
-      for (int k = 0; k < 4; ++k) mixed |= (undefined >> (l / 16 * 16 + 4 * k + l % 16 / 4) & 1) << l;
-    }
-    note_shared_read(w, reg, A::kRegisters, mixed);
-  }
+  check_shared<kRead, A::kBytes>(w, i, address, number);
   w.pending.load(i.counter, number, Pending::vector_register(reg), A::kRegisters);
 }
 

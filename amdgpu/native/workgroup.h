@@ -9,12 +9,12 @@
 
 namespace amdgpu {
 
-// Who touched a word of LDS last; see shared_memory.cpp. An access is visible to other waves once its wave waited for
-// it and then passed a barrier.
+// Who touched a word of LDS last; see shared_checks.h. An access is visible to other waves once its wave waited for it
+// and then passed a barrier.
 struct SharedWord {
   static constexpr uint8_t kNobody = 0xff;
   uint8_t writer = kNobody, reader = kNobody, other_reader = kNobody;  // waves; the readers are the two latest
-  uint8_t defined = 0;                                                 // bytes that were written, a bit each
+  bool atomic = false;                                                 // the writer's operation was
   uint32_t write = 0, read = 0, other_read = 0;                        // the waves' numbers of those operations
 };
 
@@ -25,6 +25,7 @@ class Workgroup {
   std::vector<uint32_t> visible;      // by wave: its LDS operations up to this one are behind a barrier
   std::vector<uint32_t> at_barrier;   // by wave: of its LDS operations, those complete when it reached the barrier
   uint32_t index[3];
+  bool checked = true;  // races and the like are looked for
 };
 
 }  // namespace amdgpu
