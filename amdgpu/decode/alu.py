@@ -52,8 +52,6 @@ def decode(target: Target, handlers: dict[str, Handler], mnemonic: str, text: st
     base = _ENCODING.sub("", mnemonic)
     sdwa = mnemonic.endswith("_sdwa")
     words, modifiers = operands.split(text)
-    if "bitop3" in modifiers:
-        words.append(modifiers.pop("bitop3"))  # the truth table is an operand to the handler
     after: list[Row] = []
     if base.startswith("v_cmpx_"):
         # Results go to EXEC; gfx9 writes them to the named mask as well, from where EXEC gets them.
