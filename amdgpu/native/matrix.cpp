@@ -160,8 +160,10 @@ using Wmma12 = Shape<32, 16, 16, 1, 2, Halves>;
 
 template <class S, class E, bool Flush = false>
 using Floats = Product<S, E, E, Words<float, Flush>>;
+template <class S, class A, class B>
+using SmallFloats = Product<S, Small<A>, Small<B>, Words<float>>;
 template <class S>
-using Integers = Product<S, Int8<true>, Int8<true>, Words<int32_t>>;
+using Bytes = Product<S, Int8<true>, Int8<true>, Words<int32_t>>;
 
 }  // namespace
 
@@ -207,32 +209,32 @@ Handlers matrix() {
       Floats<Mfma16<8>, BrainFlushed, true>::named("v_mfma_f32_16x16x8bf16"),
       Floats<Mfma32<4>, BrainFlushed, true>::named("v_mfma_f32_32x32x4bf16"),
 
-      Product<Mfma16<32>, Fp8, Fp8, Words<float>>::named("v_mfma_f32_16x16x32_fp8_fp8"),
-      Product<Mfma16<32>, Fp8, Bf8, Words<float>>::named("v_mfma_f32_16x16x32_fp8_bf8"),
-      Product<Mfma16<32>, Bf8, Fp8, Words<float>>::named("v_mfma_f32_16x16x32_bf8_fp8"),
-      Product<Mfma16<32>, Bf8, Bf8, Words<float>>::named("v_mfma_f32_16x16x32_bf8_bf8"),
-      Product<Mfma32<16>, Fp8, Fp8, Words<float>>::named("v_mfma_f32_32x32x16_fp8_fp8"),
-      Product<Mfma32<16>, Fp8, Bf8, Words<float>>::named("v_mfma_f32_32x32x16_fp8_bf8"),
-      Product<Mfma32<16>, Bf8, Fp8, Words<float>>::named("v_mfma_f32_32x32x16_bf8_fp8"),
-      Product<Mfma32<16>, Bf8, Bf8, Words<float>>::named("v_mfma_f32_32x32x16_bf8_bf8"),
-      Product<Mfma16<32>, Fp8Fnuz, Fp8Fnuz, Words<float>>::named("v_mfma_f32_16x16x32_fp8_fp8_fnuz"),
-      Product<Mfma16<32>, Fp8Fnuz, Bf8Fnuz, Words<float>>::named("v_mfma_f32_16x16x32_fp8_bf8_fnuz"),
-      Product<Mfma16<32>, Bf8Fnuz, Fp8Fnuz, Words<float>>::named("v_mfma_f32_16x16x32_bf8_fp8_fnuz"),
-      Product<Mfma16<32>, Bf8Fnuz, Bf8Fnuz, Words<float>>::named("v_mfma_f32_16x16x32_bf8_bf8_fnuz"),
-      Product<Mfma32<16>, Fp8Fnuz, Fp8Fnuz, Words<float>>::named("v_mfma_f32_32x32x16_fp8_fp8_fnuz"),
-      Product<Mfma32<16>, Fp8Fnuz, Bf8Fnuz, Words<float>>::named("v_mfma_f32_32x32x16_fp8_bf8_fnuz"),
-      Product<Mfma32<16>, Bf8Fnuz, Fp8Fnuz, Words<float>>::named("v_mfma_f32_32x32x16_bf8_fp8_fnuz"),
-      Product<Mfma32<16>, Bf8Fnuz, Bf8Fnuz, Words<float>>::named("v_mfma_f32_32x32x16_bf8_bf8_fnuz"),
+      SmallFloats<Mfma16<32>, Fp8, Fp8>::named("v_mfma_f32_16x16x32_fp8_fp8"),
+      SmallFloats<Mfma16<32>, Fp8, Bf8>::named("v_mfma_f32_16x16x32_fp8_bf8"),
+      SmallFloats<Mfma16<32>, Bf8, Fp8>::named("v_mfma_f32_16x16x32_bf8_fp8"),
+      SmallFloats<Mfma16<32>, Bf8, Bf8>::named("v_mfma_f32_16x16x32_bf8_bf8"),
+      SmallFloats<Mfma32<16>, Fp8, Fp8>::named("v_mfma_f32_32x32x16_fp8_fp8"),
+      SmallFloats<Mfma32<16>, Fp8, Bf8>::named("v_mfma_f32_32x32x16_fp8_bf8"),
+      SmallFloats<Mfma32<16>, Bf8, Fp8>::named("v_mfma_f32_32x32x16_bf8_fp8"),
+      SmallFloats<Mfma32<16>, Bf8, Bf8>::named("v_mfma_f32_32x32x16_bf8_bf8"),
+      SmallFloats<Mfma16<32>, Fp8Fnuz, Fp8Fnuz>::named("v_mfma_f32_16x16x32_fp8_fp8_fnuz"),
+      SmallFloats<Mfma16<32>, Fp8Fnuz, Bf8Fnuz>::named("v_mfma_f32_16x16x32_fp8_bf8_fnuz"),
+      SmallFloats<Mfma16<32>, Bf8Fnuz, Fp8Fnuz>::named("v_mfma_f32_16x16x32_bf8_fp8_fnuz"),
+      SmallFloats<Mfma16<32>, Bf8Fnuz, Bf8Fnuz>::named("v_mfma_f32_16x16x32_bf8_bf8_fnuz"),
+      SmallFloats<Mfma32<16>, Fp8Fnuz, Fp8Fnuz>::named("v_mfma_f32_32x32x16_fp8_fp8_fnuz"),
+      SmallFloats<Mfma32<16>, Fp8Fnuz, Bf8Fnuz>::named("v_mfma_f32_32x32x16_fp8_bf8_fnuz"),
+      SmallFloats<Mfma32<16>, Bf8Fnuz, Fp8Fnuz>::named("v_mfma_f32_32x32x16_bf8_fp8_fnuz"),
+      SmallFloats<Mfma32<16>, Bf8Fnuz, Bf8Fnuz>::named("v_mfma_f32_32x32x16_bf8_bf8_fnuz"),
 
-      Integers<Mfma16<16>>::named("v_mfma_i32_16x16x16_i8"),
-      Integers<Mfma32<8>>::named("v_mfma_i32_32x32x8_i8"),
-      Integers<Mfma16<32>>::named("v_mfma_i32_16x16x32_i8"),
-      Integers<Mfma32<16>>::named("v_mfma_i32_32x32x16_i8"),
-      Integers<Mfma16<64>>::named("v_mfma_i32_16x16x64_i8"),
-      Integers<Mfma32<32>>::named("v_mfma_i32_32x32x32_i8"),
-      Integers<Mfma16Times4<4>>::named("v_mfma_i32_16x16x4_4b_i8"),
-      Integers<Mfma32Times2<4>>::named("v_mfma_i32_32x32x4_2b_i8"),
-      Integers<Mfma4Times16<4>>::named("v_mfma_i32_4x4x4_16b_i8"),
+      Bytes<Mfma16<16>>::named("v_mfma_i32_16x16x16_i8"),
+      Bytes<Mfma32<8>>::named("v_mfma_i32_32x32x8_i8"),
+      Bytes<Mfma16<32>>::named("v_mfma_i32_16x16x32_i8"),
+      Bytes<Mfma32<16>>::named("v_mfma_i32_32x32x16_i8"),
+      Bytes<Mfma16<64>>::named("v_mfma_i32_16x16x64_i8"),
+      Bytes<Mfma32<32>>::named("v_mfma_i32_32x32x32_i8"),
+      Bytes<Mfma16Times4<4>>::named("v_mfma_i32_16x16x4_4b_i8"),
+      Bytes<Mfma32Times2<4>>::named("v_mfma_i32_32x32x4_2b_i8"),
+      Bytes<Mfma4Times16<4>>::named("v_mfma_i32_4x4x4_16b_i8"),
 
       Floats<Wmma11, Half16>::named("v_wmma_f32_16x16x16_f16"),
       Floats<Wmma11, Brain16>::named("v_wmma_f32_16x16x16_bf16"),
@@ -244,10 +246,10 @@ Handlers matrix() {
       Floats<Wmma12, Brain16>::named("v_wmma_f32_16x16x16_bf16_gfx12"),
       Product<Wmma12, Half16, Half16, Halfwords<false, 2>>::named("v_wmma_f16_16x16x16_f16_gfx12"),
       Product<Wmma12, Brain16, Brain16, Halfwords<true, 2>>::named("v_wmma_bf16_16x16x16_bf16_gfx12"),
-      Product<Wmma12, Fp8, Fp8, Words<float>>::named("v_wmma_f32_16x16x16_fp8_fp8_gfx12"),
-      Product<Wmma12, Fp8, Bf8, Words<float>>::named("v_wmma_f32_16x16x16_fp8_bf8_gfx12"),
-      Product<Wmma12, Bf8, Fp8, Words<float>>::named("v_wmma_f32_16x16x16_bf8_fp8_gfx12"),
-      Product<Wmma12, Bf8, Bf8, Words<float>>::named("v_wmma_f32_16x16x16_bf8_bf8_gfx12"),
+      SmallFloats<Wmma12, Fp8, Fp8>::named("v_wmma_f32_16x16x16_fp8_fp8_gfx12"),
+      SmallFloats<Wmma12, Fp8, Bf8>::named("v_wmma_f32_16x16x16_fp8_bf8_gfx12"),
+      SmallFloats<Wmma12, Bf8, Fp8>::named("v_wmma_f32_16x16x16_bf8_fp8_gfx12"),
+      SmallFloats<Wmma12, Bf8, Bf8>::named("v_wmma_f32_16x16x16_bf8_bf8_gfx12"),
       SignedByFlags<Wmma12>::named("v_wmma_i32_16x16x16_iu8_gfx12"),
   };
   return table;
