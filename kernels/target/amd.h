@@ -64,8 +64,22 @@ RF_DEVICE T& shared_memory() {
   return memory;
 }
 
+// The wave's own stores, to shared memory and, where the waves of a block do not share a cache in order, to global memory,
+// are done. The release fence asks for that too, but clang 22 drops its wait where the stores are those of the loop's
+// last turn only (llvm-project pull request 220356): so did 50 kernels read tiles that might not have been written.
+RF_DEVICE void wait_for_stores() {
+#if defined(__GFX12__)
+  asm volatile("s_wait_dscnt 0x0\n\ts_wait_storecnt 0x0" ::: "memory");
+#elif defined(__GFX11__)
+  asm volatile("s_waitcnt lgkmcnt(0)\n\ts_waitcnt_vscnt null, 0x0" ::: "memory");
+#else
+  asm volatile("s_waitcnt lgkmcnt(0)" ::: "memory");
+#endif
+}
+
 RF_DEVICE void barrier() {
   __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+  wait_for_stores();
   __builtin_amdgcn_s_barrier();
   __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
 }
