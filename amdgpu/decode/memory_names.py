@@ -18,13 +18,7 @@ _LOADS = {
     "d16_hi_i8": "sbyte_d16_hi",
     "d16_hi_b16": "short_d16_hi",
 }
-_STORES = {
-    **_WORDS,
-    "b8": "byte",
-    "b16": "short",
-    "d16_hi_b8": "byte_d16_hi",
-    "d16_hi_b16": "short_d16_hi",
-}
+_STORES = {**_WORDS, "b8": "byte", "b16": "short", "d16_hi_b8": "byte_d16_hi", "d16_hi_b16": "short_d16_hi"}
 _ATOMICS = {
     "swap_b": "swap",
     "cmpswap_b": "cmpswap",

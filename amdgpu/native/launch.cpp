@@ -89,6 +89,36 @@ void run(Wave<L>& w, Wave<L>* twin, uint64_t most, uint64_t* counts) {
   if (w.stop == Stop::kNone) w.stop = Stop::kBudget;
 }
 
+// Waves of finished workgroups, for the next ones: they are large, and fresh memory is slow the first time.
+template <int L>
+class Spares {
+ public:
+  using Waves = std::vector<std::unique_ptr<Wave<L>>>;
+
+  static Waves take(uint32_t count) {
+    Waves taken;
+    std::lock_guard lock(mutex_);
+    while (taken.size() < count) {
+      if (spare_.empty()) {
+        taken.push_back(std::make_unique_for_overwrite<Wave<L>>());
+      } else {
+        taken.push_back(std::move(spare_.back()));
+        spare_.pop_back();
+      }
+    }
+    return taken;
+  }
+
+  static void give_back(Waves waves) {
+    std::lock_guard lock(mutex_);
+    std::move(waves.begin(), waves.end(), std::back_inserter(spare_));
+  }
+
+ private:
+  static inline std::mutex mutex_;
+  static inline Waves spare_;
+};
+
 // What a host thread needs to execute one workgroup after the other.
 template <int L>
 class Worker {
@@ -96,13 +126,20 @@ class Worker {
   Worker(const Launch& what, const Schedule& schedule) : what_(what), program_(*what.program), schedule_(schedule) {
     const uint32_t threads = what.block[0] * what.block[1] * what.block[2];
     count_ = (threads + L - 1) / L;
-    waves_ = std::make_unique_for_overwrite<Wave<L>[]>(count_);
-    if (schedule.twins) twins_ = std::make_unique_for_overwrite<Wave<L>[]>(count_);
+    waves_ = Spares<L>::take(count_);
+    if (schedule.twins) twins_ = Spares<L>::take(count_);
     counts_.resize(program_.rows.size());
     group_.shared.resize(program_.entry.shared_bytes + what.dynamic_shared);
     twin_group_.shared.resize(group_.shared.size());
     order_.resize(count_);
   }
+
+  ~Worker() {
+    Spares<L>::give_back(std::move(waves_));
+    Spares<L>::give_back(std::move(twins_));
+  }
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
 
   const std::vector<uint64_t>& counts() const { return counts_; }
 
@@ -133,23 +170,23 @@ class Worker {
       std::shuffle(order_.begin(), order_.end(), random);
     }
     for (uint32_t n = 0; n < count_; ++n) {
-      Wave<L>& w = waves_[n];
+      Wave<L>& w = *waves_[n];
       const int vectors = program_.entry.accumulators_at * L;
       const int accumulators = (program_.entry.vector_registers - program_.entry.accumulators_at) * L;
       std::fill_n(w.v[0], vectors, kPoison);
       std::fill_n(w.v[256], accumulators, kPoison);
       std::fill_n(w.s, scalar_register::kCount, kPoison);
       set_up(w, group_, n);
-      if (!twins_) continue;
+      if (twins_.empty()) continue;
       std::minstd_rand random(n + 1);
-      Wave<L>& twin = twins_[n];
+      Wave<L>& twin = *twins_[n];
       std::generate_n(twin.v[0], vectors, random);
       std::generate_n(twin.v[256], accumulators, random);
       std::generate_n(twin.s, scalar_register::kCount, random);
       set_up(twin, twin_group_, n);
     }
     group_.checked = checking;
-    if (twins_) {
+    if (!twins_.empty()) {
       set_up(twin_group_, number);
       twin_group_.checked = false;  // would find the same
       std::minstd_rand random(count_ + 1);
@@ -209,12 +246,12 @@ class Worker {
     while (left > 0) {
       uint32_t waiting = 0;
       for (const uint32_t n : order_) {
-        Wave<L>& w = waves_[n];
+        Wave<L>& w = *waves_[n];
         if (w.stop == Stop::kEnd) continue;
         if (w.stop != Stop::kBarrier) {
           current_ = &w;
-          if (twins_) run<L, true>(w, &twins_[n], quantum, counts_.data());
-          else run<L, false>(w, nullptr, quantum, counts_.data());
+          if (twins_.empty()) run<L, false>(w, nullptr, quantum, counts_.data());
+          else run<L, true>(w, twins_[n].get(), quantum, counts_.data());
         }
         if (w.stop == Stop::kBudget && ++turns[n] * quantum >= schedule_.limit) {
           w.fail(program_.rows[w.pc], "the wave does not come to an end");
@@ -226,7 +263,7 @@ class Worker {
         group_.visible = group_.at_barrier;
         twin_group_.visible = twin_group_.at_barrier;
         for (uint32_t n = 0; n < count_; ++n) {
-          if (waves_[n].stop == Stop::kBarrier) waves_[n].stop = Stop::kNone;
+          if (waves_[n]->stop == Stop::kBarrier) waves_[n]->stop = Stop::kNone;
         }
       }
     }
@@ -251,7 +288,7 @@ class Worker {
   const Program& program_;
   const Schedule schedule_;
   uint32_t count_;
-  std::unique_ptr<Wave<L>[]> waves_, twins_;
+  typename Spares<L>::Waves waves_, twins_;  // none unless uninitialised registers are looked for
   Wave<L>* current_ = nullptr;
   Workgroup group_, twin_group_;
   std::vector<uint32_t> order_;
