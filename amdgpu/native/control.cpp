@@ -13,6 +13,7 @@ void nothing(Wave<L>&, const Instruction&) {}
 
 template <int L>
 void end(Wave<L>& w, const Instruction&) {
+  w.late.settle(~0u);
   w.stop = Stop::kEnd;
 }
 
@@ -41,6 +42,7 @@ void wait(Wave<L>& w, const Instruction& i) {
     const uint32_t left = static_cast<uint32_t>(i.offset) >> (8 * (c - 1)) & 0xffu;
     if (left != 255) w.pending.wait(static_cast<Counter>(c), left);
   }
+  if (!w.late.empty()) w.late.settle(w.pending.done[static_cast<int>(Counter::kStores)]);
 }
 
 // gfx12 parts a barrier in two. What counts for others is what was complete at the signal.

@@ -26,6 +26,8 @@ class LateStores {
     high_ = std::max(high_, address + bytes);
   }
 
+  bool empty() const { return pieces_.empty(); }
+
   // Does those whose number is at most `done`.
   void settle(uint32_t done) {
     size_t n = 0;

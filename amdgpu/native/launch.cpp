@@ -214,6 +214,7 @@ class Worker {
     w.signalled = false;
     w.stop = Stop::kNone;
     w.pending.reset();
+    w.late.clear();
 
     const auto [bx, by, bz] = std::tie(what_.block[0], what_.block[1], what_.block[2]);
     uint64_t exec = 0;
