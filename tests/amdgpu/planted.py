@@ -52,7 +52,7 @@ class Outcome:
 
 def batch() -> Batch:
     """Prompts, a chunk and decode: every kernel of attention has several tiles, workgroups and waves to do."""
-    return Batch(torch.bfloat16, 128, 2, 4, [(40, 200), (1, 300), (70, 70), (1, 33)], 16, seed=3)
+    return Batch(torch.bfloat16, 128, 2, 4, [(40, 100), (1, 130), (1, 33)], 16, seed=3)
 
 
 def run(orders: tuple[str | int, ...] = ("forward",), uninitialised: bool = False) -> list[torch.Tensor]:
@@ -91,7 +91,9 @@ def outcomes(target: str, name: str) -> list[Outcome]:
         text += f": {kernel.lines[lines[0]].text}"
         with kernel.without(*lines):
             try:
-                same = all(torch.equal(out, expected) for out in run(("forward", "reverse", 5), what == "LDS store"))
+                # Whether a register was waited for does not hang on the order of waves.
+                orders: tuple[str | int, ...] = ("forward", "reverse") if what == "wait" else ("forward", "reverse", 5)
+                same = all(torch.equal(out, expected) for out in run(orders, what == "LDS store"))
                 found.append(Outcome(what, text, "nothing" if same else "wrong"))
             except _C.DriverError as error:
                 found.append(Outcome(what, text, "reported", str(error)))
