@@ -77,14 +77,21 @@ class Kernel:
         )
         self.entry = entry
 
-    def executed(self) -> Counter[str]:
-        """Instructions since the last call, by mnemonic; one of a wave counts once."""
+    def executed_lines(self) -> np.ndarray:
+        """How often each line was executed since the last call; one of a wave counts once."""
         counts = np.zeros(len(self.rows), np.uint64)
         library().c.amdgpu_counts(self.handle, _pointer(counts))
+        lines = np.zeros(len(self.lines), np.uint64)
+        first = self.rows["flags"] & CONTINUED == 0
+        lines[self.rows["line"][first]] = counts[first]
+        return lines
+
+    def executed(self) -> Counter[str]:
+        """Instructions since the last call, by mnemonic; one of a wave counts once."""
+        counts = self.executed_lines()
         result: Counter[str] = Counter()
-        for row in np.flatnonzero(counts):
-            if not self.rows["flags"][row] & CONTINUED:
-                result[self.lines[self.rows["line"][row]].mnemonic] += int(counts[row])
+        for line in np.flatnonzero(counts):
+            result[self.lines[line].mnemonic] += int(counts[line])
         return result
 
     @contextmanager
