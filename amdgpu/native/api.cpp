@@ -50,9 +50,7 @@ const char* run_alone_with(const Program& program, uint32_t* v, uint32_t* s, int
   auto wave = std::make_unique_for_overwrite<Wave<L>>();
   Workgroup group;
   group.shared.assign(shared, shared + shared_bytes);
-  group.words.assign((shared_bytes + 3) / 4, {});
-  group.visible.assign(1, 0);
-  group.at_barrier.assign(1, 0);
+  group.begin(1);
   std::memcpy(wave->v, v, sizeof(wave->v));
   std::memcpy(wave->s, s, sizeof(wave->s));
   wave->scc = *scc != 0;

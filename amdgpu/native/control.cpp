@@ -13,7 +13,6 @@ void nothing(Wave<L>&, const Instruction&) {}
 
 template <int L>
 void end(Wave<L>& w, const Instruction&) {
-  w.late.settle(~0u);
   w.stop = Stop::kEnd;
 }
 
@@ -42,7 +41,6 @@ void wait(Wave<L>& w, const Instruction& i) {
     const uint32_t left = static_cast<uint32_t>(i.offset) >> (8 * (c - 1)) & 0xffu;
     if (left != 255) w.pending.wait(static_cast<Counter>(c), left);
   }
-  if (!w.late.empty()) w.late.settle(w.pending.done[static_cast<int>(Counter::kStores)]);
 }
 
 // gfx12 parts a barrier in two. What counts for others is what was complete at the signal.
@@ -51,6 +49,9 @@ void signal_barrier(Wave<L>& w, const Instruction& i) {
   if (w.signalled) w.fail(i, "signals a barrier again without having waited at it");
   w.signalled = true;
   w.group->at_barrier[w.number] = w.pending.done[static_cast<int>(Counter::kShared)];
+  // On gfx9 stores are counted with loads.
+  w.group->stores_at_barrier[w.number] = L == 64 ? w.pending.issued[static_cast<int>(Counter::kLoads)]
+                                                 : w.pending.done[static_cast<int>(Counter::kStores)];
 }
 
 template <int L>

@@ -198,9 +198,7 @@ class Worker {
     group.index[0] = static_cast<uint32_t>(number % what_.grid[0]);
     group.index[1] = static_cast<uint32_t>(number / what_.grid[0] % what_.grid[1]);
     group.index[2] = static_cast<uint32_t>(number / what_.grid[0] / what_.grid[1]);
-    group.words.assign((group.shared.size() + 3) / 4, {});
-    group.visible.assign(count_, 0);
-    group.at_barrier.assign(count_, 0);
+    group.begin(count_);
   }
 
   // All that a wave finds when it starts; the other registers hold anything.
@@ -214,7 +212,6 @@ class Worker {
     w.signalled = false;
     w.stop = Stop::kNone;
     w.pending.reset();
-    w.late.clear();
 
     const auto [bx, by, bz] = std::tie(what_.block[0], what_.block[1], what_.block[2]);
     uint64_t exec = 0;
@@ -261,8 +258,8 @@ class Worker {
         if (w.stop == Stop::kBarrier) ++waiting;
       }
       if (left > 0 && waiting == left) {
-        group_.visible = group_.at_barrier;
-        twin_group_.visible = twin_group_.at_barrier;
+        group_.pass_barrier();
+        twin_group_.pass_barrier();
         for (uint32_t n = 0; n < count_; ++n) {
           if (waves_[n]->stop == Stop::kBarrier) waves_[n]->stop = Stop::kNone;
         }
@@ -350,7 +347,7 @@ std::string run_alone(Wave<Lanes>& w, Workgroup& group) {
   try {
     do {
       run<Lanes, false>(w, nullptr, ~uint64_t{0}, counts.data());
-      group.visible = group.at_barrier;
+      group.pass_barrier();
     } while (w.stop != Stop::kEnd);
   } catch (const Fault& fault) {
     problem = fault.what();

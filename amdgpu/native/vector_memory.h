@@ -18,16 +18,16 @@ struct Places {
   int data, address, base;
 };
 
-// Of what the lanes are about to read.
+// The active lanes may not read what another wave stores meanwhile.
 template <int L>
-void see_own_stores(Wave<L>& w, uint32_t bytes) {
-  uint64_t low = ~uint64_t{0}, high = 0;
+void check_reads(const Wave<L>& w, const Instruction& i, uint32_t bytes) {
   for (int l = 0; l < L; ++l) {
     if (!w.active[l]) continue;
-    low = std::min(low, w.address[l]);
-    high = std::max(high, w.address[l] + bytes);
+    const int other = w.group->stores.racing(w.number, w.address[l], bytes);
+    if (other == GlobalStores::kNone) continue;
+    w.fail(i, "race: lane " + std::to_string(l) + " reads memory that wave " + std::to_string(other) +
+                  " stores: no barrier is between, or wave " + std::to_string(other) + " did not wait for that before it");
   }
-  w.late.read(low, high);
 }
 
 template <class Where, class A>
@@ -53,7 +53,7 @@ struct Load {
       }
     } else {
       Where::addresses(w, i, Where::kLoad);
-      if (!w.late.empty()) see_own_stores(w, A::kBytes);
+      if (!w.group->stores.none()) check_reads(w, i, A::kBytes);
       if (w.exec() == w.kAll) {
         uint64_t differs = 0;
         for (uint64_t l = 0; l < L; ++l) differs |= w.address[l] ^ (w.address[0] + l * A::kBytes);
@@ -98,16 +98,14 @@ struct Store {
       }
     } else {
       Where::addresses(w, i, Where::kStore);
-      // Where stores have a counter of their own they may be as late as that says. On gfx9 the waves of a workgroup
-      // reach one cache in order, so that for them a store is done when it is issued.
-      const bool late = i.counter == Counter::kStores;
       for (int l = 0; l < L; ++l) {
-        if (!w.active[l]) continue;
-        if (late) w.late.put(w.pending.issued[static_cast<int>(Counter::kStores)] + 1, w.address[l], staged.lane[l], A::kBytes);
-        else A::put(reinterpret_cast<void*>(w.address[l]), staged.lane[l]);
+        if (w.active[l]) A::put(reinterpret_cast<void*>(w.address[l]), staged.lane[l]);
       }
     }
-    w.pending.issue(i.counter);
+    const uint32_t number = w.pending.issue(i.counter);
+    if (w.group->checked && w.group->shares_memory()) {
+      w.group->stores.add(w.number, number, w.address, w.active, A::kBytes);
+    }
   }
 
   static Handler named(const char* name) { return {name, run<32>, run<64>, Where::kStoreTypes, Flow::kOwn}; }
@@ -137,7 +135,6 @@ struct Atomic {
     Staged<Access<kOperands * sizeof(T)>, L> data;
     Staged<Old, L> old;
     from_registers(w, i.operand[kPlaces.data].reg, data);
-    w.late.settle(~0u);
     alignas(64) int64_t left[L];
     if constexpr (Where::kBounded) Where::addresses(w, i, kPlaces, left);
     else Where::addresses(w, i, kPlaces);

@@ -7,7 +7,6 @@
 
 #include "fault.h"
 #include "instruction.h"
-#include "late_stores.h"
 #include "pending.h"
 #include "program.h"
 #include "workgroup.h"
@@ -32,7 +31,6 @@ struct Wave {
   const Program* program;
   Workgroup* group;
   Pending pending;
-  LateStores late;
   uint64_t address[Lanes];  // of the memory access going on, for the active lanes; a wrong one is found by them
   uint32_t access_bytes;    // of a lane
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "program.h"
+#include "global_stores.h"
 
 namespace amdgpu {
 
@@ -20,12 +20,32 @@ struct SharedWord {
 
 class Workgroup {
  public:
-  std::vector<uint8_t> shared;        // LDS
-  std::vector<SharedWord> words;      // a shadow of it
-  std::vector<uint32_t> visible;      // by wave: its LDS operations up to this one are behind a barrier
-  std::vector<uint32_t> at_barrier;   // by wave: of its LDS operations, those complete when it reached the barrier
+  std::vector<uint8_t> shared;   // LDS
+  std::vector<SharedWord> words;  // a shadow of it
+  GlobalStores stores;
+  // By wave: its LDS operations up to this one are behind a barrier.
+  std::vector<uint32_t> visible;
+  // By wave: of its LDS operations and of its stores, those complete when it reached the barrier.
+  std::vector<uint32_t> at_barrier, stores_at_barrier;
   uint32_t index[3];
   bool checked = true;  // races and the like are looked for
+
+  // Before `waves` waves begin.
+  void begin(size_t waves) {
+    words.assign((shared.size() + 3) / 4, {});
+    visible.assign(waves, 0);
+    at_barrier.assign(waves, 0);
+    stores_at_barrier.assign(waves, 0);
+    stores.clear();
+  }
+
+  bool shares_memory() const { return visible.size() > 1; }
+
+  // All waves have reached the barrier.
+  void pass_barrier() {
+    visible = at_barrier;
+    stores.pass(stores_at_barrier);
+  }
 };
 
 }  // namespace amdgpu

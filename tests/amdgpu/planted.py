@@ -22,6 +22,8 @@ from amdgpu import gpu
 from amdgpu.kernel import Kernel
 from benchmarks.amd.built import table
 from rocmforge_plugin import _C
+from rocmforge_plugin.ops.attention import AttentionPlanner
+from rocmforge_plugin.problem import Problem
 from tests.kernels.attention_support import Batch
 
 from .emulation import EmulatedGpus
@@ -32,7 +34,7 @@ KERNELS = (
     ("gfx942", "attention_prefill_bf16_d128"),
     ("gfx1201", "attention_prefill_bf16_d128"),
     ("gfx1100", "attention_decode1_bf16_d128"),
-    ("gfx950", "attention_plan"),
+    ("gfx1151", "attention_plan"),
 )
 WHAT = {
     "wait": re.compile(r"s_wait(?:cnt|_\w*cnt)"),
@@ -55,19 +57,30 @@ class Outcome:
     said: str = ""
 
 
-def batch() -> Batch:
-    """Prompts, a chunk and decode: every kernel of attention has several tiles, workgroups and waves to do."""
-    return Batch(torch.bfloat16, 128, 2, 4, [(40, 100), (1, 130), (33, 33), (1, 20), (2, 300)], 16, seed=3)
+def attended() -> torch.Tensor:
+    """The bits of attention's output: of prompts, a chunk and decode, several items for each workgroup."""
+    batch = Batch(torch.bfloat16, 128, 2, 4, [(40, 100), (1, 130), (33, 33), (1, 20), (2, 300)], 16, seed=3)
+    batch.run(batch.planner())
+    return batch.out.data.view(torch.int16).clone()
 
 
-def run(orders: tuple[str | int, ...] = ("forward",), uninitialised: bool = False) -> list[torch.Tensor]:
-    """The bits of attention's output, for each order of waves."""
+def planned() -> torch.Tensor:
+    """The words of a plan for so many requests that all waves have some, and several."""
+    new = torch.tensor([1 + 37 * (i % 3) for i in range(700)], dtype=torch.int32)
+    starts = torch.cat([torch.zeros(1, dtype=torch.int32), new.cumsum(0).int()])
+    lengths = new + torch.arange(700, dtype=torch.int32) * 7 % 900
+    planner = AttentionPlanner(Problem(torch.bfloat16, 8, 2, 128, 128), "cpu", 700, int(starts[-1]))
+    planner._words.zero_()
+    planner.plan(starts, lengths, int(new.max()), int(starts[-1]))
+    return planner._words.clone()
+
+
+def run(name: str, orders: tuple[str | int, ...] = ("forward",), uninitialised: bool = False) -> list[torch.Tensor]:
+    """What kernel `name` makes, for each order of waves."""
     found = []
     for order in orders:
         gpu.schedule(order, uninitialised=uninitialised, limit=10_000_000)
-        one = batch()
-        one.run(one.planner())
-        found.append(one.out.data.view(torch.int16).clone())
+        found.append(planned() if name == "attention_plan" else attended())
     return found
 
 
@@ -89,7 +102,7 @@ def outcomes(target: str, name: str) -> list[Outcome]:
     """Of every fault in a kernel; the device of `target` is in use, and has run it."""
     kernel = gpu.kernel(target, name)
     kernel.executed_lines()
-    (expected,) = run()
+    (expected,) = run(name)
     reached = kernel.executed_lines()
     found = []
     for what, lines in places(kernel):
@@ -102,7 +115,7 @@ def outcomes(target: str, name: str) -> list[Outcome]:
             try:
                 # Whether a register was waited for does not hang on the order of waves.
                 orders: tuple[str | int, ...] = ("forward", "reverse") if what == "wait" else ("forward", "reverse", 5)
-                same = all(torch.equal(out, expected) for out in run(orders, what == "LDS store"))
+                same = all(torch.equal(out, expected) for out in run(name, orders, what == "LDS store"))
                 found.append(Outcome(what, text, "nothing" if same else "wrong"))
             except _C.DriverError as error:
                 found.append(Outcome(what, text, "reported", str(error)))
@@ -114,7 +127,7 @@ def all_outcomes(use: Callable[[str], object]) -> dict[tuple[str, str], list[Out
     found = {}
     for target, name in KERNELS:
         use(target)
-        run()
+        run(name)
         found[target, name] = outcomes(target, name)
     return found
 

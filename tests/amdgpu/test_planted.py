@@ -17,7 +17,7 @@ from .conftest import ALL
 @pytest.mark.parametrize(("target", "name"), planted.KERNELS if ALL else planted.KERNELS[:2])
 def test_nothing_goes_wrong_unnoticed(emulated: Callable[..., _C.Device], target: str, name: str) -> None:
     emulated(target, compute_units=1)
-    planted.run()
+    planted.run(name)
     found = planted.outcomes(target, name)
     assert not [o for o in found if o.outcome == "wrong"]
     reported = Counter(o.what for o in found if o.outcome == "reported")
