@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What waves of a workgroup may not do to each other in LDS, found by the shadow of each word (workgroup.h). Within a
 // wave LDS operations happen in order. Between waves, one comes before the other if its wave had waited for it when it
-// reached a barrier that both have passed; else two accesses of a word, not both of them reads, are a race. Atomics
-// among themselves are none.
+// reached a barrier that both have passed; else two accesses of a byte, not both of them reads, are a race. Atomics
+// among themselves are none. Of waves that write different bytes of one word the latest is remembered.
 #pragma once
 
 #include <cstdint>
@@ -24,49 +24,66 @@ template <int L>
                 ": no barrier is between, or wave " + std::to_string(other) + " did not wait for that before it");
 }
 
-// Of several readers two are kept, of different waves: whoever writes, one of them is another wave. One that is behind
-// a barrier is the first to be dropped.
-inline void add_reader(SharedWord& s, uint8_t wave, uint32_t number, const uint32_t* visible) {
-  if (s.reader == wave) {
-    s.read = number;
-    return;
+// The shadow of one word, as a wave sees it that is about to do operation `number` on some of its bytes.
+struct View {
+  uint8_t me;
+  uint32_t number;
+  const uint32_t* visible;
+
+  bool unseen(uint8_t wave, SharedWord::Operation operation) const {
+    return wave != SharedWord::kNobody && operation.number > visible[wave];
   }
-  if (s.other_reader != wave) {
-    const bool keep_other = s.reader != SharedWord::kNobody && s.other_reader != SharedWord::kNobody &&
-                            s.read <= visible[s.reader] && s.other_read > visible[s.other_reader];
-    if (!keep_other) s.other_reader = s.reader, s.other_read = s.read;
-  } else {
-    s.other_reader = s.reader, s.other_read = s.read;
+  bool conflicts(uint8_t wave, SharedWord::Operation operation, uint32_t bytes) const {
+    return wave != me && unseen(wave, operation) && (operation.bytes & bytes);
   }
-  s.reader = wave, s.read = number;
-}
+  // As what this wave did; `before`: what it did last, if that was its.
+  SharedWord::Operation mine(SharedWord::Operation before, bool was_mine, uint32_t bytes) const {
+    return {number, was_mine && unseen(me, before) ? before.bytes | bytes : bytes};
+  }
+
+  // Of several readers two are kept, of different waves: whoever writes, one of them is another wave. One that is behind
+  // a barrier is the first to be dropped.
+  void read(SharedWord& s, uint32_t bytes) const {
+    if (s.reader == me) {
+      s.read = mine(s.read, true, bytes);
+      return;
+    }
+    const SharedWord::Operation now = mine(s.other_read, s.other_reader == me, bytes);
+    if (s.other_reader == me || !unseen(s.other_reader, s.other_read) || unseen(s.reader, s.read)) {
+      s.other_reader = s.reader, s.other_read = s.read;
+    }
+    s.reader = me, s.read = now;
+  }
+};
 
 }  // namespace shared_check
 
-// What the active lanes do to `bytes` of LDS each, as operation `number` of the wave.
+// What the active lanes do to some bytes of LDS each, as operation `number` of the wave.
 template <SharedUse Use, int Bytes, int L>
 void check_shared(Wave<L>& w, const Instruction& i, const uint32_t (&address)[L], uint32_t number) {
-  using namespace shared_check;  // NOLINT
   if (!w.group->checked) return;
   SharedWord* words = w.group->words.data();
-  const uint32_t* visible = w.group->visible.data();
-  const auto me = static_cast<uint8_t>(w.number);
-  const auto unseen = [&](uint8_t wave, uint32_t operation) {
-    return wave != me && wave != SharedWord::kNobody && operation > visible[wave];
-  };
+  const shared_check::View view{static_cast<uint8_t>(w.number), number, w.group->visible.data()};
   for (int l = 0; l < L; ++l) {
     if (!w.active[l]) continue;
-    for (uint32_t word = address[l] / 4; word < (address[l] + Bytes + 3) / 4; ++word) {
+    const uint32_t begin = address[l], end = begin + Bytes;
+    for (uint32_t word = begin / 4; word < (end + 3) / 4; ++word) {
       SharedWord& s = words[word];
-      if (unseen(s.writer, s.write) && !(Use == SharedUse::kAtomic && s.atomic)) {
-        race(w, i, l, 4 * word, Use == SharedUse::kRead ? "reads" : "writes", s.writer, "wrote");
+      uint32_t bytes = 15;
+      if (begin > 4 * word) bytes &= 15u << (begin - 4 * word);
+      if (end < 4 * word + 4) bytes &= 15u >> (4 * word + 4 - end);
+      if (view.conflicts(s.writer, s.write, bytes) && !(Use == SharedUse::kAtomic && s.atomic)) {
+        shared_check::race(w, i, l, 4 * word, Use == SharedUse::kRead ? "reads" : "writes", s.writer, "wrote");
       }
       if constexpr (Use == SharedUse::kRead) {
-        add_reader(s, me, number, visible);
+        view.read(s, bytes);
       } else {
-        if (unseen(s.reader, s.read)) race(w, i, l, 4 * word, "writes", s.reader, "read");
-        if (unseen(s.other_reader, s.other_read)) race(w, i, l, 4 * word, "writes", s.other_reader, "read");
-        s.writer = me, s.write = number, s.atomic = Use == SharedUse::kAtomic;
+        if (view.conflicts(s.reader, s.read, bytes)) shared_check::race(w, i, l, 4 * word, "writes", s.reader, "read");
+        if (view.conflicts(s.other_reader, s.other_read, bytes)) {
+          shared_check::race(w, i, l, 4 * word, "writes", s.other_reader, "read");
+        }
+        s.write = view.mine(s.write, s.writer == view.me, bytes);
+        s.writer = view.me, s.atomic = Use == SharedUse::kAtomic;
       }
     }
   }

@@ -13,9 +13,13 @@ namespace amdgpu {
 // and then passed a barrier.
 struct SharedWord {
   static constexpr uint8_t kNobody = 0xff;
+  // Which operation of a wave it was, and on which bytes, a bit each.
+  struct Operation {
+    uint32_t number : 28, bytes : 4;
+  };
   uint8_t writer = kNobody, reader = kNobody, other_reader = kNobody;  // waves; the readers are the two latest
   bool atomic = false;                                                 // the writer's operation was
-  uint32_t write = 0, read = 0, other_read = 0;                        // the waves' numbers of those operations
+  Operation write{}, read{}, other_read{};
 };
 
 class Workgroup {
