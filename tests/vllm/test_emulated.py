@@ -29,6 +29,11 @@ PROMPTS = [prompt(length, start) for start, length in enumerate(LENGTHS)]
 TARGETS = {"gfx942": "v_mfma_f32_16x16x16_bf16", "gfx1201": "v_wmma_f32_16x16x16_bf16"}
 
 
+def model() -> str:
+    """A tiny GLM-4 with heads of the released models' size."""
+    return checkpoint("glm4", head_dim=128)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def serving() -> Iterator[subprocess.Popen[str]]:
     """`make serve ONCE=1` of the small trained model on a gfx942, which loads while the other tests run.
@@ -67,7 +72,7 @@ def continue_and_score(llm: Any) -> dict[str, Any]:
 def with_exact_scores(run: Run) -> dict[str, Any]:
     """What came out, and what the model in fp32 thinks of it."""
     result = run.result
-    exact = exact_scores(checkpoint("glm4", head_dim=128), [row["prompt"] + row["tokens"] for row in result["sequences"]])
+    exact = exact_scores(model(), [row["prompt"] + row["tokens"] for row in result["sequences"]])
     result["exact_scores"] = []
     for row, (chosen, best) in zip(result["sequences"], exact, strict=True):
         at = len(row["prompt"]) - 1
@@ -79,7 +84,7 @@ def with_exact_scores(run: Run) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def on_the_cpu() -> dict[str, Any]:
     """The requests through the CPU target."""
-    return with_exact_scores(run_ours(checkpoint("glm4", head_dim=128), continue_and_score, "bfloat16"))
+    return with_exact_scores(run_ours(model(), continue_and_score, "bfloat16"))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -90,7 +95,7 @@ def test_glm4_answers_as_on_the_cpu(target: str, on_the_cpu: dict[str, Any]) -> 
         from amdgpu import gpu
 
         gpu.executed()  # forgets what came before
-        ours = run_ours(checkpoint("glm4", head_dim=128), continue_and_score, "bfloat16")
+        ours = run_ours(model(), continue_and_score, "bfloat16")
         executed = gpu.executed()
     result = with_exact_scores(ours)
     errors = [sameness.errors_of(one) for one in (result, on_the_cpu)]
