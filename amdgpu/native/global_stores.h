@@ -14,8 +14,6 @@ namespace amdgpu {
 
 class GlobalStores {
  public:
-  static constexpr int kNone = -1;
-
   // The active lanes' stores of `bytes` each, operation `number` of the wave's counter of stores.
   template <int L>
   void add(int wave, uint32_t number, const uint64_t (&address)[L], const uint32_t (&active)[L], uint32_t bytes) {
@@ -34,16 +32,16 @@ class GlobalStores {
 
   bool none() const { return stores_.empty(); }
 
-  // The wave whose store a read of `bytes` at an address would race with, or kNone.
-  int racing(int wave, uint64_t address, uint32_t bytes) const {
-    if (address >= high_ || address + bytes <= low_) return kNone;
+  // Whether a read of `bytes` at an address, by a wave, races with another one's store.
+  bool race(int wave, uint64_t address, uint32_t bytes) const {
+    if (address >= high_ || address + bytes <= low_) return false;
     for (const Store& s : stores_) {
       if (s.wave == wave || address >= s.high || address + bytes <= s.low) continue;
       for (uint32_t n = 0; n < s.lanes; ++n) {
-        if (address < s.address[n] + s.bytes && s.address[n] < address + bytes) return s.wave;
+        if (address < s.address[n] + s.bytes && s.address[n] < address + bytes) return true;
       }
     }
-    return kNone;
+    return false;
   }
 
   // A barrier was passed, which each wave reached when its stores up to `complete[wave]` counted as done.

@@ -21,6 +21,20 @@ namespace {
 
 constexpr uint32_t kPoison = 0x7fff7fff;  // NaN as a float of 32, 16 (both kinds) and 8 bits, and no sensible address
 
+// What a twin finds in its place: negative where that is positive, small where that is large, and random.
+class TwinPoison {
+ public:
+  explicit TwinPoison(uint32_t seed) : random_(seed) {}
+
+  uint32_t operator()() {
+    const auto bits = static_cast<uint32_t>(random_());
+    return bits & 1 ? ~kPoison : bits & 2 ? bits >> 28 : bits ^ bits << 16;
+  }
+
+ private:
+  std::minstd_rand random_;
+};
+
 std::string register_name(const Operand& o, int reg) {
   if (o.kind == Kind::kVector) return reg < 256 ? "v" + std::to_string(reg) : "a" + std::to_string(reg - 256);
   return "s" + std::to_string(reg);
@@ -163,6 +177,13 @@ class Worker {
   void set_up(uint64_t number) {
     set_up(group_, number);
     std::fill_n(reinterpret_cast<uint16_t*>(group_.shared.data()), group_.shared.size() / 2, kPoison & 0xffff);
+    const uint32_t seed = 1 + 100 * (schedule_.quantum + 7 * schedule_.order);  // another one for each schedule
+    if (!twins_.empty()) {
+      set_up(twin_group_, number);
+      TwinPoison poison(seed + count_);
+      auto* const words = reinterpret_cast<uint32_t*>(twin_group_.shared.data());
+      std::generate(words, words + twin_group_.shared.size() / 4, [&] { return poison(); });
+    }
     std::iota(order_.begin(), order_.end(), 0u);
     if (schedule_.order == Schedule::kReverse) std::reverse(order_.begin(), order_.end());
     if (schedule_.order == Schedule::kShuffled) {
@@ -176,22 +197,18 @@ class Worker {
       std::fill_n(w.v[0], vectors, kPoison);
       std::fill_n(w.v[256], accumulators, kPoison);
       std::fill_n(w.s, scalar_register::kCount, kPoison);
+      std::fill_n(w.unwritten, L, kPoison);
       set_up(w, group_, n);
       if (twins_.empty()) continue;
-      std::minstd_rand random(n + 1);
+      TwinPoison poison(seed + n);
       Wave<L>& twin = *twins_[n];
-      std::generate_n(twin.v[0], vectors, random);
-      std::generate_n(twin.v[256], accumulators, random);
-      std::generate_n(twin.s, scalar_register::kCount, random);
+      std::generate_n(twin.v[0], vectors, [&] { return poison(); });
+      std::generate_n(twin.v[256], accumulators, [&] { return poison(); });
+      std::generate_n(twin.s, scalar_register::kCount, [&] { return poison(); });
+      std::generate_n(twin.unwritten, L, [&] { return poison(); });
       set_up(twin, twin_group_, n);
     }
     group_.checked = checking;
-    if (!twins_.empty()) {
-      set_up(twin_group_, number);
-      twin_group_.checked = false;  // would find the same
-      std::minstd_rand random(count_ + 1);
-      std::generate(twin_group_.shared.begin(), twin_group_.shared.end(), [&] { return random() >> 8; });
-    }
   }
 
   void set_up(Workgroup& group, uint64_t number) {

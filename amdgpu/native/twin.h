@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Uninitialised registers and LDS. A wave and its twin execute the same code and differ only in what nobody has written
-// yet; where an address, what is stored, or the way that a branch takes differs between them, it depends on that. So
+// Uninitialised registers and LDS, and races in global memory. A wave and its twin execute the same code and differ only
+// in what nobody has written yet, or is written meanwhile; where an address, what is stored, or the way that a branch takes differs between them, it depends on that. So
 // values that are never used are not reported, and all others are, with high probability over the lanes.
 #pragma once
 

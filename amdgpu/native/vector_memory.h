@@ -18,15 +18,13 @@ struct Places {
   int data, address, base;
 };
 
-// The active lanes may not read what another wave stores meanwhile.
-template <int L>
-void check_reads(const Wave<L>& w, const Instruction& i, uint32_t bytes) {
+// What another wave stores meanwhile may be old or new: lanes that read it get what nobody has written. To read it is no
+// fault yet: lanes without work of their own may read others' and make nothing of it.
+template <class A, int L>
+void spoil_races(const Wave<L>& w, Staged<A, L>& staged) {
   for (int l = 0; l < L; ++l) {
-    if (!w.active[l]) continue;
-    const int other = w.group->stores.racing(w.number, w.address[l], bytes);
-    if (other == GlobalStores::kNone) continue;
-    w.fail(i, "race: lane " + std::to_string(l) + " reads memory that wave " + std::to_string(other) +
-                  " stores: no barrier is between, or wave " + std::to_string(other) + " did not wait for that before it");
+    if (!w.active[l] || !w.group->stores.race(w.number, w.address[l], A::kBytes)) continue;
+    for (uint32_t& word : staged.lane[l]) word = w.unwritten[l];
   }
 }
 
@@ -53,7 +51,6 @@ struct Load {
       }
     } else {
       Where::addresses(w, i, Where::kLoad);
-      if (!w.group->stores.none()) check_reads(w, i, A::kBytes);
       if (w.exec() == w.kAll) {
         uint64_t differs = 0;
         for (uint64_t l = 0; l < L; ++l) differs |= w.address[l] ^ (w.address[0] + l * A::kBytes);
@@ -68,6 +65,7 @@ struct Load {
         }
       }
     }
+    if (!w.group->stores.none()) spoil_races(w, staged);
     const int reg = i.operand[Where::kLoad.data].reg;
     to_registers(w, reg, staged);
     begin_load(w, i, reg, A::kRegisters);

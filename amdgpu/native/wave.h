@@ -28,6 +28,7 @@ struct Wave {
   Stop stop;
   uint32_t pc;  // row of the next instruction
   int number;   // in its workgroup
+  uint32_t unwritten[Lanes];  // what lanes find in memory that another wave writes meanwhile
   const Program* program;
   Workgroup* group;
   Pending pending;

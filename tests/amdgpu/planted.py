@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults planted in AMD kernels: waits, barriers and LDS stores left out one at a time, and what the executor says.
+"""Faults planted in AMD kernels: waits, barriers and only writes left out in turn, and what the executor says.
 
     python -m tests.amdgpu.planted
 
@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from amdgpu import gpu
+from amdgpu.decode.operands import Kind
 from amdgpu.kernel import Kernel
 from benchmarks.amd.built import table
 from rocmforge_plugin import _C
@@ -36,18 +37,16 @@ KERNELS = (
     ("gfx1100", "attention_decode1_bf16_d128"),
     ("gfx1151", "attention_plan"),
 )
-WHAT = {
-    "wait": re.compile(r"s_wait(?:cnt|_\w*cnt)"),
-    "barrier": re.compile(r"s_barrier"),
-    "LDS store": re.compile(r"ds_(?:write|store)"),
-}
+_WAIT = re.compile(r"s_wait(?:cnt|_\w*cnt)")
+_LDS_STORE = re.compile(r"ds_(?:write|store)")
+WHAT = ("wait", "barrier", "only write", "all LDS stores")
 
 
 @dataclass(frozen=True)
 class Outcome:
     """Of one fault.
 
-    `outcome` is "reported", "nothing" (the results' bits are the same in any order of waves), "wrong", or "not reached":
+    `outcome` is "reported", "nothing" (the results' bits are the same by each schedule), "wrong", or "not reached":
     the batch does not come by.
     """
 
@@ -75,47 +74,72 @@ def planned() -> torch.Tensor:
     return planner._words.clone()
 
 
-def run(name: str, orders: tuple[str | int, ...] = ("forward",), uninitialised: bool = False) -> list[torch.Tensor]:
-    """What kernel `name` makes, for each order of waves."""
+# Orders of waves, and after how many instructions another one goes on. In lock step a wave reads what others have just
+# stored; from barrier to barrier they are as far apart as they can be.
+Schedules = tuple[tuple[str | int, int], ...]
+FEW: Schedules = (("forward", 0), ("reverse", 0))
+MANY: Schedules = (("forward", 1), *FEW, (5, 13))
+
+
+def run(name: str, schedules: Schedules = FEW[:1], uninitialised: bool = False) -> list[torch.Tensor]:
+    """What kernel `name` makes, by each schedule."""
     found = []
-    for order in orders:
-        gpu.schedule(order, uninitialised=uninitialised, limit=10_000_000)
+    for order, quantum in schedules:
+        gpu.schedule(order, quantum, uninitialised=uninitialised, limit=10_000_000)
         found.append(planned() if name == "attention_plan" else attended())
     return found
 
 
+def only_writers(kernel: Kernel) -> list[int]:
+    """Lines that write vector registers which no other line writes."""
+    writers: dict[int, set[int]] = {}
+    for row in kernel.rows:
+        for operand in row["operand"][: row["results"]]:
+            if operand["kind"] == Kind.VECTOR:
+                for register in range(operand["reg"], operand["reg"] + operand["count"]):
+                    writers.setdefault(register, set()).add(int(row["line"]))
+    return sorted({next(iter(lines)) for lines in writers.values() if len(lines) == 1})
+
+
 def places(kernel: Kernel) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """What is left out together: (kind, lines). The halves of a barrier go one by one and both."""
+    """What is left out together: (kind, lines).
+
+    Waits one by one; barriers, and on gfx12 their halves; instructions that are the only ones to write a vector register;
+    and all stores to LDS at once, for what was in a place before is there without one of them.
+    """
     signal = None
     for at, line in enumerate(kernel.lines):
-        for what, pattern in WHAT.items():
-            if not pattern.match(line.mnemonic) or line.mnemonic == "s_wait_alu":
-                continue
-            yield what, (at,)
+        if _WAIT.match(line.mnemonic):
+            yield "wait", (at,)
+        elif line.mnemonic.startswith("s_barrier"):
+            yield "barrier", (at,)
             if line.mnemonic == "s_barrier_signal":
                 signal = at
             elif line.mnemonic == "s_barrier_wait" and signal is not None:
-                yield what, (signal, at)
+                yield "barrier", (signal, at)
+    for at in only_writers(kernel):
+        yield "only write", (at,)
+    yield "all LDS stores", tuple(at for at, line in enumerate(kernel.lines) if _LDS_STORE.match(line.mnemonic))
 
 
 def outcomes(target: str, name: str) -> list[Outcome]:
     """Of every fault in a kernel; the device of `target` is in use, and has run it."""
     kernel = gpu.kernel(target, name)
     kernel.executed_lines()
-    (expected,) = run(name)
+    (expected,) = run(name, uninitialised=True)  # nothing is reported of the kernel as it is
     reached = kernel.executed_lines()
     found = []
     for what, lines in places(kernel):
-        text = "; ".join(f"{kernel.name}+{kernel.lines[at].address - kernel.lines[0].address:#x}" for at in lines)
-        text += f": {kernel.lines[lines[0]].text}"
+        first = kernel.lines[lines[0]]
+        text = f"{kernel.name}+{first.address - kernel.lines[0].address:#x}: {first.text}"
         if not any(reached[at] for at in lines):
             found.append(Outcome(what, text, "not reached"))
             continue
         with kernel.without(*lines):
             try:
                 # Whether a register was waited for does not hang on the order of waves.
-                orders: tuple[str | int, ...] = ("forward", "reverse") if what == "wait" else ("forward", "reverse", 5)
-                same = all(torch.equal(out, expected) for out in run(name, orders, what == "LDS store"))
+                made = run(name, FEW if what == "wait" else MANY, uninitialised=what != "wait")
+                same = all(torch.equal(out, expected) for out in made)
                 found.append(Outcome(what, text, "nothing" if same else "wrong"))
             except _C.DriverError as error:
                 found.append(Outcome(what, text, "reported", str(error)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waits, barriers and LDS stores that are left out of real kernels are noticed, or shown to change nothing."""
+"""Waits, barriers and only writes that are left out of real kernels are noticed, or shown to change nothing."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def test_nothing_goes_wrong_unnoticed(emulated: Callable[..., _C.Device], target
     assert not [o for o in found if o.outcome == "wrong"]
     reported = Counter(o.what for o in found if o.outcome == "reported")
     places = Counter(o.what for o in found)
-    assert set(places) == set(planted.WHAT)  # the kernel has all three
+    assert set(places) == set(planted.WHAT)  # the kernel has all of them
     assert all(reported[what] > 0 for what in places), reported

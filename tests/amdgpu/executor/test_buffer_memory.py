@@ -51,7 +51,9 @@ def test_loads(name: str, form: str) -> None:
     by_lane, fixed = FORMS[form]
     memory = random.integers(0, 256, 1024, np.uint8)
     to = slice(2, 2 + moves.registers)
-    found = handlers.forms(f"buffer_load_{name}", lambda t: f"{{}} {handlers.span(2, moves.registers)}, {within(form, t)}")
+    found = handlers.forms(
+        f"buffer_load_{name}", lambda t: f"{{}} {handlers.span(2, moves.registers)}, {within(form, t)}"
+    )
     assert len(found) == 2
     for target, line in found:
         for mask in handlers.masks(64):
@@ -78,7 +80,9 @@ def test_loads(name: str, form: str) -> None:
 def test_stores(name: str, form: str) -> None:
     moves, random = STORES[name], np.random.default_rng(4)
     by_lane, fixed = FORMS[form]
-    found = handlers.forms(f"buffer_store_{name}", lambda t: f"{{}} {handlers.span(8, moves.registers)}, {within(form, t)}")
+    found = handlers.forms(
+        f"buffer_store_{name}", lambda t: f"{{}} {handlers.span(8, moves.registers)}, {within(form, t)}"
+    )
     assert len(found) == 2
     for target, line in found:
         for mask in handlers.masks(64):

@@ -177,7 +177,11 @@ def test_dpp_of_eight_lanes(target: str, inactive: str) -> None:
         on, lane = handlers.active(mask, 32), np.arange(32)
         given = state.v[5] if inactive else np.where(on, state.v[5], 0)
         expected = np.where(on, given[lane // 8 * 8 + np.array(chosen)[lane % 8]], state.v[4])
-        single.run(f"v_mov_b32_dpp v4, v5 dpp8:{list(chosen)}{inactive}".replace(", ", ",").replace("v4,v5", "v4, v5"), target, state)
+        single.run(
+            f"v_mov_b32_dpp v4, v5 dpp8:{list(chosen)}{inactive}".replace(", ", ",").replace("v4,v5", "v4, v5"),
+            target,
+            state,
+        )
         assert (state.v[4] == expected).all(), hex(mask)
 
 

@@ -30,8 +30,12 @@ SMALL_SCALARS = {"u8": (1, False), "i8": (1, True), "u16": (2, False), "i16": (2
 
 def test_every_handler_has_an_expectation() -> None:
     expected = {f"global_load_{name}" for name in LOADS} | {f"global_store_{name}" for name in STORES}
-    expected |= {f"global_atomic_{name}{end}" for name in (*GLOBAL_ATOMICS, "cmpswap", "cmpswap_x2") for end in ("", "_rtn")}
-    expected |= {f"s_load_{name}" for name in (*SCALARS, *SMALL_SCALARS)} | {f"s_buffer_load_{name}" for name in SCALARS}
+    expected |= {
+        f"global_atomic_{name}{end}" for name in (*GLOBAL_ATOMICS, "cmpswap", "cmpswap_x2") for end in ("", "_rtn")
+    }
+    expected |= {f"s_load_{name}" for name in (*SCALARS, *SMALL_SCALARS)} | {
+        f"s_buffer_load_{name}" for name in SCALARS
+    }
     assert handlers.names(r"global_.*|s_load_.*|s_buffer_load_.*") == expected
 
 
@@ -264,7 +268,10 @@ def test_a_load_beyond_the_end_names_lane_and_address(stride: int, lane: int | N
     moves = Moves(16)
     start = page.ctypes.data + len(page) - (60 * 16 if stride > 0 else 16)
     before = support.load_argument("gfx942") + f"v_mul_i32_i24 v1, {stride}, v0\nv_ashrrev_i32 v2, 31, v1\n"
-    body = before + "v_mov_b32 v3, s8\nv_add_co_u32 v4, vcc, v3, v1\nv_mov_b32 v3, s9\nv_addc_co_u32 v5, vcc, v3, v2, vcc\n"
+    body = (
+        before
+        + "v_mov_b32 v3, s8\nv_add_co_u32 v4, vcc, v3, v1\nv_mov_b32 v3, s9\nv_addc_co_u32 v5, vcc, v3, v2, vcc\n"
+    )
     body += "global_load_dwordx4 v[8:11], v[4:5], off"
     kernel = support.kernel(body, "gfx942")
     argument = start.to_bytes(8, "little") + bytes(8)

@@ -172,7 +172,7 @@ def test_half_barriers(body: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("{store}", r"lane 0: v2 depends on a register or on LDS that nobody has written"),
+        ("{store}", r"lane 0: v2 depends on what nobody has written"),
         ("v_mov_b32 v2, 0\nv_add_u32 v1, v1, v3\n{store}", "lane 0: v1 depends"),
         ("v_cmp_gt_f32 vcc, 0, v2\ns_cbranch_vccz next\nnext:", "VCC depends"),
         ("s_cmp_lg_u32 s20, 0\ns_cbranch_scc1 next\nnext:", "SCC depends"),

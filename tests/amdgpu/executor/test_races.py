@@ -27,7 +27,9 @@ def run(target: str, *steps: str, waves: int = 2, order: str = "forward") -> Non
     for at, step in enumerate(steps):
         wave, colon, text = step.rpartition(": ")
         text = text.replace("sync", "wait\nbarrier")
-        lines = "\n".join({"wait": WAIT[target], "barrier": BARRIER[target]}.get(line, line) for line in text.split("\n"))
+        lines = "\n".join(
+            {"wait": WAIT[target], "barrier": BARRIER[target]}.get(line, line) for line in text.split("\n")
+        )
         if target != "gfx942":
             lines = lines.replace("ds_read_", "ds_load_").replace("ds_write_", "ds_store_")
         skip = f"s_cmp_lg_u32 s20, {wave}\ns_cbranch_scc1 .Lskip{at}\n" if colon else ""
@@ -59,7 +61,10 @@ RACES = {
 @pytest.mark.parametrize("name", RACES)
 def test_races(target: str, name: str) -> None:
     steps, second, now, first, before = RACES[name]
-    steps = tuple(step.replace("v1 offset:-12", "v5").replace("ds_read_b128", "v_mov_b32 v5, 0x34\nds_read_b128") for step in steps)
+    steps = tuple(
+        step.replace("v1 offset:-12", "v5").replace("ds_read_b128", "v_mov_b32 v5, 0x34\nds_read_b128")
+        for step in steps
+    )
     said = rf"ds_\w+ .*: wave {second}: race: wave {second}, lane 0 {now} LDS address 64, which wave {first} {before}"
     with pytest.raises(ExecutionError, match=said):
         run(target, *steps)
@@ -74,7 +79,12 @@ NONE = {
     "other bytes": ("0: ds_write_b8 v1, v3", "1: ds_write_b8 v1, v3 offset:1", "0: ds_read_u8 v4, v1"),
     "other halves": ("0: ds_write_b16 v1, v3", "1: ds_write_b16 v1, v3 offset:2\nds_read_u16 v4, v1 offset:2"),
     "atomics": ("ds_add_u32 v1, v3", "ds_max_u32 v1, v3", "sync", READ),
-    "read later, another byte": ("0: ds_read_u8 v4, v1", "sync", "0: ds_read_u8 v4, v1 offset:1", "1: ds_write_b8 v1, v3"),
+    "read later, another byte": (
+        "0: ds_read_u8 v4, v1",
+        "sync",
+        "0: ds_read_u8 v4, v1 offset:1",
+        "1: ds_write_b8 v1, v3",
+    ),
 }
 
 

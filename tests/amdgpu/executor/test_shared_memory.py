@@ -135,14 +135,20 @@ def test_writes_of_two_addresses(name: str) -> None:
         for lane in np.flatnonzero(handlers.active(state.exec, state.v.shape[1])):
             for first, offset in ((8, 3), (12, 1)):
                 at = int(state.v[2, lane]) + offset * scale
-                expected[at : at + 4 * words] = np.ascontiguousarray(state.v[first : first + words, lane]).view(np.uint8)
+                expected[at : at + 4 * words] = np.ascontiguousarray(state.v[first : first + words, lane]).view(
+                    np.uint8
+                )
         single.run(line, target, state)
         assert (state.lds == expected).all(), target
 
 
 @pytest.mark.parametrize(
     ("name", "returns"),
-    [*((name, returns) for name in SHARED_ATOMICS for returns in (False, True)), ("wrxchg_b32", True), ("wrxchg_b64", True)],
+    [
+        *((name, returns) for name in SHARED_ATOMICS for returns in (False, True)),
+        ("wrxchg_b32", True),
+        ("wrxchg_b64", True),
+    ],
 )
 def test_atomics(name: str, returns: bool) -> None:
     operation, bits = SHARED_ATOMICS.get(name, ("swap", int(name[-2:])))
