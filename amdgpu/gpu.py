@@ -25,7 +25,7 @@ ROUNDINGS = ("nearest", "below", "above")
 ADDITIONS = ("ascending", "descending", "pairwise")
 _DECODE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_char_p)
 
-_kernels: list[Kernel] = []  # of this process, in the order in which they were asked for
+_kernels: dict[tuple[int, str], Kernel] = {}  # by the address of their code object, and name
 
 
 def open_gpu(target: str, compute_units: int) -> Path:
@@ -81,7 +81,7 @@ def capture(capturing: bool) -> None:
 def executed() -> dict[tuple[str, str], Counter[str]]:
     """Instructions since the last call, by (target, kernel) and mnemonic."""
     found: dict[tuple[str, str], Counter[str]] = {}
-    for kernel in _kernels:
+    for kernel in _kernels.values():
         if counts := kernel.executed():
             found.setdefault((kernel.target, kernel.name), Counter()).update(counts)
     return found
@@ -89,7 +89,7 @@ def executed() -> dict[tuple[str, str], Counter[str]]:
 
 def kernel(target: str, name: str) -> Kernel:
     """One that this process has loaded; KeyError if it has not."""
-    for found in _kernels:
+    for found in _kernels.values():
         if (found.target, found.name) == (target, name):
             return found
     raise KeyError(f"no kernel {name} of {target} has been loaded")
@@ -109,11 +109,13 @@ def _guarded(call: Callable[..., int]) -> Any:
 
 
 def _decode_kernel(file: int, size: int, base: int, name: bytes) -> int:
-    with tempfile.NamedTemporaryFile(suffix=".co") as copy:
-        copy.write(ctypes.string_at(file, size))
-        copy.flush()
-        _kernels.append(load(Path(copy.name), name.decode(), base))
-    handle = _kernels[-1].handle.value
+    key = base, name.decode()
+    if key not in _kernels:
+        with tempfile.NamedTemporaryFile(suffix=".co") as copy:
+            copy.write(ctypes.string_at(file, size))
+            copy.flush()
+            _kernels[key] = load(Path(copy.name), key[1], base)
+    handle = _kernels[key].handle.value
     if handle is None:
         raise MemoryError("no memory for a kernel")
     return handle

@@ -42,7 +42,7 @@ _SHARED_STORES = ("b8", "b16", "b32", "b64", "b96", "b128", "b8_d16_hi", "b16_d1
 
 
 def _aliases() -> dict[str, str]:
-    names = {}
+    names: dict[str, str] = {}
     for space in ("global", "buffer"):
         names |= {f"{space}_load_{new}": f"{space}_load_{old}" for new, old in _LOADS.items()}
         names |= {f"{space}_store_{new}": f"{space}_store_{old}" for new, old in _STORES.items()}

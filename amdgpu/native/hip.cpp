@@ -3,6 +3,7 @@
 // device, whose architecture and size are given before it is opened.
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -21,20 +22,11 @@ constexpr int kInvalidValue = 1, kInvalidDevice = 101, kInvalidImage = 200, kNot
 using Decode = void* (*)(const void* file, uint64_t size, uint64_t base, const char* kernel);
 
 struct Module {
-  const uint8_t* file;
-  size_t size;
-  std::unique_ptr<uint8_t[]> copy;
+  const std::string& file;
   Image image;
 
-  static std::unique_ptr<uint8_t[]> copied(const uint8_t* from, size_t size) {
-    auto to = std::make_unique_for_overwrite<uint8_t[]>(size);
-    std::memcpy(to.get(), from, size);
-    return to;
-  }
-  explicit Module(const uint8_t* from)
-      : size(Image::size_of(from)), copy(copied(from, size)), image(copy.get(), size) {
-    file = copy.get();
-  }
+  explicit Module(const std::string& bytes)
+      : file(bytes), image(reinterpret_cast<const uint8_t*>(file.data()), file.size()) {}
 };
 
 struct {
@@ -44,6 +36,7 @@ struct {
   int capturing = 0;
   std::mutex mutex;
   std::string error;
+  std::map<std::string, std::unique_ptr<Module>> modules;  // by what is in them: equal ones are one, and stay
 } gpu;
 
 int failed(int code, const std::string& why) {
@@ -102,14 +95,16 @@ int hipStreamIsCapturing(void*, int* status) {
 
 int hipThreadExchangeStreamCaptureMode(int*) { return 0; }
 
-int hipModuleUnload(void* module) {
-  delete static_cast<Module*>(module);
-  return 0;
-}
+int hipModuleUnload(void*) { return 0; }
 
 int hipModuleLoadData(void** module, const void* image) {
+  const auto* const file = static_cast<const char*>(image);
+  std::string bytes(file, Image::size_of(static_cast<const uint8_t*>(image)));
   try {
-    *module = new Module(static_cast<const uint8_t*>(image));
+    std::lock_guard lock(gpu.mutex);
+    auto& [contents, known] = *gpu.modules.try_emplace(std::move(bytes)).first;
+    if (!known) known = std::make_unique<Module>(contents);
+    *module = known.get();
   } catch (const std::exception& error) {
     return failed(kInvalidImage, error.what());
   }
@@ -119,7 +114,7 @@ int hipModuleLoadData(void** module, const void* image) {
 int hipModuleGetFunction(void** function, void* module, const char* name) {
   const auto& m = *static_cast<Module*>(module);
   if (!gpu.decode) return failed(kNotFound, "no decoder is connected");
-  *function = gpu.decode(m.file, m.size, m.image.base(), name);
+  *function = gpu.decode(m.file.data(), m.file.size(), m.image.base(), name);
   return *function ? 0 : kNotFound;
 }
 

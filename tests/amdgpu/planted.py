@@ -104,8 +104,8 @@ def only_writers(kernel: Kernel) -> list[int]:
 def places(kernel: Kernel) -> Iterator[tuple[str, tuple[int, ...]]]:
     """What is left out together: (kind, lines).
 
-    Waits one by one; barriers, and on gfx12 their halves; instructions that are the only ones to write a vector register;
-    and all stores to LDS at once, for what was in a place before is there without one of them.
+    Waits one by one; barriers, and on gfx12 their halves; instructions that are the only ones to write a vector
+    register; and all stores to LDS at once, for what was in a place before is there without one of them.
     """
     signal = None
     for at, line in enumerate(kernel.lines):

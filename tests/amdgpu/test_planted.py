@@ -11,10 +11,9 @@ import pytest
 from rocmforge_plugin import _C
 
 from . import planted
-from .conftest import ALL
 
 
-@pytest.mark.parametrize(("target", "name"), planted.KERNELS if ALL else planted.KERNELS[:2])
+@pytest.mark.parametrize(("target", "name"), planted.KERNELS)
 def test_nothing_goes_wrong_unnoticed(emulated: Callable[..., _C.Device], target: str, name: str) -> None:
     emulated(target, compute_units=1)
     planted.run(name)
