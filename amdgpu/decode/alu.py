@@ -103,7 +103,7 @@ def decode(target: Target, handlers: dict[str, Handler], mnemonic: str, text: st
         del modifiers["clamp"]
         row.flags |= CLAMP
         if handler.results[0] not in "fdhqFy":
-            raise Unknown("clamp is known of floats only")
+            raise Unknown("clamp is not known of this instruction")
     for (key, value), shift in OUTPUT_SHIFT.items():
         if modifiers.get(key) == value:
             row.flags |= 2 * shift

@@ -57,7 +57,7 @@ class Decoder:
         rows["line"] = np.repeat(np.arange(len(lines)), counts)
         place = {line.address: first for line, first in zip(lines, firsts, strict=True)}
         for line, first in zip(lines, firsts, strict=True):
-            if line.target is not None:
+            if line.target is not None or line.mnemonic.startswith(("s_branch", "s_cbranch_")):
                 if line.target not in place:
                     raise DecodeError(f"{kernel}+{line.address - start:#x}: {line.text}: goes out of the kernel")
                 rows["offset"][first] = place[line.target]

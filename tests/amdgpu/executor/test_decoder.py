@@ -29,7 +29,7 @@ def lines(*texts: str) -> list[Line]:
         ("v_add_f32_e32 v0, v1, v2 wobble:3", "modifiers wobble are not known here"),
         ("v_add_f32_e32 v0, v1, src_shared_base", "operand 'src_shared_base' is not known here"),
         ("v_add_f32_e32 v0, v1", "3 operands are expected"),
-        ("v_add_u32_e64 v0, v1, v2 clamp", "clamp is known of floats only"),
+        ("v_xor_b32_e64 v0, v1, v2 clamp", "clamp is not known of this instruction"),
         ("s_waitcnt oddcnt(0)", "counter oddcnt is not known here"),
         ("global_load_dword v0, v[1:2], off lds", "modifiers lds are not known here"),
         ("scratch_load_dword v0, v1, off", "there is no handler for this instruction"),

@@ -151,7 +151,7 @@ def test_a_wave_without_an_end() -> None:
     gpu.schedule(limit=1000)
     try:
         with pytest.raises(ExecutionError, match=r"code\+0x\w+: s_branch .*: wave 0: the wave does not come to an end"):
-            support.kernel("again:\ns_branch again", "gfx942").launch((1, 1, 1), (64, 1, 1), [bytes(16)])
+            support.kernel(".Lagain:\ns_branch .Lagain", "gfx942").launch((1, 1, 1), (64, 1, 1), [bytes(16)])
     finally:
         gpu.schedule()
 
@@ -174,8 +174,8 @@ def test_half_barriers(body: str, said: str) -> None:
     [
         ("{store}", r"lane 0: v2 depends on what nobody has written"),
         ("v_mov_b32 v2, 0\nv_add_u32 v1, v1, v3\n{store}", "lane 0: v1 depends"),
-        ("v_cmp_gt_f32 vcc, 0, v2\ns_cbranch_vccz next\nnext:", "VCC depends"),
-        ("s_cmp_lg_u32 s20, 0\ns_cbranch_scc1 next\nnext:", "SCC depends"),
+        ("v_cmp_gt_f32 vcc, 0, v2\ns_cbranch_vccz .Lnext\n.Lnext:", "VCC depends"),
+        ("s_bitcmp1_b32 s20, 0\ns_cbranch_scc1 .Lnext\n.Lnext:", "SCC depends"),
         ("v_mov_b32 v2, v3\nv_mov_b32 v2, 5\n{store}", None),  # what is not used does no harm
         ("v_lshrrev_b32 v2, 31, v3\nv_lshrrev_b32 v2, 1, v2\n{store}", None),
     ],
