@@ -18,6 +18,7 @@ from typing import Any
 from .decode.target import Target
 from .kernel import Kernel, load
 from .library import library
+from .traffic import Costs, Traffic
 
 ORDERS = {"forward": 0, "reverse": 1}
 _SHUFFLED = 2
@@ -25,6 +26,7 @@ ROUNDINGS = ("nearest", "below", "above")
 ADDITIONS = ("ascending", "descending", "pairwise")
 _DECODE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_char_p)
 
+_costs: list[Costs | None] = [None]  # of all kernels, those that are still to be loaded too
 _kernels: dict[tuple[int, str], Kernel] = {}  # by the address of their code object, and name
 
 
@@ -47,6 +49,7 @@ def schedule(
     uninitialised: bool = False,
     threads: int | None = None,
     limit: int = 1 << 31,
+    counting: bool = False,
 ) -> None:
     """How launches run from here on.
 
@@ -56,11 +59,13 @@ def schedule(
         uninitialised: look for registers and LDS that are used before they are written, in twice the time.
         threads: host threads that share workgroups; None: as many as this process may use.
         limit: instructions of one wave after which the launch fails as one that does not end.
+        counting: note what memory instructions do (`Kernel.traffic`), and time waves by the costs that were given
+            (`timing`).
     """
     which = ORDERS[order] if isinstance(order, str) else _SHUFFLED
     seed = order if isinstance(order, int) else 0
     count = threads or len(os.sched_getaffinity(0))
-    library().c.amdgpu_settings(which, seed, quantum, ctypes.c_uint64(limit), int(uninitialised), count)
+    library().c.amdgpu_settings(which, seed, quantum, ctypes.c_uint64(limit), int(uninitialised), int(counting), count)
 
 
 def arithmetic(rounding: str = "nearest", additions: str = "ascending") -> None:
@@ -85,6 +90,19 @@ def executed() -> dict[tuple[str, str], Counter[str]]:
         if counts := kernel.executed():
             found.setdefault((kernel.target, kernel.name), Counter()).update(counts)
     return found
+
+
+def traffic() -> dict[tuple[str, str], Traffic]:
+    """What counted launches did since the last call, by (target, kernel)."""
+    seen = [(kernel.target, kernel.name, kernel.traffic()) for kernel in _kernels.values()]
+    return {(target, name): found for target, name, found in seen if found.by_line}
+
+
+def timing(costs: Costs | None) -> None:
+    """What instructions cost where counted launches are timed, also of kernels yet to be loaded; None: not timed."""
+    _costs[:] = [costs]
+    for each in _kernels.values():
+        each.time(costs)
 
 
 def kernel(target: str, name: str) -> Kernel:
@@ -115,6 +133,7 @@ def _decode_kernel(file: int, size: int, base: int, name: bytes) -> int:
             copy.write(ctypes.string_at(file, size))
             copy.flush()
             _kernels[key] = load(Path(copy.name), key[1], base)
+            _kernels[key].time(_costs[0])
     handle = _kernels[key].handle.value
     if handle is None:
         raise MemoryError("no memory for a kernel")

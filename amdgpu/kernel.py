@@ -22,6 +22,7 @@ from .decode.rows import CONTINUED, ROW
 from .decode.target import Target
 from .disassembly import Line, disassemble
 from .library import Entry, library
+from .traffic import COST, MEMORY, STALLS, Costs, Memory, Traffic
 
 _HIDDEN = (*(f"hidden_block_count_{dim}" for dim in "xyz"), *(f"hidden_group_size_{dim}" for dim in "xyz"))
 # What the first scalar registers hold, in this order, by bits of the kernel's code properties: (bit, registers).
@@ -55,6 +56,7 @@ class Kernel:
         self.name, self.target, self.lines = name, target, list(lines)
         decoded: Decoded = decoder(target).decode(name, self.lines)
         self.rows = decoded.rows
+        entry.shared_banks, entry.line_bytes = decoder(target).target.shared_banks, decoder(target).target.line_bytes
         start = self.lines[0].address
         offsets = np.array([line.address - start for line in self.lines], np.uint32)
         places = np.array([place for place, _ in arguments], np.int32)
@@ -93,6 +95,29 @@ class Kernel:
         for line in np.flatnonzero(counts):
             result[self.lines[line].mnemonic] += int(counts[line])
         return result
+
+    def traffic(self) -> Traffic:
+        """What memory instructions of counted launches did since the last call, and how long timed ones took."""
+        rows, lines, stalls = np.zeros(len(self.rows), MEMORY), np.zeros(2, np.uint64), np.zeros(len(STALLS), np.uint64)
+        groups = library().c.amdgpu_traffic(self.handle, _pointer(rows), _pointer(lines), _pointer(stalls))
+        clocks = np.zeros(groups, np.uint64)
+        library().c.amdgpu_clocks(self.handle, _pointer(clocks))
+        found: dict[int, Memory] = {}
+        for row in np.flatnonzero(rows["bytes"] | rows["lds_clocks"]):
+            line = int(self.rows["line"][row])
+            found[line] = found.get(line, Memory()) + Memory(*(int(n) for n in rows[row]))
+        stalled = {name: int(n) for name, n in zip(STALLS, stalls, strict=True)}
+        mnemonics = [line.mnemonic for line in self.lines]
+        return Traffic(found, self.entry.line_bytes, (int(lines[0]), int(lines[1])), clocks, stalled, mnemonics)
+
+    def time(self, costs: Costs | None) -> None:
+        """What each instruction costs where counted launches are timed; None: they are not."""
+        table = None
+        if costs is not None:
+            each = np.array([costs(self.target, line) for line in self.lines], COST)
+            table = each[self.rows["line"]]
+            table[self.rows["flags"] & CONTINUED != 0] = 0
+        library().c.amdgpu_costs(self.handle, None if table is None else _pointer(table))
 
     @contextmanager
     def without(self, *lines: int) -> Iterator[None]:

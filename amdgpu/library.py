@@ -83,6 +83,8 @@ class Entry(ctypes.Structure):
         ("kernarg_at", ctypes.c_int32),
         ("group_at", ctypes.c_int32 * 3),
         ("group_in_ttmp", ctypes.c_int32),
+        ("shared_banks", ctypes.c_int32),
+        ("line_bytes", ctypes.c_int32),
         ("hidden_at", ctypes.c_int32 * 6),
     )
 
@@ -96,6 +98,7 @@ class Library:
         for name in ("amdgpu_handlers", "amdgpu_launch", "amdgpu_run_alone"):
             getattr(self.c, name).restype = ctypes.c_char_p
         self.c.amdgpu_kernel.restype = ctypes.c_void_p
+        self.c.amdgpu_traffic.restype = ctypes.c_uint64
         handlers = {}
         for number, line in enumerate(self.c.amdgpu_handlers().decode().splitlines()):
             name, _, types = line.partition(" ")

@@ -39,3 +39,13 @@ class Target:
     def fnuz(self) -> bool:
         """Whether fp8 is CDNA 3's."""
         return self.name == "gfx942"
+
+    @property
+    def shared_banks(self) -> int:
+        """Banks of LDS, of 4 bytes each. AMD's documents say 32 or 64; those with 160 KiB are said to have 64."""
+        return 64 if self.name == "gfx950" else 32
+
+    @property
+    def line_bytes(self) -> int:
+        """Of a line of the cache that vector loads meet first: 64 bytes up to CDNA 2, 128 later and on RDNA."""
+        return 64 if self.name == "gfx90a" else 128

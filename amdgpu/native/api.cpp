@@ -32,10 +32,13 @@ std::string launch_with(Kernel& kernel, const uint32_t grid[3], const uint32_t b
     if (entry.hidden_at[dim] >= 0) std::memcpy(room + entry.hidden_at[dim], &grid[dim], 4);
     if (entry.hidden_at[3 + dim] >= 0) std::memcpy(room + entry.hidden_at[3 + dim], &size, 2);
   }
-  Launch what{&program, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared, room};
+  Launch what{&program, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared, room,
+              kernel.costs.empty() ? nullptr : kernel.costs.data()};
   std::vector<uint64_t> counts(program.rows.size());
-  std::string problem = launch(what, settings().schedule, settings().threads, counts.data());
+  Observation seen;
+  std::string problem = launch(what, settings().schedule, settings().threads, counts.data(), seen);
   std::lock_guard lock(kernel.mutex);
+  if (settings().schedule.counting) kernel.seen.add(std::move(seen));
   for (size_t row = 0; row < counts.size(); ++row) kernel.counts[row] += counts[row];
   return problem;
 }
@@ -115,10 +118,40 @@ void amdgpu_counts(void* kernel, uint64_t* counts) {
   std::fill(k.counts.begin(), k.counts.end(), 0);
 }
 
+// How counted launches are timed from here on: a cost for each row; null: not at all.
+void amdgpu_costs(void* kernel, const Cost* costs) {
+  auto& k = *static_cast<Kernel*>(kernel);
+  k.costs.clear();
+  if (costs) k.costs.assign(costs, costs + k.program.rows.size());
+}
+
+// What counted launches did since the last call. `rows`: RowTraffic by row; `lines`: read and written, each line once;
+// `stalls`: by Stalls::For. Returns how many workgroups the latest timed launch had.
+uint64_t amdgpu_traffic(void* kernel, RowTraffic* rows, uint64_t* lines, uint64_t* stalls) {
+  auto& k = *static_cast<Kernel*>(kernel);
+  std::lock_guard lock(k.mutex);
+  k.seen.traffic.rows.resize(k.program.rows.size());
+  std::copy(k.seen.traffic.rows.begin(), k.seen.traffic.rows.end(), rows);
+  lines[0] = k.seen.traffic.read.lines();
+  lines[1] = k.seen.traffic.written.lines();
+  std::copy(k.seen.stalls.clocks.begin(), k.seen.stalls.clocks.end(), stalls);
+  k.seen.traffic = {};
+  k.seen.stalls = {};
+  return k.seen.clocks.size();
+}
+
+// The clocks of each workgroup of the latest timed launch.
+void amdgpu_clocks(void* kernel, uint64_t* clocks) {
+  auto& k = *static_cast<Kernel*>(kernel);
+  std::lock_guard lock(k.mutex);
+  std::copy(k.seen.clocks.begin(), k.seen.clocks.end(), clocks);
+}
+
 // order: of Schedule. quantum: 0, or instructions after which another wave goes on.
 // limit: instructions of one wave after which it is taken for one that never ends.
-void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, uint64_t limit, int32_t twins, int32_t threads) {
-  settings() = {{static_cast<Schedule::Order>(order), seed, quantum, limit, twins != 0}, threads};
+void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, uint64_t limit, int32_t twins,
+                     int32_t counting, int32_t threads) {
+  settings() = {{static_cast<Schedule::Order>(order), seed, quantum, limit, twins != 0, counting != 0}, threads};
 }
 
 // As the enums of matrix.h and transcendentals.h have them.

@@ -17,6 +17,8 @@ struct Kernel {
   Program program;
   std::mutex mutex;
   std::vector<uint64_t> counts;  // by row
+  std::vector<Cost> costs;       // by row; empty: waves are not timed
+  Observation seen;              // clocks: of the latest launch; the rest of all
 };
 
 // How launches run, for the whole process.

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -79,15 +80,30 @@ const Code<L>& code() {
   return all;
 }
 
+// Looks at instructions before they execute.
+template <int L>
+struct Observer {
+  Observer(const Launch& what, uint32_t waves) : traffic(*what.program) {
+    if (what.costs) timing.emplace(what.costs, waves);
+  }
+  void before(const Wave<L>& w, const Instruction& i, uint32_t row) {
+    const uint32_t shared = traffic.count(w, i, row);
+    if (timing) timing->step(w.number, i, row, shared);
+  }
+  TrafficCounter<L> traffic;
+  std::optional<Timing> timing;
+};
+
 // Executes until the wave stops, by itself or after `most` instructions. The twin, if there is one, does the same.
 template <int L, bool kTwin>
-void run(Wave<L>& w, Wave<L>* twin, uint64_t most, uint64_t* counts) {
+void run(Wave<L>& w, Wave<L>* twin, Observer<L>* observer, uint64_t most, uint64_t* counts) {
   const Code<L>& all = code<L>();
   const Instruction* rows = w.program->rows.data();
   w.stop = Stop::kNone;
   do {
     const Instruction& i = rows[w.pc];
     if (w.pending.busy) check_waits(w, i);
+    if (observer) observer->before(w, i, w.pc);
     ++counts[w.pc++];
     if constexpr (kTwin) {
       const Use use = all.use[i.handler];
@@ -142,6 +158,7 @@ class Worker {
     count_ = (threads + L - 1) / L;
     waves_ = Spares<L>::take(count_);
     if (schedule.twins) twins_ = Spares<L>::take(count_);
+    if (schedule.counting) observer_.emplace(what, count_);
     counts_.resize(program_.rows.size());
     group_.shared.resize(program_.entry.shared_bytes + what.dynamic_shared);
     twin_group_.shared.resize(group_.shared.size());
@@ -156,6 +173,7 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   const std::vector<uint64_t>& counts() const { return counts_; }
+  const std::optional<Observer<L>>& observer() const { return observer_; }
 
   // Returns what went wrong.
   std::string workgroup(uint64_t number) {
@@ -165,6 +183,7 @@ class Worker {
     set_guard(&guard);
     std::string problem;
     try {
+      if (observer_ && observer_->timing) observer_->timing->start();
       run_waves();
     } catch (const Fault& fault) {
       problem = fault.what();
@@ -265,8 +284,9 @@ class Worker {
         if (w.stop == Stop::kEnd) continue;
         if (w.stop != Stop::kBarrier) {
           current_ = &w;
-          if (twins_.empty()) run<L, false>(w, nullptr, quantum, counts_.data());
-          else run<L, true>(w, twins_[n].get(), quantum, counts_.data());
+          Observer<L>* const observer = observer_ ? &*observer_ : nullptr;
+          if (twins_.empty()) run<L, false>(w, nullptr, observer, quantum, counts_.data());
+          else run<L, true>(w, twins_[n].get(), observer, quantum, counts_.data());
         }
         if (w.stop == Stop::kBudget && ++turns[n] * quantum >= schedule_.limit) {
           w.fail(program_.rows[w.pc], "the wave does not come to an end");
@@ -277,9 +297,13 @@ class Worker {
       if (left > 0 && waiting == left) {
         group_.pass_barrier();
         twin_group_.pass_barrier();
+        std::vector<uint32_t> met;
         for (uint32_t n = 0; n < count_; ++n) {
-          if (waves_[n]->stop == Stop::kBarrier) waves_[n]->stop = Stop::kNone;
+          if (waves_[n]->stop != Stop::kBarrier) continue;
+          waves_[n]->stop = Stop::kNone;
+          met.push_back(n);
         }
+        if (observer_ && observer_->timing) observer_->timing->meet(met);
       }
     }
   }
@@ -308,11 +332,13 @@ class Worker {
   Workgroup group_, twin_group_;
   std::vector<uint32_t> order_;
   std::vector<uint64_t> counts_;
+  std::optional<Observer<L>> observer_;
 };
 
 template <int L>
-std::string launch(const Launch& what, const Schedule& schedule, int threads, uint64_t* counts) {
+std::string launch(const Launch& what, const Schedule& schedule, int threads, uint64_t* counts, Observation& seen) {
   const uint64_t workgroups = uint64_t{what.grid[0]} * what.grid[1] * what.grid[2];
+  if (schedule.counting && what.costs) seen.clocks.resize(workgroups);
   std::atomic<uint64_t> next{0};
   std::mutex mutex;
   std::string problem;
@@ -320,6 +346,7 @@ std::string launch(const Launch& what, const Schedule& schedule, int threads, ui
     Worker<L> worker(what, schedule);
     for (uint64_t n = next++; n < workgroups; n = next++) {
       std::string wrong = worker.workgroup(n);
+      if (!seen.clocks.empty()) seen.clocks[n] = worker.observer()->timing->end();
       if (wrong.empty()) continue;
       next = workgroups;
       char at[80];
@@ -329,6 +356,9 @@ std::string launch(const Launch& what, const Schedule& schedule, int threads, ui
     }
     std::lock_guard lock(mutex);
     for (size_t row = 0; row < worker.counts().size(); ++row) counts[row] += worker.counts()[row];
+    if (!worker.observer()) return;
+    seen.traffic.add(worker.observer()->traffic.traffic);
+    if (worker.observer()->timing) seen.stalls.add(worker.observer()->timing->stalls);
   };
   const uint64_t helpers = std::min<uint64_t>(threads, workgroups) - 1;
   std::vector<std::thread> others;
@@ -340,11 +370,11 @@ std::string launch(const Launch& what, const Schedule& schedule, int threads, ui
 
 }  // namespace
 
-std::string launch(const Launch& what, const Schedule& schedule, int threads, uint64_t* counts) {
+std::string launch(const Launch& what, const Schedule& schedule, int threads, uint64_t* counts, Observation& seen) {
   if (uint64_t{what.grid[0]} * what.grid[1] * what.grid[2] == 0) return "";
   install_signal_handler();
-  return what.program->entry.lanes == 64 ? launch<64>(what, schedule, threads, counts)
-                                         : launch<32>(what, schedule, threads, counts);
+  return what.program->entry.lanes == 64 ? launch<64>(what, schedule, threads, counts, seen)
+                                         : launch<32>(what, schedule, threads, counts, seen);
 }
 
 template <int Lanes>
@@ -363,7 +393,7 @@ std::string run_alone(Wave<Lanes>& w, Workgroup& group) {
   std::string problem;
   try {
     do {
-      run<Lanes, false>(w, nullptr, ~uint64_t{0}, counts.data());
+      run<Lanes, false>(w, nullptr, nullptr, ~uint64_t{0}, counts.data());
       group.pass_barrier();
     } while (w.stop != Stop::kEnd);
   } catch (const Fault& fault) {

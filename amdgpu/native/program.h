@@ -20,6 +20,8 @@ struct Entry {
   int32_t kernarg_at;      // the scalar register with its address, or -1
   int32_t group_at[3];     // the scalar registers with the workgroup's index, or -1
   int32_t group_in_ttmp;   // gfx12: x in ttmp9, y and z in the halves of ttmp7
+  int32_t shared_banks;    // of LDS; for counting (traffic.h), as is the next
+  int32_t line_bytes;      // of the cache that vector loads meet first
   int32_t hidden_at[6];    // kernarg offsets of block counts x, y, z (32 bits) and group sizes x, y, z (16); -1: none
 };
 
