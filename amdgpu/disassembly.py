@@ -46,12 +46,12 @@ class Line:
         return f"{self.mnemonic} {self.operands}".rstrip()
 
 
-def disassemble(path: Path, kernel: str | None = None) -> dict[str, list[Line]]:
-    """The functions of a code object, or one of them, by name."""
-    command = [llvm_tool("llvm-objdump"), "-d", *([f"--disassemble-symbols={kernel}"] if kernel else [])]
+def disassemble(path: Path) -> dict[str, list[Line]]:
+    """The functions of a code object, by name."""
 
     def run(*more: str) -> str:
-        return subprocess.run([*command, *more, str(path)], check=True, capture_output=True, text=True).stdout
+        command = [llvm_tool("llvm-objdump"), "-d", *more, str(path)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     text = run()
     if "\t.long " in text:  # half registers of gfx11 and gfx12 are decoded only when asked for

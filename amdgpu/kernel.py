@@ -6,10 +6,11 @@ from __future__ import annotations
 import ctypes
 import re
 import struct
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def load(path: Path, name: str, base: int | None = None) -> Kernel:
     if not found:
         raise ValueError(f"{path} has no kernel {name}")
     target = re.findall(r"gfx[0-9a-f]+", report["amdhsa.target"])[-1]
-    lines = disassemble(path, name)[name]
+    lines = _functions(path.read_bytes())[name]
     size = code_object.symbol(path, name)[1]
     lines = [line for line in lines if line.address < lines[0].address + size]  # behind it there is padding
     entry, arguments = _entry(path, found[0], Target(target))
@@ -174,6 +175,15 @@ def load(path: Path, name: str, base: int | None = None) -> Kernel:
     if base is not None:
         library().c.amdgpu_kernel_base(kernel.handle, ctypes.c_uint64(base + lines[0].address))
     return kernel
+
+
+@lru_cache(maxsize=8)
+def _functions(code: bytes) -> dict[str, list[Line]]:
+    """All functions of a code object: its kernels are asked for one after the other."""
+    with tempfile.NamedTemporaryFile(suffix=".co") as file:
+        file.write(code)
+        file.flush()
+        return disassemble(Path(file.name))
 
 
 def _entry(path: Path, report: dict[str, Any], target: Target) -> tuple[Entry, list[tuple[int, int]]]:
