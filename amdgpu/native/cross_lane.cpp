@@ -18,7 +18,8 @@ void read_first_lane(Wave<L>& w, const Instruction& i) {
   const Operand& from = i.operand[1];
   const uint64_t exec = w.exec();
   const int lane = exec == 0 ? 0 : std::countr_zero(exec);
-  w.set_scalar(i.operand[0].reg, from.kind == Kind::kVector ? w.v[from.reg][lane] : static_cast<uint32_t>(w.scalar(from)));
+  w.set_scalar(i.operand[0].reg,
+               from.kind == Kind::kVector ? w.v[from.reg][lane] : static_cast<uint32_t>(w.scalar(from)));
 }
 
 // Whether the lane is active does not matter, here and for writes.
@@ -80,8 +81,8 @@ struct Swap {
 // What a row of DPP says; amdgpu/decode/lanes.py has the same numbers.
 namespace dpp {
 constexpr int kEight = 1 << 12;                                 // in `offset`
-constexpr int kBoundZero = 1 << 8, kFetchInactive = 1 << 9;     // in `offset1`; kFetchInactive in `offset` with kEight
-constexpr uint8_t kGfx9 = 1;                                    // in `mode`
+constexpr int kBoundZero = 1 << 8, kFetchInactive = 1 << 9;  // in `offset1`; kFetchInactive in `offset` with kEight
+constexpr uint8_t kGfx9 = 1;  // in `mode`
 constexpr int kNone = -1, kUnknown = -2;
 }  // namespace dpp
 
@@ -92,25 +93,25 @@ int source_lane(int control, int l, int lanes, bool gfx9) {
   if (control < 0x100) return (l & ~3) | (control >> (2 * (l & 3)) & 3);  // quad_perm
   switch (control & ~15) {
     case 0x100: return by == 0 ? kUnknown : at + by < 16 ? l + by : kNone;  // row_shl
-    case 0x110: return by == 0 ? kUnknown : at >= by ? l - by : kNone;      // row_shr
-    case 0x120: return by == 0 ? kUnknown : row | ((at - by) & 15);         // row_ror
-    case 0x150: return row | by;                                            // row_newbcast (gfx90a), row_share
-    case 0x160: return gfx9 ? kUnknown : row | (at ^ by);                   // row_xmask
+    case 0x110: return by == 0 ? kUnknown : at >= by ? l - by : kNone;  // row_shr
+    case 0x120: return by == 0 ? kUnknown : row | ((at - by) & 15);  // row_ror
+    case 0x150: return row | by;  // row_newbcast (gfx90a), row_share
+    case 0x160: return gfx9 ? kUnknown : row | (at ^ by);  // row_xmask
     default: break;
   }
   switch (control) {
     case 0x140: return row | (15 - at);  // row_mirror
-    case 0x141: return row | (at ^ 7);   // row_half_mirror
+    case 0x141: return row | (at ^ 7);  // row_half_mirror
     default: break;
   }
   if (!gfx9) return kUnknown;
   switch (control) {
-    case 0x130: return l + 1 < lanes ? l + 1 : kNone;        // wave_shl
-    case 0x134: return (l + 1) % lanes;                      // wave_rol
-    case 0x138: return l - 1;                                // wave_shr
-    case 0x13c: return (l + lanes - 1) % lanes;              // wave_ror
-    case 0x142: return row - 1;                              // row_bcast:15
-    case 0x143: return l >= 32 ? 31 : kNone;                 // row_bcast:31
+    case 0x130: return l + 1 < lanes ? l + 1 : kNone;  // wave_shl
+    case 0x134: return (l + 1) % lanes;  // wave_rol
+    case 0x138: return l - 1;  // wave_shr
+    case 0x13c: return (l + lanes - 1) % lanes;  // wave_ror
+    case 0x142: return row - 1;  // row_bcast:15
+    case 0x143: return l >= 32 ? 31 : kNone;  // row_bcast:31
     default: return kUnknown;
   }
 }

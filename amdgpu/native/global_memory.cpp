@@ -61,7 +61,8 @@ struct ScalarLoad {
     } else {
       for (int c = 0; c < A::kRegisters; ++c) {
         word[c] = 0;
-        if (left >= 4 * (c + 1)) std::memcpy(&word[c], reinterpret_cast<const void*>(at + 4u * static_cast<unsigned>(c)), 4);
+        if (left >= 4 * (c + 1))
+          std::memcpy(&word[c], reinterpret_cast<const void*>(at + 4u * static_cast<unsigned>(c)), 4);
       }
     }
     for (int c = 0; c < A::kRegisters; ++c) w.s[to.reg + c] = A::extended(word[c]);

@@ -60,8 +60,7 @@ template <class S, class Out, int L, class T>
 void read_c(const Wave<L>& w, const Operand& o, T (*d)[S::M]) {
   if (o.kind != Kind::kVector) {
     const T value = Out::value(static_cast<uint32_t>(w.scalar(o)), 0);
-    for (int row = 0; row < S::M * S::kBlocks; ++row)
-      columns<S::M>([&](int c) { d[row][c] = value; });
+    for (int row = 0; row < S::M * S::kBlocks; ++row) columns<S::M>([&](int c) { d[row][c] = value; });
     return;
   }
   for (int r = 0; r < S::kResults; ++r) {
@@ -124,7 +123,9 @@ struct Product {
     }
   }
 
-  static Handler named(const char* name) { return {name, run<32>, run<64>, std::string("x:xx") + Out::kLetter, Flow::kOwn}; }
+  static Handler named(const char* name) {
+    return {name, run<32>, run<64>, std::string("x:xx") + Out::kLetter, Flow::kOwn};
+  }
 };
 
 // Whether bytes have signs, the operands' flags say.

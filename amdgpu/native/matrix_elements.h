@@ -10,7 +10,9 @@
 namespace amdgpu::matrix_element {
 
 // A denormal becomes a zero of its sign; its exponent's bits are all zero, and only then.
-inline uint32_t flushed(uint32_t bits, uint32_t exponent, uint32_t sign) { return bits & exponent ? bits : bits & sign; }
+inline uint32_t flushed(uint32_t bits, uint32_t exponent, uint32_t sign) {
+  return bits & exponent ? bits : bits & sign;
+}
 inline float flushed(float x) { return as_float(flushed(as_bits(x), 0x7f800000u, 0x80000000u)); }
 
 struct F32 {

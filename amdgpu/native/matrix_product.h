@@ -13,8 +13,8 @@
 namespace amdgpu::matrix_product {
 
 // A shape: kBlocks products of M x K by K x M. The wave's lanes fall into groups of M. Lane c of group g holds, as its
-// element e, A[c][E g + e] and B[E g + e][c], E elements in all; where there are several blocks, those take the place of
-// k beyond K. Of D it holds column c, and as register r the row that Rows says.
+// element e, A[c][E g + e] and B[E g + e][c], E elements in all; where there are several blocks, those take the place
+// of k beyond K. Of D it holds column c, and as register r the row that Rows says.
 template <int Lanes, int Size, int Depth, int Count, int HoldingGroups, class RowsOfD>
 struct Shape {
   static constexpr int kLanes = Lanes, M = Size, K = Depth, kBlocks = Count;
@@ -81,15 +81,13 @@ void in_order(T (*d)[M], const T (*a)[M], const T (*b)[M]) {
   constexpr int kRows = 4;
   for (int row = 0; row < M; row += kRows) {
     T sum[kRows][M];
-    for (int i = 0; i < kRows; ++i)
-      columns<M>([&](int c) { sum[i][c] = d[row + i][c]; });
+    for (int i = 0; i < kRows; ++i) columns<M>([&](int c) { sum[i][c] = d[row + i][c]; });
     for (int step = 0; step < K; ++step) {
       const int k = Descending ? K - 1 - step : step;
       for (int i = 0; i < kRows; ++i)
         columns<M>([&](int c) { sum[i][c] = multiply_add(a[k][row + i], b[k][c], sum[i][c]); });
     }
-    for (int i = 0; i < kRows; ++i)
-      columns<M>([&](int c) { d[row + i][c] = sum[i][c]; });
+    for (int i = 0; i < kRows; ++i) columns<M>([&](int c) { d[row + i][c] = sum[i][c]; });
   }
 }
 
@@ -98,11 +96,9 @@ void pairwise(T (*d)[M], const T (*a)[M], const T (*b)[M]) {
   static_assert((K & (K - 1)) == 0);
   for (int row = 0; row < M; ++row) {
     T sum[K][M];
-    for (int k = 0; k < K; ++k)
-      columns<M>([&](int c) { sum[k][c] = multiply_add(a[k][row], b[k][c], T(0)); });
+    for (int k = 0; k < K; ++k) columns<M>([&](int c) { sum[k][c] = multiply_add(a[k][row], b[k][c], T(0)); });
     for (int left = K / 2; left > 0; left /= 2) {
-      for (int k = 0; k < left; ++k)
-        columns<M>([&](int c) { sum[k][c] = add(sum[2 * k][c], sum[2 * k + 1][c]); });
+      for (int k = 0; k < left; ++k) columns<M>([&](int c) { sum[k][c] = add(sum[2 * k][c], sum[2 * k + 1][c]); });
     }
     columns<M>([&](int c) { d[row][c] = add(sum[0][c], d[row][c]); });
   }

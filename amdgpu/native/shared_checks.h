@@ -17,8 +17,8 @@ enum class SharedUse : uint8_t { kRead, kWrite, kAtomic };
 namespace shared_check {
 
 template <int L>
-[[noreturn, gnu::noinline]] void race(const Wave<L>& w, const Instruction& i, int lane, uint32_t address, const char* now,
-                                      int other, const char* before) {
+[[noreturn, gnu::noinline]] void race(const Wave<L>& w, const Instruction& i, int lane, uint32_t address,
+                                      const char* now, int other, const char* before) {
   w.fail(i, "race: wave " + std::to_string(w.number) + ", lane " + std::to_string(lane) + " " + now + " LDS address " +
                 std::to_string(address) + ", which wave " + std::to_string(other) + " " + before +
                 ": no barrier is between, or wave " + std::to_string(other) + " did not wait for that before it");
@@ -41,8 +41,8 @@ struct View {
     return {number, was_mine && unseen(me, before) ? before.bytes | bytes : bytes};
   }
 
-  // Of several readers two are kept, of different waves: whoever writes, one of them is another wave. One that is behind
-  // a barrier is the first to be dropped.
+  // Of several readers two are kept, of different waves: whoever writes, one of them is another wave. One that is
+  // behind a barrier is the first to be dropped.
   void read(SharedWord& s, uint32_t bytes) const {
     if (s.reader == me) {
       s.read = mine(s.read, true, bytes);

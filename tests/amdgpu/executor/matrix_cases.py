@@ -120,7 +120,14 @@ class Case:
 
     def numbers(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A, B and C of small integers, so that every sum is exact whatever the order; bytes and 32 bits in full."""
-        limits = {"i8": (-128, 128), "u8": (0, 256), "f16": (-8, 9), "bf16": (-8, 9), "f32": (-8, 9), "i32": (-(2**31), 2**31)}
+        limits = {
+            "i8": (-128, 128),
+            "u8": (0, 256),
+            "f16": (-8, 9),
+            "bf16": (-8, 9),
+            "f32": (-8, 9),
+            "i32": (-(2**31), 2**31),
+        }
 
         def some(kind: str, *shape: int) -> np.ndarray:
             return random.integers(*limits.get(kind, (-4, 5)), shape)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -93,17 +94,20 @@ def test_swaps(size: int) -> None:
         single.run(f"v_permlane{size}_swap_b32 v4, v5", "gfx950", state)
 
 
-def rows(function: object) -> object:
+Source = Callable[[int, int], int | None]
+
+
+def rows(function: Callable[[int], int]) -> Source:
     """Of a lane's number in its 16, the source; None if that lies outside."""
 
     def source(lane: int, lanes: int) -> int | None:
-        at = function(lane % 16)  # type: ignore[operator]
+        at = function(lane % 16)
         return lane // 16 * 16 + at if 0 <= at < 16 else None
 
     return source
 
 
-EVERYWHERE = {
+EVERYWHERE: dict[str, Source] = {
     "quad_perm:[2,0,3,1]": lambda lane, lanes: lane // 4 * 4 + (2, 0, 3, 1)[lane % 4],
     "row_shl:3": rows(lambda at: at + 3),
     "row_shr:15": rows(lambda at: at - 15),
@@ -111,7 +115,7 @@ EVERYWHERE = {
     "row_mirror": rows(lambda at: 15 - at),
     "row_half_mirror": rows(lambda at: at // 8 * 8 + 7 - at % 8),
 }
-CONTROLS = {
+CONTROLS: dict[tuple[str, str], Source] = {
     **{(target, control): source for target in support.ONE_EACH for control, source in EVERYWHERE.items()},
     ("gfx942", "wave_shl:1"): lambda lane, lanes: lane + 1 if lane + 1 < lanes else None,
     ("gfx942", "wave_rol:1"): lambda lane, lanes: (lane + 1) % lanes,
@@ -177,11 +181,7 @@ def test_dpp_of_eight_lanes(target: str, inactive: str) -> None:
         on, lane = handlers.active(mask, 32), np.arange(32)
         given = state.v[5] if inactive else np.where(on, state.v[5], 0)
         expected = np.where(on, given[lane // 8 * 8 + np.array(chosen)[lane % 8]], state.v[4])
-        single.run(
-            f"v_mov_b32_dpp v4, v5 dpp8:{list(chosen)}{inactive}".replace(", ", ",").replace("v4,v5", "v4, v5"),
-            target,
-            state,
-        )
+        single.run(f"v_mov_b32_dpp v4, v5 dpp8:[{','.join(map(str, chosen))}]{inactive}", target, state)
         assert (state.v[4] == expected).all(), hex(mask)
 
 

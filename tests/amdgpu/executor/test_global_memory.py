@@ -175,7 +175,8 @@ def test_compare_and_swap(bits: int, returns: bool) -> None:
         single.run(line, target, state)
         assert memory.tolist() == np.where(compared == before, new, before).tolist()
         if returns:
-            assert (before.view(np.uint32).reshape(lanes, -1) == state.v[4 : 4 + bits // 32].T).all()
+            returned = state.v[4 : 4 + bits // 32].T
+            assert (returned == before.view(np.uint32).reshape(lanes, -1)).all()
 
 
 def test_atomics_are_aligned() -> None:

@@ -49,7 +49,7 @@ def product(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 def test_products(found: Case) -> None:
     """D apart from C, D as C, D over A, and a constant for C."""
     random = np.random.default_rng(12)
-    constant = ("0" if found.kinds[2] == "bf16" else "-16" if found.kinds[2] == "i32" else "2.0")
+    constant = "0" if found.kinds[2] == "bf16" else "-16" if found.kinds[2] == "i32" else "2.0"
     for d, fixed in ((D, None), (C, None), (A, None), (B, None), (D, constant)):
         a, b, c = found.numbers(random)
         state = handlers.state(found.target, int(random.integers(1000)))
@@ -205,7 +205,13 @@ def test_denormals(target: str, handler: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "handler", ["v_mfma_f32_16x16x16_f16", "v_mfma_f32_32x32x16_bf16", "v_wmma_f32_16x16x16_f16_gfx12", "v_mfma_f32_4x4x4_16b_f16"]
+    "handler",
+    [
+        "v_mfma_f32_16x16x16_f16",
+        "v_mfma_f32_32x32x16_bf16",
+        "v_wmma_f32_16x16x16_f16_gfx12",
+        "v_mfma_f32_4x4x4_16b_f16",
+    ],
 )
 def test_orders_of_additions(handler: str) -> None:
     """Each order gives its own rounding errors, to the last bit."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each core of kernels/matrix, compiled for each target that has it: what its own functions of the layout say, and what
-the instruction does, agree."""
+"""Each core of kernels/matrix, compiled for each target that has it.
+
+What its own functions of the layout say agrees with what the instruction does.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def test_every_core_of_amd_is_here() -> None:
 
 
 @pytest.mark.parametrize("element", ["bf16", "f16"])
-@pytest.mark.parametrize(("core", "target"), [(core, target) for core, (_, targets) in CORES.items() for target in targets])
+@pytest.mark.parametrize(
+    ("core", "target"), [(core, target) for core, (_, targets) in CORES.items() for target in targets]
+)
 def test_cores(objects: dict[str, Path], core: str, target: str, element: str) -> None:
     (m, n, k), _ = CORES[core]
     random = np.random.default_rng(18)
