@@ -12,13 +12,12 @@ namespace amdgpu {
 // Who touched a word of LDS last; see shared_checks.h. An access is visible to other waves once its wave waited for it
 // and then passed a barrier.
 struct SharedWord {
-  static constexpr uint8_t kNobody = 0xff;
-  // Which operation of a wave it was, and on which bytes, a bit each.
+  // Which operation of a wave it was, and on which bytes, a bit each. Number 0: there was none.
   struct Operation {
     uint32_t number : 28, bytes : 4;
   };
-  uint8_t writer = kNobody, reader = kNobody, other_reader = kNobody;  // waves; the readers are the two latest
-  bool atomic = false;                                                 // the writer's operation was
+  uint8_t writer = 0, reader = 0, other_reader = 0;  // waves; the readers are the two latest
+  bool atomic = false;                               // the writer's operation was
   Operation write{}, read{}, other_read{};
 };
 
