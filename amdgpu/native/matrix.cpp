@@ -109,6 +109,10 @@ struct Product {
       w.fail(i, "of waves of " + std::to_string(S::kLanes) + " lanes only");
     } else {
       if (L == 32 && w.exec() != w.kAll) w.fail(i, "with lanes off in EXEC is not modelled");
+      // Which 16 bits the assembler's constants are here, it does not say.
+      if (Out::kLetter == 't' && i.operand[3].kind == Kind::kConstant && w.constant(i.operand[3]) != 0) {
+        w.fail(i, "with a constant for C is not modelled");
+      }
       if (w.group->checked && S::kGroups * S::M < L) check_copies(w, i, 1), check_copies(w, i, 2);
       for (int at = 1; at < 4 && std::is_same_v<T, float>; ++at) {
         constexpr int kSigns = operand_flag::kNegate | operand_flag::kNegateHigh;

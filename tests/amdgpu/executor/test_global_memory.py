@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from amdgpu import single
+from amdgpu.decode.memory_names import ALIASES
 from amdgpu.kernel import ExecutionError
+from amdgpu.library import library
 
 from . import handlers, support
 from .lane_access import ATOMICS, LOADS, STORES, Moves, loaded, operands_of, stored
@@ -37,6 +39,11 @@ def test_every_handler_has_an_expectation() -> None:
         f"s_buffer_load_{name}" for name in SCALARS
     }
     assert handlers.names(r"global_.*|s_load_.*|s_buffer_load_.*") == expected
+
+
+def test_every_alias_leads_to_a_handler() -> None:
+    assert set(ALIASES.values()) <= set(library().handlers)
+    assert not set(ALIASES) & set(library().handlers)
 
 
 def addresses(memory: np.ndarray, lanes: int, size: int, how: str, random: np.random.Generator) -> np.ndarray:

@@ -133,6 +133,15 @@ def test_changed_signs_are_refused(handler: str, modifier: str) -> None:
         single.run(f"{text(found)} {modifier}", found.target, state)
 
 
+@pytest.mark.parametrize("handler", ["v_wmma_bf16_16x16x16_bf16", "v_wmma_bf16_16x16x16_bf16_gfx12"])
+def test_constants_of_bf16_are_refused(handler: str) -> None:
+    found = case(handler)
+    state = handlers.state(found.target)
+    state.v[:] = 0
+    with pytest.raises(ExecutionError, match="with a constant for C is not modelled"):
+        single.run(text(found, c="1.0"), found.target, state)
+
+
 @pytest.mark.parametrize(
     "handler",
     [
