@@ -15,7 +15,7 @@ from .target import Target
 _NOTHING = re.compile(
     r"s_(?:nop|clause|delay_alu|wait_alu|sendmsg|setprio|sleep|inst_prefetch|set_inst_prefetch_distance|code_end|"
     r"waitcnt_depctr|wait_idle|wait_xcnt|wait_event|ttracedata\w*|version|icache_inv|dcache_inv|dcache_wb|"
-    r"prefetch_\w+|barrier_leave)$"
+    r"prefetch_\w+|barrier_leave)$|v_nop(?:_e32|_e64)?$"
 )
 _CACHES = re.compile(r"(?:buffer_(?:inv|wbl2|wbinvl1(?:_vol)?|invl2|gl[01]_inv)|global_(?:inv|wb|wbinv))$")
 _ANY = 255

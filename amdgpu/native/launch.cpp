@@ -20,6 +20,7 @@ namespace amdgpu {
 
 namespace {
 
+constexpr uint64_t kMostItems = 1024;  // of a workgroup
 constexpr uint32_t kPoison = 0x7fff7fff;  // NaN as a float of 32, 16 (both kinds) and 8 bits, and no sensible address
 
 // What a twin finds in its place: negative where that is positive, small where that is large, and random.
@@ -372,6 +373,11 @@ std::string launch(const Launch& what, const Schedule& schedule, int threads, ui
 
 std::string launch(const Launch& what, const Schedule& schedule, int threads, uint64_t* counts, Observation& seen) {
   if (uint64_t{what.grid[0]} * what.grid[1] * what.grid[2] == 0) return "";
+  const uint64_t items = uint64_t{what.block[0]} * what.block[1] * what.block[2];
+  if (items == 0 || items > kMostItems) {
+    return what.program->kernel + ": a workgroup of " + std::to_string(items) + " threads; it may have 1 to " +
+           std::to_string(kMostItems);
+  }
   install_signal_handler();
   return what.program->entry.lanes == 64 ? launch<64>(what, schedule, threads, counts, seen)
                                          : launch<32>(what, schedule, threads, counts, seen);

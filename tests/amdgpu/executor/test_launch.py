@@ -197,3 +197,10 @@ def test_what_nobody_has_written(target: str, body: str, said: str | None) -> No
                 code.launch((1, 1, 1), (64, 1, 1), [support.pointer(out)])
     finally:
         gpu.schedule()
+
+
+@pytest.mark.parametrize(("block", "threads"), [((1025, 1, 1), 1025), ((32, 33, 1), 1056), ((0, 1, 1), 0)])
+def test_a_workgroup_has_1_to_1024_threads(block: tuple[int, int, int], threads: int) -> None:
+    with pytest.raises(ExecutionError, match=f"code: a workgroup of {threads} threads; it may have 1 to 1024"):
+        support.kernel("v_nop", "gfx1201").launch((1, 1, 1), block, [bytes(16)])
+    support.kernel("v_nop", "gfx1201").launch((1, 1, 1), (1024, 1, 1), [bytes(16)])
