@@ -24,7 +24,7 @@ from tools import environment
 ROOT = environment.ROOT
 VENV = ROOT / "build" / "lint-venv"
 # Folders of C++, and what its files are called.
-CPP_FOLDERS = ("kernels", "csrc", "tests")
+CPP_FOLDERS = ("amdgpu", "kernels", "csrc", "tests")
 CPP_SUFFIXES = (".h", ".cpp", ".hip")
 
 

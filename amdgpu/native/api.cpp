@@ -32,7 +32,11 @@ std::string launch_with(Kernel& kernel, const uint32_t grid[3], const uint32_t b
     if (entry.hidden_at[dim] >= 0) std::memcpy(room + entry.hidden_at[dim], &grid[dim], 4);
     if (entry.hidden_at[3 + dim] >= 0) std::memcpy(room + entry.hidden_at[3 + dim], &size, 2);
   }
-  Launch what{&program, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared, room,
+  Launch what{&program,
+              {grid[0], grid[1], grid[2]},
+              {block[0], block[1], block[2]},
+              shared,
+              room,
               kernel.costs.empty() ? nullptr : kernel.costs.data()};
   std::vector<uint64_t> counts(program.rows.size());
   Observation seen;
@@ -149,8 +153,8 @@ void amdgpu_clocks(void* kernel, uint64_t* clocks) {
 
 // order: of Schedule. quantum: 0, or instructions after which another wave goes on.
 // limit: instructions of one wave after which it is taken for one that never ends.
-void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, uint64_t limit, int32_t twins,
-                     int32_t counting, int32_t threads) {
+void amdgpu_settings(int32_t order, uint32_t seed, uint32_t quantum, uint64_t limit, int32_t twins, int32_t counting,
+                     int32_t threads) {
   settings() = {{static_cast<Schedule::Order>(order), seed, quantum, limit, twins != 0, counting != 0}, threads};
 }
 

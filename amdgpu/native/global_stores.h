@@ -17,7 +17,8 @@ class GlobalStores {
   // The active lanes' stores of `bytes` each, operation `number` of the wave's counter of stores.
   template <int L>
   void add(int wave, uint32_t number, const uint64_t (&address)[L], const uint32_t (&active)[L], uint32_t bytes) {
-    Store store{.low = ~uint64_t{0}, .high = 0, .number = number, .wave = wave, .bytes = bytes, .lanes = 0, .address = {}};
+    Store store{
+        .low = ~uint64_t{0}, .high = 0, .number = number, .wave = wave, .bytes = bytes, .lanes = 0, .address = {}};
     for (int l = 0; l < L; ++l) {
       if (!active[l]) continue;
       store.address[store.lanes++] = address[l];

@@ -18,9 +18,9 @@ using Run = void (*)(Wave<Lanes>&, const Instruction&);
 
 // How definedness flows from sources to results.
 enum class Flow : uint8_t {
-  kLanes,   // a lane of a result is defined if that lane of every source is, and every scalar source
+  kLanes,  // a lane of a result is defined if that lane of every source is, and every scalar source
   kScalar,  // scalar results from scalar sources: bit by bit nothing is known, all or none
-  kOwn,     // the handler says so itself
+  kOwn,  // the handler says so itself
 };
 
 struct Handler {

@@ -42,7 +42,7 @@ inline constexpr int kOperands = 6;
 namespace instruction_flag {
 inline constexpr uint16_t kClamp = 1;
 inline constexpr uint16_t kOutputShift = 1, kOutputMask = 6;  // omod: 1 times 2, 2 times 4, 3 half
-inline constexpr uint16_t kContinued = 8;                     // a further step of the instruction before: not counted
+inline constexpr uint16_t kContinued = 8;  // a further step of the instruction before: not counted
 }  // namespace instruction_flag
 
 // Counters of outstanding memory operations.
@@ -55,9 +55,9 @@ struct Instruction {
   uint8_t results;  // of the operands, the first ones
   uint16_t flags;
   Counter counter;  // that a memory operation raises
-  uint8_t mode;     // what the handler makes of it
-  uint32_t line;    // of the disassembly
-  int32_t offset;   // memory: bytes; branch: the row to go to; wait: see control.cpp
+  uint8_t mode;  // what the handler makes of it
+  uint32_t line;  // of the disassembly
+  int32_t offset;  // memory: bytes; branch: the row to go to; wait: see control.cpp
   int32_t offset1;  // the second offset of two-address operations, and other numbers that a handler needs
   Operand operand[kOperands];
 };

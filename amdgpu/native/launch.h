@@ -13,7 +13,8 @@
 
 namespace amdgpu {
 
-// How the waves of a workgroup take turns. Each runs until a barrier, or for `quantum` instructions where that is not 0.
+// How the waves of a workgroup take turns. Each runs until a barrier, or for `quantum` instructions where that is not
+// 0.
 struct Schedule {
   enum Order : int32_t { kForward, kReverse, kShuffled };
   Order order = kForward;

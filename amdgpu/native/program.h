@@ -22,7 +22,7 @@ struct Entry {
   int32_t group_in_ttmp;   // gfx12: x in ttmp9, y and z in the halves of ttmp7
   int32_t shared_banks;    // of LDS; for counting (traffic.h), as is the next
   int32_t line_bytes;      // of the cache that vector loads meet first
-  int32_t hidden_at[6];    // kernarg offsets of block counts x, y, z (32 bits) and group sizes x, y, z (16); -1: none
+  int32_t hidden_at[6];  // kernarg offsets of block counts x, y, z (32 bits) and group sizes x, y, z (16); -1: none
 };
 
 struct Program {
@@ -30,7 +30,7 @@ struct Program {
   Entry entry;
   std::vector<Instruction> rows;
   std::vector<uint64_t> constants;
-  std::vector<uint32_t> offsets;   // by line, in bytes from the kernel's start
+  std::vector<uint32_t> offsets;  // by line, in bytes from the kernel's start
   std::vector<std::string> lines;  // the text of each instruction
   std::vector<int32_t> argument_offsets, argument_sizes;  // in the kernarg segment, bytes; the explicit ones
   uint64_t base = 0;  // the address that the kernel's first instruction has in memory

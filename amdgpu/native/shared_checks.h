@@ -48,8 +48,8 @@ struct View {
     return {number, mine && before.number > mine_visible ? before.bytes | bytes : bytes};
   }
 
-  // Of several readers two are kept, of different waves: whoever writes, one of them is another wave. One that is behind
-  // a barrier is the first to be dropped.
+  // Of several readers two are kept, of different waves: whoever writes, one of them is another wave. One that is
+  // behind a barrier is the first to be dropped.
   void read(SharedWord& s, uint32_t bytes) const {
     if (s.reader == me) {
       s.read = with(s.read, true, bytes);

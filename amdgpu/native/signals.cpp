@@ -39,11 +39,11 @@ void install_signal_handler() {
   static std::mutex mutex;
   std::lock_guard lock(mutex);
   for (Previous& p : previous) {
-    struct sigaction now {};
+    struct sigaction now{};
     sigaction(p.number, nullptr, &now);
     if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal) continue;
     p.action = now;
-    struct sigaction ours {};
+    struct sigaction ours{};
     ours.sa_sigaction = on_signal;
     ours.sa_flags = SA_SIGINFO | SA_NODEFER;
     sigaction(p.number, &ours, nullptr);

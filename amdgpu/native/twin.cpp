@@ -22,7 +22,8 @@ Use use_of(const std::string& name) {
 
 template <int L>
 void compare_uses(const Wave<L>& wave, const Wave<L>& twin, const Instruction& i, Use use) {
-  constexpr char kWhat[] = " depends on what nobody has written (a register or LDS), or on memory that another wave stores meanwhile";
+  constexpr char kWhat[] =
+      " depends on what nobody has written (a register or LDS), or on memory that another wave stores meanwhile";
   const auto fail = [&](const std::string& what) { throw Fault(*wave.program, i, wave.number, what + kWhat); };
   switch (use.of) {
     case Use::kNothing: return;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loads, stores and atomics of lanes, whatever says where: `Where` has the places of operands and addresses(), which
-// fills Wave::address for the active lanes and returns how many bytes each lane may touch, or nothing if that is unbounded.
+// fills Wave::address for the active lanes and returns how many bytes each lane may touch, or nothing if that is
+// unbounded.
 #pragma once
 
 #include <atomic>
@@ -18,8 +19,8 @@ struct Places {
   int data, address, base;
 };
 
-// What another wave stores meanwhile may be old or new: lanes that read it get what nobody has written. To read it is no
-// fault yet: lanes without work of their own may read others' and make nothing of it.
+// What another wave stores meanwhile may be old or new: lanes that read it get what nobody has written. To read it is
+// no fault yet: lanes without work of their own may read others' and make nothing of it.
 template <class A, int L>
 void spoil_races(const Wave<L>& w, Staged<A, L>& staged) {
   for (int l = 0; l < L; ++l) {

@@ -78,7 +78,9 @@ struct Wave {
   }
 
   // As what fails at no lane in particular; see also fault.h.
-  [[noreturn]] void fail(const Instruction& i, const std::string& what) const { throw Fault(*program, i, number, what); }
+  [[noreturn]] void fail(const Instruction& i, const std::string& what) const {
+    throw Fault(*program, i, number, what);
+  }
 };
 
 }  // namespace amdgpu
