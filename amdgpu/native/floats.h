@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Functions of floats of any format (Half, float, double), as the instructions define them. Without branches.
+// Functions of floats of any format (Half, float, double), as the instructions define them. Without branches, also
+// those of && and ||, so that loops of them become vector code.
 #pragma once
 
 #include <algorithm>
@@ -75,15 +76,23 @@ inline bool is_zero(T x) {
 }
 template <class T>
 inline bool is_denormal(T x) {
-  return magnitude(x) != 0 && magnitude(x) < kSmallestNormal<T>;
+  return (magnitude(x) != 0) & (magnitude(x) < kSmallestNormal<T>);
 }
 template <class T>
 inline bool is_signalling(T x) {
-  return is_nan(x) && !(bits_of(x) & kQuiet<T>);
+  return is_nan(x) & !(bits_of(x) & kQuiet<T>);
 }
 template <class T>
 inline T quieted(T nan) {
   return from_bits<T>(static_cast<BitsIn<T>>(bits_of(nan) | kQuiet<T>));
+}
+
+// a or b. With ?: the compiler moves what only one of them needs into a branch, which keeps a loop from becoming vector
+// code.
+template <class T>
+inline T select(bool first, T a, T b) {
+  const auto mask = static_cast<BitsIn<T>>(0u - BitsIn<T>{first});
+  return from_bits<T>(static_cast<BitsIn<T>>((bits_of(a) & mask) | (bits_of(b) & static_cast<BitsIn<T>>(~mask))));
 }
 
 // The exponent's field: biased, 0 of zeros and denormals.
@@ -95,7 +104,7 @@ inline int exponent_field(T x) {
 // A denormal as a zero of its sign.
 template <class T>
 inline T flushed(T x) {
-  return magnitude(x) < kSmallestNormal<T> ? from_bits<T>(sign(x)) : x;
+  return select(magnitude(x) < kSmallestNormal<T>, from_bits<T>(sign(x)), x);
 }
 
 // Whether a is at least b, neither being NaN: of zeros, the negative one is less.
@@ -114,33 +123,29 @@ inline bool at_least(T a, T b) {
 // gives way to the other operand.
 template <class T>
 inline T pick_ieee(T a, T b, T picked) {
-  T r = is_nan(b) ? a : picked;
-  r = is_nan(a) ? b : r;
-  r = is_signalling(b) ? quieted(b) : r;
-  return is_signalling(a) ? quieted(a) : r;
+  const T number = select(is_nan(a), b, select(is_nan(b), a, picked));
+  return select(is_signalling(a), quieted(a), select(is_signalling(b), quieted(b), number));
 }
 // The `num` instructions: any NaN gives way.
 template <class T>
 inline T pick_number(T a, T b, T picked) {
-  T r = is_nan(b) ? a : picked;
-  r = is_nan(a) ? b : r;
-  return is_nan(a) && is_nan(b) ? quieted(a) : r;
+  const T number = select(is_nan(a), b, select(is_nan(b), a, picked));
+  return select(is_nan(a) & is_nan(b), quieted(a), number);
 }
 // minimum and maximum of IEEE 754-2019: any NaN comes out, a signalling one first.
 template <class T>
 inline T pick_nan(T a, T b, T picked) {
-  T r = is_nan(b) ? quieted(b) : picked;
-  r = is_nan(a) && !is_signalling(b) ? a : r;
-  return is_signalling(a) ? quieted(a) : r;
+  const T r = select(is_nan(a) & !is_signalling(b), a, select(is_nan(b), quieted(b), picked));
+  return select(is_signalling(a), quieted(a), r);
 }
 
 template <class T>
 inline T larger(T a, T b) {
-  return at_least(a, b) ? a : b;
+  return select(at_least(a, b), a, b);
 }
 template <class T>
 inline T smaller(T a, T b) {
-  return at_least(a, b) ? b : a;
+  return select(at_least(a, b), b, a);
 }
 
 template <class T>
@@ -170,20 +175,20 @@ inline T minimum(T a, T b) {
 
 template <class T>
 inline bool same_number(T a, T b) {
-  return bits_of(a) == bits_of(b) || (is_zero(a) && is_zero(b));
+  return (bits_of(a) == bits_of(b)) | (is_zero(a) & is_zero(b));
 }
 template <class T>
 inline T median(T a, T b, T c) {
   const T top = larger(larger(a, b), c);
-  return same_number(top, a) ? larger(b, c) : same_number(top, b) ? larger(a, c) : larger(a, b);
+  return select(same_number(top, a), larger(b, c), select(same_number(top, b), larger(a, c), larger(a, b)));
 }
 template <class T>
 inline T median_ieee(T a, T b, T c) {
-  return is_nan(a) || is_nan(b) || is_nan(c) ? min_ieee(min_ieee(a, b), c) : median(a, b, c);
+  return select(is_nan(a) | is_nan(b) | is_nan(c), min_ieee(min_ieee(a, b), c), median(a, b, c));
 }
 template <class T>
 inline T median_number(T a, T b, T c) {
-  return is_nan(a) || is_nan(b) || is_nan(c) ? min_number(min_number(a, b), c) : median(a, b, c);
+  return select(is_nan(a) | is_nan(b) | is_nan(c), min_number(min_number(a, b), c), median(a, b, c));
 }
 
 // x as C++ calculates with it, and back.
@@ -219,20 +224,20 @@ inline T fraction(T x) {
   constexpr BitsIn<T> kBelowOne = static_cast<BitsIn<T>>((BitsIn<T>{Format<T>::kBias} << Format<T>::kFraction) - 1);
   const auto wide = widened(x);
   const T difference = narrowed<T>(wide - std::floor(wide));
-  return magnitude(difference) > kBelowOne && !is_nan(difference) ? from_bits<T>(kBelowOne) : difference;
+  return (magnitude(difference) > kBelowOne) & !is_nan(difference) ? from_bits<T>(kBelowOne) : difference;
 }
 
 // x times 2^n, rounded once.
 inline double scaled(double x, int32_t n) {
   // Of a number from [1, 2) and an exponent, the number is first brought near the smallest normal ones, exactly.
   const bool denormal = is_denormal(x);
-  const double normal = denormal ? x * 0x1p64 : x;
+  const double normal = select(denormal, x * 0x1p64, x);
   const int exponent = exponent_field(normal) - 1023 - (denormal ? 64 : 0) + std::clamp(n, -4000, 4000);
   const double one = as_double((as_bits(normal) & 0x800fffffffffffffu) | uint64_t{1023} << 52);
   const int e = std::clamp(exponent, -1100, 1024), first = std::clamp(e, -1022, 1023);
   const double r = one * as_double(static_cast<uint64_t>(first + 1023) << 52) *
                    as_double(static_cast<uint64_t>(e - first + 1023) << 52);
-  return is_zero(x) || magnitude(x) >= kInfinity<double> ? x + x : r;
+  return select(is_zero(x) | (magnitude(x) >= kInfinity<double>), x + x, r);
 }
 inline float scaled(float x, int32_t n) {
   const int e = std::clamp(n, -300, 300);
@@ -248,19 +253,19 @@ template <class T>
 inline T mantissa(T x) {
   using Bits = BitsIn<T>;
   const bool denormal = is_denormal(x);
-  const T normal = denormal ? scaled(x, Format<T>::kFraction + 1) : x;
+  const T normal = select(denormal, scaled(x, Format<T>::kFraction + 1), x);
   constexpr auto kFractionBits = static_cast<Bits>(kSmallestNormal<T> - 1);
   constexpr auto kHalf = static_cast<Bits>(Bits{Format<T>::kBias - 1} << Format<T>::kFraction);
   const T half = from_bits<T>(static_cast<Bits>((bits_of(normal) & (kFractionBits | kSign<T>)) | kHalf));
-  return is_zero(x) || magnitude(x) >= kInfinity<T> ? (is_nan(x) ? quieted(x) : x) : half;
+  return select(is_zero(x) | (magnitude(x) >= kInfinity<T>), select(is_nan(x), quieted(x), x), half);
 }
 template <class T>
 inline int exponent(T x) {
   constexpr int kUp = Format<T>::kFraction + 1;
   const bool denormal = is_denormal(x);
-  const T normal = denormal ? scaled(x, kUp) : x;
+  const T normal = select(denormal, scaled(x, kUp), x);
   const int e = exponent_field(normal) - Format<T>::kBias + 1 - (denormal ? kUp : 0);
-  return is_zero(x) || magnitude(x) >= kInfinity<T> ? 0 : e;
+  return is_zero(x) | (magnitude(x) >= kInfinity<T>) ? 0 : e;
 }
 
 // Towards zero; what is too large becomes the largest, NaN becomes 0.

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 namespace amdgpu {
 
@@ -18,54 +19,60 @@ struct Half {
   uint16_t bits;
 };
 
+// Comparisons are of signed numbers, and of ones that take more than 16 bits, as most machines have those of vectors.
 inline float to_float(Half h) {
-  const uint32_t magnitude = (h.bits & 0x7fffu) << 13, sign = (h.bits & 0x8000u) << 16;
-  const uint32_t normal = magnitude + ((127 - 15) << 23);
-  const uint32_t special = magnitude + ((255 - 31) << 23);
+  const uint32_t wide = h.bits, sign = (wide & 0x8000u) << 16;
+  const auto magnitude = static_cast<int32_t>((wide & 0x7fffu) << 13);
+  const int32_t normal = magnitude + ((127 - 15) << 23);
+  const int32_t special = magnitude + ((255 - 31) << 23);
   // A denormal is a multiple of 2^-24, which a float holds exactly.
-  const uint32_t tiny = as_bits(static_cast<float>(static_cast<int32_t>(h.bits & 0x3ff)) * 0x1p-24f);
-  const uint32_t exponent = h.bits & 0x7c00u;
-  const uint32_t bits = exponent == 0x7c00u ? special : exponent == 0 ? tiny : normal;
-  return as_float(bits | sign);
+  const auto tiny = static_cast<int32_t>(as_bits(static_cast<float>(magnitude) * 0x1p-37f));
+  const int32_t bits = magnitude >= 31 << 23 ? special : magnitude < 1 << 23 ? tiny : normal;
+  return as_float(static_cast<uint32_t>(bits) | sign);
 }
 
 inline Half to_half(float x) {
-  const uint32_t bits = as_bits(x), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+  const uint32_t bits = as_bits(x), sign = bits >> 16 & 0x8000u;
+  const auto magnitude = static_cast<int32_t>(bits & 0x7fffffffu);
   // Adding this moves a denormal result's last bit to the float's last bit, and so rounds it.
-  const uint32_t tiny = as_bits(as_float(magnitude) + 0.5f) - as_bits(0.5f);
-  const uint32_t normal = (magnitude - ((127 - 15) << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
-  const uint32_t quiet = 0x7e00u | (magnitude >> 13 & 0x3ffu);
-  const uint32_t result = magnitude > 0x7f800000u    ? quiet
-                          : magnitude >= 0x477ff000u ? 0x7c00u
-                          : magnitude < 0x38800000u  ? tiny
-                                                     : normal;
-  return Half{static_cast<uint16_t>(result | sign)};
+  const auto tiny = static_cast<int32_t>(as_bits(as_float(bits & 0x7fffffffu) + 0.5f) - as_bits(0.5f));
+  const int32_t normal = (magnitude - ((127 - 15) << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
+  const int32_t quiet = 0x7e00 | (magnitude >> 13 & 0x3ff);
+  const int32_t result = magnitude > 0x7f800000    ? quiet
+                         : magnitude >= 0x477ff000 ? 0x7c00
+                         : magnitude < 0x38800000  ? tiny
+                                                   : normal;
+  return Half{static_cast<uint16_t>(static_cast<uint32_t>(result) | sign)};
 }
 
-// The sum rounded to odd, so that rounding it again, to fewer than 51 bits, rounds once.
-inline double add_to_odd(double a, double b) {
-  const double sum = a + b;
-  const double b_part = sum - a, error = (a - (sum - b_part)) + (b - b_part);
-  const uint64_t bits = as_bits(sum);
-  // Towards the error if something is left and the last bit is even.
-  const bool move = error != 0 && (bits & 1) == 0 && std::abs(sum) <= 0x1.fffffffffffffp1023;
-  const uint64_t step = (error > 0) == (sum > 0) ? 1 : ~uint64_t{0};
-  return as_double(move ? bits + step : bits);
+// The sum rounded to odd, so that rounding it again, to a format with at least two bits less, rounds once.
+template <class T>
+inline T add_to_odd(T a, T b) {
+  using Bits = decltype(as_bits(T{}));
+  const T sum = a + b;
+  const T b_part = sum - a, error = (a - (sum - b_part)) + (b - b_part);
+  // Towards the error if something is left and the last bit is even. An infinite sum leaves NaN, which is no error.
+  constexpr Bits kInfinite = std::is_same_v<T, float> ? Bits{0x7f800000u} : static_cast<Bits>(0x7ff0000000000000u);
+  const Bits bits = as_bits(sum), left = as_bits(error) << 1 >> 1;
+  const Bits apart = (as_bits(error) ^ as_bits(sum)) >> (8 * sizeof(T) - 1);
+  const Bits step = 1 | (0 - apart);
+  const Bits even = 0 - (~bits & 1);
+  return std::bit_cast<T>(bits + (even & (left - 1 < kInfinite ? step : 0)));
 }
 
 inline Half to_half(double x) {
   // Through a float that was rounded to odd: 24 bits are 13 more than a half has.
   const float near = static_cast<float>(x);
   const double error = x - static_cast<double>(near);
-  const uint32_t bits = as_bits(near);
-  const bool move = error != 0 && (bits & 1) == 0 && (bits & 0x7fffffffu) < 0x7f800000u;
-  const uint32_t step = (error > 0) == (near > 0 || (near == 0 && error > 0)) ? 1u : ~0u;
-  return to_half(as_float(move ? bits + step : bits));
+  const uint32_t bits = as_bits(near), even = 0 - (~bits & 1);
+  const uint32_t apart = static_cast<uint32_t>((as_bits(error) ^ as_bits(x)) >> 63);
+  const bool inexact = (error != 0) & ((bits & 0x7fffffffu) < 0x7f800000u);
+  return to_half(as_float(bits + (even & (inexact ? 1 | (0 - apart) : 0))));
 }
 
 inline Half fma(Half a, Half b, Half c) {
-  const double product = static_cast<double>(to_float(a)) * static_cast<double>(to_float(b));
-  return to_half(add_to_odd(product, static_cast<double>(to_float(c))));
+  const float product = to_float(a) * to_float(b);  // exact: 22 bits
+  return to_half(add_to_odd(product, to_float(c)));
 }
 
 inline float bf16_to_float(uint32_t bits) { return as_float(bits << 16); }

@@ -2,6 +2,7 @@
 // The types of one lane's values that handlers are written in, beside those of C++: they say how operands are read.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -9,16 +10,35 @@
 
 namespace amdgpu {
 
-// Two 16-bit values of one register, which packed instructions choose and negate one by one.
+// Two 16-bit values of one register, which packed instructions choose and negate one by one. As a word, so that loops
+// need not take arrays of them apart.
 struct Pair {
-  uint16_t low, high;
+  using Element = uint16_t;
+  uint32_t word;
+
+  uint16_t low() const { return static_cast<uint16_t>(word); }
+  uint16_t high() const { return static_cast<uint16_t>(word >> 16); }
 };
-struct HalfPair {  // as Pair; signs may be changed
-  Half low, high;
+inline Pair pair(uint16_t low, uint16_t high) { return {low | uint32_t{high} << 16}; }
+
+struct HalfPair {
+  using Element = Half;
+  uint32_t word;
+
+  Half low() const { return {static_cast<uint16_t>(word)}; }
+  Half high() const { return {static_cast<uint16_t>(word >> 16)}; }
 };
+inline HalfPair pair(Half low, Half high) { return {low.bits | uint32_t{high.bits} << 16}; }
+
+// Of two registers; a result. Functions of pairs of floats do without, see float_pairs() in elementwise.h.
 struct FloatPair {
-  float low, high;
+  using Element = float;
+  uint32_t low_bits, high_bits;
+
+  float low() const { return as_float(low_bits); }
+  float high() const { return as_float(high_bits); }
 };
+inline FloatPair pair(float low, float high) { return {as_bits(low), as_bits(high)}; }
 
 // An operand of the mixed-precision instructions: the register is a float, or one of its halves is a half.
 struct Mixed {
@@ -30,16 +50,19 @@ struct Integers {
   uint32_t word, has_signs;
 };
 
-// A value and a bit of the mask that is the second result: carries, and the like.
+// A value and a bit, 0 or 1, of the mask that is the second result: carries, and the like. (A bool here would keep
+// loops from becoming vector code.)
 template <class T>
 struct WithMask {
+  using Second = bool;
   T value;
-  bool second;
+  uint32_t second;
 };
 
 // Two results of one type.
 template <class T>
 struct Both {
+  using Second = T;
   T value, second;
 };
 
@@ -65,14 +88,29 @@ constexpr char letter() {
 
 namespace detail {
 
-template <class T>
-constexpr bool kPacked = std::is_same_v<T, Pair> || std::is_same_v<T, HalfPair> || std::is_same_v<T, FloatPair>;
-
 // The unsigned integer of the size of T.
 template <class T>
 using BitsOf = std::conditional_t<
     sizeof(T) == 1, uint8_t,
     std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>>;
+
+// How a lane's value lies in an array. Bits of masks and 16-bit values take a word, as in the registers, so that vector
+// code does not have to change the size of elements. Of those, a reader looks at the low bits only.
+template <class T>
+using Stored = std::conditional_t<sizeof(T) <= 2, uint32_t, T>;
+
+template <class T>
+Stored<T> stored(T x) {
+  if constexpr (std::is_same_v<T, bool>) return x;
+  else if constexpr (sizeof(T) == 2) return std::bit_cast<uint16_t>(x);
+  else return x;
+}
+template <class T>
+T loaded(Stored<T> x) {
+  if constexpr (std::is_same_v<T, bool>) return x != 0;
+  else if constexpr (sizeof(T) == 2) return std::bit_cast<T>(static_cast<uint16_t>(x));
+  else return x;
+}
 
 template <class... C>
 struct TypeString {
@@ -92,7 +130,7 @@ struct Signature<R (C::*)(A...) const> {
   using Apply = To<R, A...>;
   static constexpr auto kTypes = [] {
     if constexpr (kResults<R> == 2)
-      return TypeString{letter<decltype(R::value)>(), letter<decltype(R::second)>(), ':', letter<A>()..., 0};
+      return TypeString{letter<decltype(R::value)>(), letter<typename R::Second>(), ':', letter<A>()..., 0};
     else return TypeString{letter<R>(), ':', letter<A>()..., 0};
   }();
 };

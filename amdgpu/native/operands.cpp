@@ -7,59 +7,45 @@ namespace amdgpu::detail {
 
 namespace {
 
-// Eight lanes of a mask at once: the bits spread to bytes of 0 or 1, and back.
-uint64_t bytes_of_bits(uint64_t bits) {
-  const uint64_t each = (bits & 0xff) * 0x0101010101010101u & 0x8040201008040201u;  // byte n keeps bit n
-  return (each + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
-}
-uint64_t bits_of_bytes(uint64_t bytes) { return bytes * 0x0102040810204080u >> 56; }
-
 template <int L>
-void spread(uint64_t mask, bool (&lane)[L]) {
-  for (int l = 0; l < L; l += 8) {
-    const uint64_t bytes = bytes_of_bits(mask >> l);
-    std::memcpy(&lane[l], &bytes, 8);
+void spread(uint64_t mask, uint32_t (&lane)[L]) {
+  for (int first = 0; first < L; first += 32) {
+    const auto bits = static_cast<uint32_t>(mask >> first);
+    for (int l = 0; l < 32; ++l) lane[first + l] = bits >> l & 1u;
   }
 }
 
 template <int L>
-uint64_t collect(const bool (&lane)[L]) {
+uint64_t collect(const uint32_t (&lane)[L]) {
+  uint8_t bytes[L];
+  for (int l = 0; l < L; ++l) bytes[l] = static_cast<uint8_t>(lane[l]);
   uint64_t mask = 0;
-  for (int l = 0; l < L; l += 8) {
-    uint64_t bytes;
-    std::memcpy(&bytes, &lane[l], 8);
-    mask |= bits_of_bytes(bytes) << l;
+  for (int l = 0; l < L; l += 8) {  // the product has byte n, which is 0 or 1, at bit 56 + n
+    uint64_t eight;
+    std::memcpy(&eight, &bytes[l], 8);
+    mask |= eight * 0x0102040810204080u >> 56 << l;
   }
   return mask;
 }
 
+// Of a pair in one word.
 template <int L, class T>
-void gather_packed(const Wave<L>& w, const Operand& o, T (&room)[L]) {
-  using Element = BitsOf<decltype(T::low)>;
-  constexpr int kHighUp = 8 * sizeof(Element);
-  const bool low_from_high = o.flags & operand_flag::kLowFromHigh,
-             high_from_high = o.flags & operand_flag::kHighFromHigh;
-  const SignChange<Element> low_sign(o.flags);
-  const SignChange<Element> high_sign((o.flags & operand_flag::kAbsolute) |
-                                      (o.flags & operand_flag::kNegateHigh ? operand_flag::kNegate : 0));
-  if (o.kind != Kind::kVector) {
-    const uint64_t word = w.scalar(o);
-    const auto low = low_sign(static_cast<Element>(word >> (low_from_high ? kHighUp : 0)));
-    const auto high = high_sign(static_cast<Element>(word >> (high_from_high ? kHighUp : 0)));
-    const auto both = static_cast<BitsOf<T>>(low | static_cast<BitsOf<T>>(high) << kHighUp);
-    for (int l = 0; l < L; ++l) room[l] = std::bit_cast<T>(both);
-  } else if constexpr (sizeof(T) == 8) {
-    const uint32_t *low = w.v[o.reg + low_from_high], *high = w.v[o.reg + high_from_high];
-    for (int l = 0; l < L; ++l) room[l] = std::bit_cast<T>(low_sign(low[l]) | uint64_t{high_sign(high[l])} << 32);
+void gather_pair(const Wave<L>& w, const Operand& o, T (&room)[L]) {
+  const int low = o.flags & operand_flag::kLowFromHigh ? 16 : 0, high = o.flags & operand_flag::kHighFromHigh ? 0 : 16;
+  constexpr uint32_t kSigns = 0x80008000u;
+  const uint32_t keep = o.flags & operand_flag::kAbsolute ? ~kSigns : ~0u;
+  const uint32_t flip = (o.flags & operand_flag::kNegate ? kSigns & 0xffffu : 0u) |
+                        (o.flags & operand_flag::kNegateHigh ? kSigns & 0xffff0000u : 0u);
+  const auto chosen = [=](uint32_t word) {
+    return (((word >> low & 0xffffu) | (word << high & 0xffff0000u)) & keep) ^ flip;
+  };
+  auto* to = reinterpret_cast<uint32_t*>(room);
+  if (o.kind == Kind::kVector) {
+    const uint32_t* from = w.v[o.reg];
+    for (int l = 0; l < L; ++l) to[l] = chosen(from[l]);
   } else {
-    const uint32_t* word = w.v[o.reg];
-    const int low = low_from_high ? 16 : 0, high = high_from_high ? 0 : 16;
-    const uint32_t keep = low_sign.keep | uint32_t{high_sign.keep} << 16;
-    const uint32_t flip = low_sign.flip | uint32_t{high_sign.flip} << 16;
-    for (int l = 0; l < L; ++l) {
-      const uint32_t both = (word[l] >> low & 0xffffu) | (word[l] << high & 0xffff0000u);
-      room[l] = std::bit_cast<T>((both & keep) ^ flip);
-    }
+    const uint32_t word = chosen(static_cast<uint32_t>(w.scalar(o)));
+    for (int l = 0; l < L; ++l) to[l] = word;
   }
 }
 
@@ -85,18 +71,19 @@ template <int L>
 void gather_integers(const Wave<L>& w, const Operand& o, Integers (&room)[L]) {
   const uint32_t has_signs = o.flags & operand_flag::kNegate ? 1 : 0;
   const auto value = o.kind == Kind::kVector ? 0 : static_cast<uint32_t>(w.scalar(o));
-  for (int l = 0; l < L; ++l) room[l] = {o.kind == Kind::kVector ? w.v[o.reg][l] : value, has_signs};
+  const uint32_t* from = o.kind == Kind::kVector ? w.v[o.reg] : nullptr;
+  for (int l = 0; l < L; ++l) room[l] = {from ? from[l] : value, has_signs};
 }
 
 template <int L, class T>
-void gather_plain(const Wave<L>& w, const Operand& o, T (&room)[L]) {
+void gather_plain(const Wave<L>& w, const Operand& o, Stored<T> (&room)[L]) {
   using Bits = BitsOf<T>;
   const SignChange<Bits> sign(o.flags);
   const bool extend = o.flags & operand_flag::kSignExtend;
   if (o.kind != Kind::kVector) {
     uint64_t value = w.scalar(o);
     if (o.part != Part::kWhole) value = take_part(static_cast<uint32_t>(value), o.part, extend);
-    const T all = std::bit_cast<T>(sign(static_cast<Bits>(value)));
+    const Stored<T> all = stored(std::bit_cast<T>(sign(static_cast<Bits>(value))));
     for (int l = 0; l < L; ++l) room[l] = all;
   } else if constexpr (sizeof(T) == 8) {
     const uint32_t *low = w.v[o.reg], *high = w.v[o.reg + 1];
@@ -104,13 +91,13 @@ void gather_plain(const Wave<L>& w, const Operand& o, T (&room)[L]) {
   } else if (sizeof(T) == 2 && o.part <= Part::kHigh) {
     const uint32_t* word = w.v[o.reg];
     const int at = part_at(o.part);
-    for (int l = 0; l < L; ++l) room[l] = std::bit_cast<T>(sign(static_cast<Bits>(word[l] >> at)));
-  } else if (o.part == Part::kWhole) {
-    const uint32_t* word = w.v[o.reg];
-    for (int l = 0; l < L; ++l) room[l] = std::bit_cast<T>(sign(static_cast<Bits>(word[l])));
+    for (int l = 0; l < L; ++l) room[l] = stored(std::bit_cast<T>(sign(static_cast<Bits>(word[l] >> at))));
   } else {
     const uint32_t* word = w.v[o.reg];
-    for (int l = 0; l < L; ++l) room[l] = std::bit_cast<T>(sign(static_cast<Bits>(take_part(word[l], o.part, extend))));
+    const auto part = o.part;
+    for (int l = 0; l < L; ++l) {
+      room[l] = stored(std::bit_cast<T>(sign(static_cast<Bits>(take_part(word[l], part, extend)))));
+    }
   }
 }
 
@@ -130,7 +117,7 @@ Half clamped(Half x) {
 }
 
 template <int L, class R>
-void shape_output(const Instruction& i, R (&r)[L]) {
+void shape_output(const Instruction& i, Stored<R> (&r)[L]) {
   const bool clamp = i.flags & instruction_flag::kClamp, scale = i.flags & instruction_flag::kOutputMask;
   if (!clamp && !scale) return;
   if constexpr (std::is_floating_point_v<R>) {
@@ -139,30 +126,32 @@ void shape_output(const Instruction& i, R (&r)[L]) {
     for (int l = 0; l < L; ++l) r[l] = clamp ? clamped(r[l]) : r[l];
   } else if constexpr (std::is_same_v<R, Half>) {
     const float factor = output_factor<float>(i);
-    for (int l = 0; l < L; ++l) r[l] = to_half(to_float(r[l]) * factor);
-    for (int l = 0; l < L; ++l) r[l] = clamp ? clamped(r[l]) : r[l];
+    for (int l = 0; l < L; ++l) {
+      const Half x = to_half(to_float(loaded<Half>(r[l])) * factor);
+      r[l] = stored(clamp ? clamped(x) : x);
+    }
   } else if constexpr (std::is_same_v<R, HalfPair> || std::is_same_v<R, FloatPair>) {
-    for (int l = 0; l < L; ++l) r[l] = clamp ? R{clamped(r[l].low), clamped(r[l].high)} : r[l];
+    for (int l = 0; l < L; ++l) r[l] = clamp ? pair(clamped(r[l].low()), clamped(r[l].high())) : r[l];
   }
 }
 
 }  // namespace
 
 template <int L, class T>
-void Access<L, T>::gather(const Wave<L>& w, const Operand& o, T (&room)[L]) {
+void Access<L, T>::gather(const Wave<L>& w, const Operand& o, Stored<T> (&room)[L]) {
   if constexpr (std::is_same_v<T, bool>) spread<L>(w.mask(o), room);
   else if constexpr (std::is_same_v<T, Mixed>) gather_mixed<L>(w, o, room);
   else if constexpr (std::is_same_v<T, Integers>) gather_integers<L>(w, o, room);
-  else if constexpr (kPacked<T>) gather_packed<L, T>(w, o, room);
+  else if constexpr (std::is_same_v<T, Pair> || std::is_same_v<T, HalfPair>) gather_pair<L, T>(w, o, room);
   else gather_plain<L, T>(w, o, room);
 }
 
 template <int L, class R>
-void Access<L, R>::write(Wave<L>& w, const Instruction& i, const Operand& o, R (&r)[L]) {
+void Access<L, R>::write(Wave<L>& w, const Instruction& i, const Operand& o, Stored<R> (&r)[L]) {
   if constexpr (std::is_same_v<R, bool>) {
     w.set_mask(o.reg, collect<L>(r) & w.exec());
   } else {
-    shape_output<L>(i, r);
+    shape_output<L, R>(i, r);
     uint32_t word[L];
     if constexpr (sizeof(R) == 8) {
       for (int half = 0; half < 2; ++half) {
@@ -170,15 +159,13 @@ void Access<L, R>::write(Wave<L>& w, const Instruction& i, const Operand& o, R (
         write_words<L>(w, o.reg + half, word);
       }
     } else {
-      if (sizeof(R) == 4 && o.part == Part::kWhole) return write_words<L>(w, o.reg, reinterpret_cast<uint32_t*>(r));
-      for (int l = 0; l < L; ++l) word[l] = std::bit_cast<BitsOf<R>>(r[l]);
-      if (o.part != Part::kWhole) {
-        const int at = part_at(o.part);
-        const uint32_t bits = (o.part >= Part::kByte0 ? 0xffu : 0xffffu) << at;
-        const uint32_t kept = o.flags & operand_flag::kZeroRest ? 0 : ~bits;
-        const uint32_t* old = w.v[o.reg];
-        for (int l = 0; l < L; ++l) word[l] = (word[l] << at & bits) | (old[l] & kept);
-      }
+      if (o.part == Part::kWhole) return write_words<L>(w, o.reg, reinterpret_cast<uint32_t*>(r));
+      for (int l = 0; l < L; ++l) word[l] = std::bit_cast<uint32_t>(r[l]);
+      const int at = part_at(o.part);
+      const uint32_t bits = (o.part >= Part::kByte0 ? 0xffu : 0xffffu) << at;
+      const uint32_t kept = o.flags & operand_flag::kZeroRest ? 0 : ~bits;
+      const uint32_t* old = w.v[o.reg];
+      for (int l = 0; l < L; ++l) word[l] = (word[l] << at & bits) | (old[l] & kept);
       write_words<L>(w, o.reg, word);
     }
   }
@@ -200,7 +187,7 @@ template struct Access<32, float>;
 template struct Access<32, double>;
 template struct Access<32, Pair>;
 template struct Access<32, HalfPair>;
-template struct Access<32, FloatPair>;
+template void Access<32, FloatPair>::write(Wave<32>&, const Instruction&, const Operand&, FloatPair (&)[32]);
 template struct Access<32, Mixed>;
 template struct Access<32, Integers>;
 template struct Access<64, bool>;
@@ -215,7 +202,7 @@ template struct Access<64, float>;
 template struct Access<64, double>;
 template struct Access<64, Pair>;
 template struct Access<64, HalfPair>;
-template struct Access<64, FloatPair>;
+template void Access<64, FloatPair>::write(Wave<64>&, const Instruction&, const Operand&, FloatPair (&)[64]);
 template struct Access<64, Mixed>;
 template struct Access<64, Integers>;
 

@@ -74,7 +74,7 @@ Handlers scalar_float() {
           const Half high{static_cast<uint16_t>(a >> 16)};
           return to_float(is_nan(high) ? quieted(high) : high);
         }>("s_cvt_hi_f32_f16"),
-        scalars<[](float a, float b) { return HalfPair{to_half_towards_zero(a), to_half_towards_zero(b)}; }>(
+        scalars<[](float a, float b) { return pair(to_half_towards_zero(a), to_half_towards_zero(b)); }>(
             "s_cvt_pk_rtz_f16_f32"),
     };
     add_arithmetic<float>(table, "f32");

@@ -62,7 +62,7 @@ inline uint32_t to_small(float x) {
 
 template <class S>
 inline FloatPair pair_from_small(uint32_t codes) {
-  return {from_small<S>(codes), from_small<S>(codes >> 8)};
+  return pair(from_small<S>(codes), from_small<S>(codes >> 8));
 }
 template <class S>
 inline uint16_t pair_to_small(float a, float b) {

@@ -23,11 +23,11 @@ template <Rounding R, class T>
 inline T placed(T near, double difference, double exact) {
   if constexpr (R == Rounding::kNearest) return near;
   // What is calculated is not exact itself; half and float leave much room below this.
-  const bool is_exact = !(std::abs(difference) > std::abs(exact) * 0x1p-44) || is_infinite(near);
-  const bool move = !is_exact && (R == Rounding::kBelow ? difference < 0 : difference > 0);
+  const bool is_exact = !(std::abs(difference) > std::abs(exact) * 0x1p-44) | is_infinite(near);
+  const bool move = !is_exact & (R == Rounding::kBelow ? difference < 0 : difference > 0);
   const bool grows = (R == Rounding::kAbove) == !sign(near);  // in magnitude
   const auto bits = bits_of(near);
-  return move ? from_bits<T>(static_cast<BitsIn<T>>(grows ? bits + 1 : bits - 1)) : near;
+  return select(move, from_bits<T>(static_cast<BitsIn<T>>(grows ? bits + 1 : bits - 1)), near);
 }
 
 }  // namespace detail
@@ -59,7 +59,7 @@ inline double exp2_near(float x) {
 template <Rounding R, class T>
 inline T exp2_of(T x) {
   const T r = finish<R, T>(exp2_near(is_nan(x) ? 0.0f : widened(x)));
-  return is_nan(x) ? quieted(x) : r;
+  return select(is_nan(x), quieted(x), r);
 }
 
 // log2 of a positive, finite number that is normal as a double.
@@ -85,13 +85,11 @@ inline double log2_near(double x) {
 }
 template <Rounding R, class T>
 inline T log2_of(T x) {
-  const bool usual = !sign(x) && !is_zero(x) && magnitude(x) < kInfinity<T>;
+  const bool usual = !sign(x) & !is_zero(x) & (magnitude(x) < kInfinity<T>);
   const T r = finish<R, T>(log2_near(usual ? static_cast<double>(widened(x)) : 1.0));
-  const T unusual = is_nan(x)    ? quieted(x)
-                    : is_zero(x) ? from_bits<T>(kInfinity<T> | kSign<T>)
-                    : sign(x)    ? from_bits<T>(kInfinity<T> | kQuiet<T> | kSign<T>)
-                                 : x;
-  return usual ? r : unusual;
+  const T invalid = from_bits<T>(kInfinity<T> | kQuiet<T> | kSign<T>), below = from_bits<T>(kInfinity<T> | kSign<T>);
+  const T unusual = select(is_nan(x), quieted(x), select(is_zero(x), below, select(sign(x) != 0, invalid, x)));
+  return select(usual, r, unusual);
 }
 
 template <Rounding R, class T>
@@ -140,9 +138,10 @@ inline T cosine(T x) {
 template <Rounding R>
 inline double roughly(double near, bool exact) {
   constexpr uint64_t kSteps = uint64_t{1} << 28;
-  if (R == Rounding::kNearest || exact || is_zero(near) || magnitude(near) >= kInfinity<double>) return near;
+  if constexpr (R == Rounding::kNearest) return near;
   const bool grows = (R == Rounding::kAbove) == !sign(near);
-  return as_double(grows ? as_bits(near) + kSteps : as_bits(near) - kSteps);
+  const bool stays = exact | is_zero(near) | (magnitude(near) >= kInfinity<double>);
+  return as_double(stays ? as_bits(near) : grows ? as_bits(near) + kSteps : as_bits(near) - kSteps);
 }
 
 }  // namespace amdgpu

@@ -30,7 +30,8 @@ constexpr const char* kIntegerNames[] = {"f", "lt", "eq", "le", "gt", "ne", "ge"
 
 template <int Set>
 bool holds(auto a, auto b) {
-  return (Set & 1 && a < b) || (Set & 2 && a == b) || (Set & 4 && a > b) || (Set & 8 && !(a <= b) && !(a >= b));
+  return (bool(Set & 1) & (a < b)) | (bool(Set & 2) & (a == b)) | (bool(Set & 4) & (a > b)) |
+         (bool(Set & 8) & !(a <= b) & !(a >= b));
 }
 
 template <class T>

@@ -32,27 +32,28 @@ WithMask<T> scale(T value, T denominator, T numerator) {
   using S = Steps<T>;
   const T up = scaled(value, S::kScale), down = scaled(value, -S::kScale);
   const bool of_denominator = value == denominator, of_numerator = value == numerator;
-  const bool zero = is_zero(numerator) || is_zero(denominator);
+  const bool zero = is_zero(numerator) | is_zero(denominator);
   const bool near_max = exponent_field(numerator) - exponent_field(denominator) >= S::kNearMax;
   const bool denormal = is_denormal(denominator);
   const bool reciprocal = is_denormal(T(1) / denominator), quotient = is_denormal(numerator / denominator);
   const bool tiny = exponent_field(numerator) <= S::kTiny;
 
-  T r = tiny ? up : value;
-  r = quotient ? (of_numerator ? up : value) : r;
-  r = reciprocal ? down : r;
-  r = reciprocal && quotient ? (of_denominator ? down : value) : r;
-  r = denormal ? up : r;
-  r = near_max ? (of_denominator ? up : value) : r;
+  T r = select(tiny, up, value);
+  r = select(quotient, select(of_numerator, up, value), r);
+  r = select(reciprocal, down, r);
+  r = select(reciprocal & quotient, select(of_denominator, down, value), r);
+  r = select(denormal, up, r);
+  r = select(near_max, select(of_denominator, up, value), r);
   const T nan = from_bits<T>(kInfinity<T> | kQuiet<T>);
-  return {zero ? nan : r, !zero && (near_max || (!denormal && quotient))};
+  const bool back = near_max | (quotient & !denormal);
+  return {select(zero, nan, r), static_cast<uint32_t>(back & !zero)};
 }
 
 // fma, scaled back, rounded once.
 float scaled_fma(float a, float b, float c, bool back) {
   const double sum = add_to_odd(static_cast<double>(a) * static_cast<double>(b), static_cast<double>(c));
   const double factor = exponent_field(c) > 127 ? 0x1p64 : 0x1p-64;
-  return back ? static_cast<float>(sum * factor) : std::fma(a, b, c);
+  return select(back, static_cast<float>(sum * factor), std::fma(a, b, c));
 }
 double scaled_fma(double a, double b, double c, bool back) {
   const double near = std::fma(a, b, c);
@@ -62,10 +63,10 @@ double scaled_fma(double a, double b, double c, bool back) {
   const double lost = std::fma(a, b, c - near);
   const double missing = near - result / factor;
   const bool denormal = magnitude(result) < kSmallestNormal<double>;
-  const bool middle = denormal && std::abs(missing) == 0x1p-947;  // half of the last place, times 2^128
+  const bool middle = denormal & (std::abs(missing) == 0x1p-947);  // half of the last place, times 2^128
   const double nudged = as_double((lost > 0) == !sign(near) ? as_bits(near) + 1 : as_bits(near) - 1);
-  const double once = middle && lost != 0 ? nudged * factor : result;
-  return back ? once : near;
+  const double once = select(middle & (lost != 0), nudged * factor, result);
+  return select(back, once, near);
 }
 
 template <class T>
@@ -75,16 +76,16 @@ T fix_up(T quotient, T denominator, T numerator) {
   const T invalid = from_bits<T>(kInfinity<T> | kQuiet<T> | kSign<T>);
   const T infinity = with_sign(kInfinity<T>), zero = with_sign(0);
 
-  T r = is_nan(quotient) ? infinity : with_sign(magnitude(quotient));
+  T r = select(is_nan(quotient), infinity, with_sign(magnitude(quotient)));
   if constexpr (!std::is_same_v<T, Half>) {
-    r = exponent_field(numerator) - exponent_field(denominator) < Steps<T>::kUnderflow ? zero : r;
+    r = select(exponent_field(numerator) - exponent_field(denominator) < Steps<T>::kUnderflow, zero, r);
   }
-  r = is_infinite(denominator) || is_zero(numerator) ? zero : r;
-  r = is_zero(denominator) || is_infinite(numerator) ? infinity : r;
-  r = is_infinite(denominator) && is_infinite(numerator) ? invalid : r;
-  r = is_zero(denominator) && is_zero(numerator) ? invalid : r;
-  r = is_nan(denominator) ? quieted(denominator) : r;
-  return is_nan(numerator) ? quieted(numerator) : r;
+  r = select(is_infinite(denominator) | is_zero(numerator), zero, r);
+  r = select(is_zero(denominator) | is_infinite(numerator), infinity, r);
+  r = select(is_infinite(denominator) & is_infinite(numerator), invalid, r);
+  r = select(is_zero(denominator) & is_zero(numerator), invalid, r);
+  r = select(is_nan(denominator), quieted(denominator), r);
+  return select(is_nan(numerator), quieted(numerator), r);
 }
 
 }  // namespace

@@ -19,9 +19,11 @@ float bf16(uint16_t bits) { return bf16_to_float(bits); }
 template <AdditionOrder Order, size_t N>
 float sum(const std::array<float, N>& a, const std::array<float, N>& b, float last) {
   if constexpr (Order == AdditionOrder::kAscending) {
+#pragma GCC unroll 8
     for (size_t k = 0; k < N; ++k) last = std::fma(a[k], b[k], last);
     return last;
   } else if constexpr (Order == AdditionOrder::kDescending) {
+#pragma GCC unroll 8
     for (size_t k = N; k-- > 0;) last = std::fma(a[k], b[k], last);
     return last;
   } else if constexpr (N == 2) {
@@ -36,23 +38,24 @@ constexpr auto kAscending = AdditionOrder::kAscending, kDescending = AdditionOrd
 
 template <AdditionOrder Order>
 constexpr auto kDot2F16 = [](HalfPair a, HalfPair b, float c) {
-  return sum<Order, 2>({to_float(a.low), to_float(a.high)}, {to_float(b.low), to_float(b.high)}, c);
+  return sum<Order, 2>({to_float(a.low()), to_float(a.high())}, {to_float(b.low()), to_float(b.high())}, c);
 };
 template <AdditionOrder Order>
-constexpr auto kDot2Bf16 =
-    [](Pair a, Pair b, float c) { return sum<Order, 2>({bf16(a.low), bf16(a.high)}, {bf16(b.low), bf16(b.high)}, c); };
+constexpr auto kDot2Bf16 = [](Pair a, Pair b, float c) {
+  return sum<Order, 2>({bf16(a.low()), bf16(a.high())}, {bf16(b.low()), bf16(b.high())}, c);
+};
 
 // Of 16-bit results, each addition is rounded to them.
 template <AdditionOrder Order>
 constexpr auto kDot2ToF16 = [](HalfPair a, HalfPair b, Half c) {
-  if constexpr (Order == kAscending) return fma(a.high, b.high, fma(a.low, b.low, c));
-  else if constexpr (Order == kDescending) return fma(a.low, b.low, fma(a.high, b.high, c));
-  else return to_half(to_float(fma(a.low, b.low, to_half(to_float(a.high) * to_float(b.high)))) + to_float(c));
+  if constexpr (Order == kAscending) return fma(a.high(), b.high(), fma(a.low(), b.low(), c));
+  else if constexpr (Order == kDescending) return fma(a.low(), b.low(), fma(a.high(), b.high(), c));
+  else return to_half(to_float(fma(a.low(), b.low(), to_half(to_float(a.high()) * to_float(b.high())))) + to_float(c));
 };
 template <AdditionOrder Order>
 constexpr auto kDot2ToBf16 = [](Pair a, Pair b, uint16_t c) {
   const auto rounded = [](float x) { return bf16_to_float(float_to_bf16(x)); };
-  const float low = bf16(a.low) * bf16(b.low), high = bf16(a.high) * bf16(b.high);
+  const float low = bf16(a.low()) * bf16(b.low()), high = bf16(a.high()) * bf16(b.high());
   float all;
   if constexpr (Order == kAscending) all = rounded(bf16(c) + low) + high;
   else if constexpr (Order == kDescending) all = rounded(bf16(c) + high) + low;
@@ -63,6 +66,7 @@ constexpr auto kDot2ToBf16 = [](Pair a, Pair b, uint16_t c) {
 template <class A, class B, AdditionOrder Order>
 constexpr auto kDot4Small = [](uint32_t a, uint32_t b, float c) {
   std::array<float, 4> x, y;
+#pragma GCC unroll 8
   for (size_t k = 0; k < 4; ++k) x[k] = from_small<A>(a >> 8 * k), y[k] = from_small<B>(b >> 8 * k);
   return sum<Order, 4>(x, y, c);
 };
@@ -77,6 +81,7 @@ int64_t element(uint32_t word, int at, bool has_sign) {
 // All elements of two words and a number; integers do not care about the order.
 template <int Bits>
 int64_t dot(Integers a, Integers b, int64_t c) {
+#pragma GCC unroll 8
   for (int at = 0; at < 32; at += Bits)
     c += element<Bits>(a.word, at, a.has_signs) * element<Bits>(b.word, at, b.has_signs);
   return c;

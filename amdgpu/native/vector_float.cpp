@@ -15,8 +15,8 @@ float multiply_add_flushing(float a, float b, float c) {
 }
 
 // Of the legacy instructions, zero times anything is zero.
-float multiply_legacy(float a, float b) { return is_zero(a) || is_zero(b) ? 0.0f : a * b; }
-float fma_legacy(float a, float b, float c) { return is_zero(a) || is_zero(b) ? 0.0f + c : std::fma(a, b, c); }
+float multiply_legacy(float a, float b) { return select(is_zero(a) | is_zero(b), 0.0f, a * b); }
+float fma_legacy(float a, float b, float c) { return select(is_zero(a) | is_zero(b), 0.0f + c, std::fma(a, b, c)); }
 
 template <int Byte>
 float byte_of(uint32_t x) {
@@ -85,12 +85,12 @@ Handlers vector_float() {
 
       lanes<[](Half a) { return to_float(is_nan(a) ? quieted(a) : a); }>("v_cvt_f32_f16"),
       lanes<[](float a) { return to_half(a); }>("v_cvt_f16_f32"),
-      lanes<[](float a, float b) { return HalfPair{to_half(a), to_half(b)}; }>("v_cvt_pk_f16_f32"),
-      lanes<[](float a, float b) { return HalfPair{to_half_towards_zero(a), to_half_towards_zero(b)}; }>(
+      lanes<[](float a, float b) { return pair(to_half(a), to_half(b)); }>("v_cvt_pk_f16_f32"),
+      lanes<[](float a, float b) { return pair(to_half_towards_zero(a), to_half_towards_zero(b)); }>(
           "v_cvt_pkrtz_f16_f32"),
       lanes<[](uint16_t a) { return bf16_to_float(a); }>("v_cvt_f32_bf16"),
       lanes<[](float a, float b) {
-        return Pair{static_cast<uint16_t>(float_to_bf16(a)), static_cast<uint16_t>(float_to_bf16(b))};
+        return pair(static_cast<uint16_t>(float_to_bf16(a)), static_cast<uint16_t>(float_to_bf16(b)));
       }>("v_cvt_pk_bf16_f32"),
       lanes<[](int32_t a) { return static_cast<float>(a); }>("v_cvt_f32_i32"),
       lanes<[](uint32_t a) { return static_cast<float>(a); }>("v_cvt_f32_u32"),
@@ -106,13 +106,13 @@ Handlers vector_float() {
         return static_cast<float>(static_cast<int32_t>(a << 28) >> 28) * 0.0625f;
       }>("v_cvt_off_f32_i4"),
       lanes<[](float a, float b) {
-        return Pair{static_cast<uint16_t>(to_snorm16(a)), static_cast<uint16_t>(to_snorm16(b))};
+        return pair(static_cast<uint16_t>(to_snorm16(a)), static_cast<uint16_t>(to_snorm16(b)));
       }>("v_cvt_pknorm_i16_f32"),
-      lanes<[](float a, float b) { return Pair{to_unorm16(a), to_unorm16(b)}; }>("v_cvt_pknorm_u16_f32"),
+      lanes<[](float a, float b) { return pair(to_unorm16(a), to_unorm16(b)); }>("v_cvt_pknorm_u16_f32"),
       lanes<[](float a, float b) {
-        return Pair{static_cast<uint16_t>(to_int16(a)), static_cast<uint16_t>(to_int16(b))};
+        return pair(static_cast<uint16_t>(to_int16(a)), static_cast<uint16_t>(to_int16(b)));
       }>("v_cvt_pk_i16_f32"),
-      lanes<[](float a, float b) { return Pair{to_uint16(a), to_uint16(b)}; }>("v_cvt_pk_u16_f32"),
+      lanes<[](float a, float b) { return pair(to_uint16(a), to_uint16(b)); }>("v_cvt_pk_u16_f32"),
       lanes<[](float a, uint32_t at, uint32_t rest) { return insert_byte(a, at, rest); }>("v_cvt_pk_u8_f32"),
 
       lanes<[](uint32_t a) { return from_small<Fp8>(a); }>("v_cvt_f32_fp8"),

@@ -82,11 +82,11 @@ Handlers vector_half() {
       lanes<[](Half a) { return to_int16(to_float(a)); }>("v_cvt_i16_f16"),
       lanes<[](Half a) { return to_snorm16(to_float(a)); }>("v_cvt_norm_i16_f16"),
       lanes<[](Half a) { return to_unorm16(to_float(a)); }>("v_cvt_norm_u16_f16"),
-      lanes<[](Half a, Half b) { return Pair{as_u16(to_snorm16(to_float(a))), as_u16(to_snorm16(to_float(b)))}; }>(
+      lanes<[](Half a, Half b) { return pair(as_u16(to_snorm16(to_float(a))), as_u16(to_snorm16(to_float(b)))); }>(
           "v_cvt_pknorm_i16_f16"),
-      lanes<[](Half a, Half b) { return Pair{to_unorm16(to_float(a)), to_unorm16(to_float(b))}; }>(
+      lanes<[](Half a, Half b) { return pair(to_unorm16(to_float(a)), to_unorm16(to_float(b))); }>(
           "v_cvt_pknorm_u16_f16"),
-      lanes<[](Half a, Half b) { return HalfPair{a, b}; }>("v_pack_b32_f16"),
+      lanes<[](Half a, Half b) { return pair(a, b); }>("v_pack_b32_f16"),
 
       lanes<[](uint16_t a, uint16_t b) { return as_u16(a + b); }>("v_add_u16"),
       lanes<[](uint16_t a, uint16_t b) { return as_u16(a - b); }>("v_sub_u16"),
@@ -129,7 +129,7 @@ Handlers vector_half() {
           "v_bitop3_b16"),
       lanes<[](Pair a) {
         const auto byte = [](uint16_t x) { return as_u16(std::clamp(int32_t{static_cast<int16_t>(x)}, 0, 255)); };
-        return as_u16(byte(a.low) | byte(a.high) << 8);
+        return as_u16(byte(a.low()) | byte(a.high()) << 8);
       }>("v_sat_pk_u8_i16"),
   };
   return table;

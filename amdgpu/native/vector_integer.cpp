@@ -43,8 +43,8 @@ uint32_t below_top(uint32_t x) {  // all ones from the highest one down
   x |= x >> 1, x |= x >> 2, x |= x >> 4, x |= x >> 8;
   return x | x >> 16;
 }
-uint32_t leading_zeros(uint32_t x) { return x == 0 ? ~0u : 32 - bit_count(below_top(x)); }
-uint32_t trailing_zeros(uint32_t x) { return x == 0 ? ~0u : bit_count(~x & (x - 1)); }
+uint32_t leading_zeros(uint32_t x) { return (32 - bit_count(below_top(x))) | (0u - uint32_t{x == 0}); }
+uint32_t trailing_zeros(uint32_t x) { return bit_count(~x & (x - 1)) | (0u - uint32_t{x == 0}); }
 uint32_t leading_signs(int32_t x) { return leading_zeros(static_cast<uint32_t>(x ^ x >> 31)); }
 
 uint32_t chosen_byte(uint64_t bytes, uint32_t selector) {
@@ -58,6 +58,38 @@ uint32_t permuted(uint32_t a, uint32_t b, uint32_t selectors) {
          chosen_byte(bytes, selectors >> 16 & 0xff) << 16 | chosen_byte(bytes, selectors >> 24) << 24;
 }
 
+// The selectors are the same for all lanes most of the time: each byte of the result is then a byte of one register, or
+// a constant.
+template <int L>
+[[gnu::flatten]] void permute_bytes(Wave<L>& w, const Instruction& i) {
+  detail::Room<uint32_t, L> rooms[3], result;
+  const uint32_t* sources[3];
+#pragma GCC unroll 8
+  for (int at = 0; at < 3; ++at) sources[at] = detail::read<L, uint32_t>(w, i.operand[1 + at], rooms[at].lane);
+  const auto [high, low, selectors] = sources;
+  bool simple = i.operand[3].kind != Kind::kVector;
+  const uint32_t* from[4];
+  uint32_t down[4], keep[4], ones = 0;
+  for (int byte = 0; byte < 4; ++byte) {
+    const uint32_t s = selectors[0] >> 8 * byte & 0xffu;
+    simple &= s < 8 || s >= 12;
+    from[byte] = s & 4 ? high : low;
+    down[byte] = 8 * (s & 3);
+    keep[byte] = s < 8 ? 0xffu : 0u;
+    if (s > 12) ones |= 0xffu << 8 * byte;
+  }
+  if (simple) {
+    for (int l = 0; l < L; ++l) {
+      uint32_t r = ones;
+      for (int byte = 0; byte < 4; ++byte) r |= (from[byte][l] >> down[byte] & keep[byte]) << 8 * byte;
+      result.lane[l] = r;
+    }
+  } else {
+    for (int l = 0; l < L; ++l) result.lane[l] = permuted(high[l], low[l], selectors[l]);
+  }
+  detail::write<L, uint32_t>(w, i, i.operand[0], result.lane);
+}
+
 uint32_t distance(uint32_t a, uint32_t b) { return a > b ? a - b : b - a; }
 
 // The sum of the distances of elements; where Masked, of those whose second one is not zero.
@@ -65,15 +97,17 @@ template <int Bits, bool Masked = false>
 uint32_t distances(uint32_t a, uint32_t b) {
   constexpr uint32_t kElement = (1u << Bits) - 1;
   uint32_t sum = 0;
+#pragma GCC unroll 8
   for (int at = 0; at < 32; at += Bits) {
     const uint32_t x = a >> at & kElement, y = b >> at & kElement;
-    sum += Masked && y == 0 ? 0 : distance(x, y);
+    sum += Masked & (y == 0) ? 0 : distance(x, y);
   }
   return sum;
 }
 
 uint32_t averaged_bytes(uint32_t a, uint32_t b, uint32_t round) {
   uint32_t r = 0;
+#pragma GCC unroll 8
   for (int at = 0; at < 32; at += 8) r |= ((a >> at & 0xffu) + (b >> at & 0xffu) + (round >> at & 1u)) >> 1 << at;
   return r;
 }
@@ -104,7 +138,7 @@ void mask_count(Wave<L>& w, const Instruction& i) {
     const uint64_t below = (uint64_t{1} << l) - 1;
     result[l] = bit_count(mask[l] & static_cast<uint32_t>(High ? below >> 32 : below)) + start[l];
   }
-  detail::write<L>(w, i, i.operand[0], result);
+  detail::write<L, uint32_t>(w, i, i.operand[0], result);
 }
 
 template <bool High>
@@ -197,7 +231,7 @@ Handlers vector_integer() {
       lanes<[](uint32_t a, uint32_t b, uint32_t n) {
         return static_cast<uint32_t>((uint64_t{a} << 32 | b) >> (8 * (n & 3)));
       }>("v_alignbyte_b32"),
-      lanes<[](uint32_t a, uint32_t b, uint32_t s) { return permuted(a, b, s); }>("v_perm_b32"),
+      {"v_perm_b32", &permute_bytes<32>, &permute_bytes<64>, "u:uuu", Flow::kLanes},
       lanes<[](uint32_t a) { return a << 1 ^ (a >> 31 ? 197u : 0u); }>("v_prng_b32"),
 
       lanes<[](uint32_t a, uint32_t b) { return std::max(a, b); }>("v_max_u32"),
@@ -225,9 +259,9 @@ Handlers vector_integer() {
       lanes<[](int16_t a) { return int32_t{a}; }>("v_cvt_i32_i16"),
       lanes<[](uint16_t a) { return uint32_t{a}; }>("v_cvt_u32_u16"),
       lanes<[](int32_t a, int32_t b) {
-        return Pair{static_cast<uint16_t>(saturated<int16_t>(a)), static_cast<uint16_t>(saturated<int16_t>(b))};
+        return pair(static_cast<uint16_t>(saturated<int16_t>(a)), static_cast<uint16_t>(saturated<int16_t>(b)));
       }>("v_cvt_pk_i16_i32"),
-      lanes<[](uint32_t a, uint32_t b) { return Pair{saturated<uint16_t>(wide(a)), saturated<uint16_t>(wide(b))}; }>(
+      lanes<[](uint32_t a, uint32_t b) { return pair(saturated<uint16_t>(wide(a)), saturated<uint16_t>(wide(b))); }>(
           "v_cvt_pk_u16_u32"),
       lanes<[](int32_t a, int32_t b, uint32_t n) {
         const auto byte = [n](int32_t x) { return std::clamp(x >> (n & 31), -128, 127) & 0xff; };

@@ -15,23 +15,23 @@ int16_t as_i16(uint16_t x) { return static_cast<int16_t>(x); }
 // F of both halves.
 template <auto F>
 Pair each(Pair a, Pair b) {
-  return {as_u16(F(a.low, b.low)), as_u16(F(a.high, b.high))};
+  return pair(as_u16(F(a.low(), b.low())), as_u16(F(a.high(), b.high())));
 }
 template <auto F>
 Pair each(Pair a, Pair b, Pair c) {
-  return {as_u16(F(a.low, b.low, c.low)), as_u16(F(a.high, b.high, c.high))};
+  return pair(as_u16(F(a.low(), b.low(), c.low())), as_u16(F(a.high(), b.high(), c.high())));
 }
 template <auto F>
 Pair each_signed(Pair a, Pair b) {
-  return {as_u16(F(as_i16(a.low), as_i16(b.low))), as_u16(F(as_i16(a.high), as_i16(b.high)))};
+  return pair(as_u16(F(as_i16(a.low()), as_i16(b.low()))), as_u16(F(as_i16(a.high()), as_i16(b.high()))));
 }
 template <auto F>
 HalfPair each(HalfPair a, HalfPair b) {
-  return {F(a.low, b.low), F(a.high, b.high)};
+  return pair(F(a.low(), b.low()), F(a.high(), b.high()));
 }
 template <auto F>
 HalfPair each(HalfPair a, HalfPair b, HalfPair c) {
-  return {F(a.low, b.low, c.low), F(a.high, b.high, c.high)};
+  return pair(F(a.low(), b.low(), c.low()), F(a.high(), b.high(), c.high()));
 }
 
 Half add(Half a, Half b) { return to_half(to_float(a) + to_float(b)); }
@@ -68,17 +68,25 @@ uint32_t shift_left(uint16_t n, uint16_t a) { return uint32_t{a} << (n & 15); }
 uint32_t shift_right(uint16_t n, uint16_t a) { return uint32_t{a} >> (n & 15); }
 int32_t shift_right_signed(int16_t n, int16_t a) { return a >> (n & 15); }
 
+// op_sel alone says which registers: of the first source for the low result, of the second for the high one.
+template <int L>
+void move_pair(Wave<L>& w, const Instruction& i) {
+  detail::Room<float, L> result[2], room;
+  for (int half = 0; half < 2; ++half) {
+    const float* from = detail::read_float_of_pair<L>(w, i.operand[1 + half], false, room.lane);
+    for (int l = 0; l < L; ++l) result[half].lane[l] = from[l];
+  }
+  detail::write_float_pair<L>(w, i, result[0].lane, result[1].lane);
+}
+
 }  // namespace
 
 Handlers vector_packed() {
   static const Handler table[] = {
-      lanes<[](FloatPair a, FloatPair b) { return FloatPair{a.low + b.low, a.high + b.high}; }>("v_pk_add_f32"),
-      lanes<[](FloatPair a, FloatPair b) { return FloatPair{a.low * b.low, a.high * b.high}; }>("v_pk_mul_f32"),
-      lanes<[](FloatPair a, FloatPair b, FloatPair c) {
-        return FloatPair{std::fma(a.low, b.low, c.low), std::fma(a.high, b.high, c.high)};
-      }>("v_pk_fma_f32"),
-      // op_sel alone says which registers: of the first source for the low result, of the second for the high one.
-      lanes<[](FloatPair a, FloatPair b) { return FloatPair{a.low, b.low}; }>("v_pk_mov_b32"),
+      float_pairs<[](float a, float b) { return a + b; }>("v_pk_add_f32"),
+      float_pairs<[](float a, float b) { return a * b; }>("v_pk_mul_f32"),
+      float_pairs<[](float a, float b, float c) { return std::fma(a, b, c); }>("v_pk_fma_f32"),
+      {"v_pk_mov_b32", &move_pair<32>, &move_pair<64>, "F:FF", Flow::kLanes},
 
       lanes<[](HalfPair a, HalfPair b) { return each<add>(a, b); }>("v_pk_add_f16"),
       lanes<[](HalfPair a, HalfPair b) { return each<multiply>(a, b); }>("v_pk_mul_f16"),
