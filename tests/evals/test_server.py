@@ -91,6 +91,7 @@ def test_a_server_answers_as_the_reference_does(server: serve.Server, folder: Pa
     (leg,) = found["legs"]
     candidate = leg["candidate"]
     assert candidate["about"]["url"] == server.url and not candidate["about"]["notes"]
+    assert candidate["about"]["emulation"] is None
     assert {
         "prefill: mean difference",
         "decode: mean difference",

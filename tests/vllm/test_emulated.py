@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from vllm.platforms import current_platform
 
 from benchmarks.serving import sameness
 from benchmarks.serving.worker import exact_scores
@@ -23,6 +24,7 @@ from tests import HANG
 from tests.emulated import emulated, skip_unless_built
 from tests.vllm.engines import LENGTHS, ROOT, Run, checkpoint, generated, prompt, run_ours
 
+pytestmark = pytest.mark.skipif(not current_platform.is_cpu(), reason="emulates on vLLM's CPU platform")
 LAYERS, TOKENS = 2, 16
 PROMPTS = [prompt(length, start) for start, length in enumerate(LENGTHS)]
 # Waves of 64 lanes with MFMA, of 32 with WMMA.
