@@ -7,9 +7,9 @@
 namespace rocmforge {
 
 // HeadSize dims in tiles of `TileDims`. Tiles come in bands of MaxWidth (8 or less), ..., 2 or 1: in a band of width w
-// that starts at tile n0, row i of tile n0 + j is dim n0 * TileDims + i * w + j, so the lane that owns row i moves w
-// consecutive dims at once.
-template <int HeadSize, int TileDims, int MaxWidth = 8>
+// that starts at tile n0, row i of tile n0 + j is dim n0 * TileDims + run(i) * w + j, so the lane that owns row i moves w
+// consecutive dims at once. Holders is how many lanes share the rows, each as many in a row; 1 where rows lie otherwise.
+template <int HeadSize, int TileDims, int MaxWidth = 8, int Holders = 1>
 struct Dims {
   static_assert(HeadSize % TileDims == 0);
   static constexpr int kTiles = HeadSize / TileDims;
@@ -31,7 +31,23 @@ struct Dims {
   }
   static constexpr int width(int band) { return width_at(first_tile(band)); }
   // First dim of the run that row i owns in this band.
-  RF_DEVICE static constexpr int run_start(int band, int i) { return first_tile(band) * TileDims + i * width(band); }
+  RF_DEVICE static constexpr int run_start(int band, int i) {
+    return first_tile(band) * TileDims + (width(band) > 1 ? run(i) : i) * width(band);
+  }
+
+ private:
+  // Where a row's run lies among a band's. Row r of each holder comes first, then their row r + 1: a store writes such a
+  // set, which fills more of a cache line than runs of one holder's rows apart would. Within a set holders change places
+  // so that lanes that read runs of eight rows in turn from shared memory, 16 bytes each, meet no bank twice.
+  RF_DEVICE static constexpr int run(int i) {
+    constexpr int kRows = TileDims / Holders;  // of a holder
+    if constexpr (Holders == 1 || kRows > 8) {
+      return i;
+    } else {
+      const int holder = i / kRows, row = i % kRows;
+      return Holders * row + (holder ^ Holders * row / 8 * (8 / kRows));
+    }
+  }
 };
 
 }  // namespace rocmforge

@@ -19,7 +19,7 @@ struct Geometry {
   static constexpr auto kChoice = kChosen;
   static constexpr auto kLoop = kChosen.loop;
   static constexpr auto kFeed = kChosen.loop.feed;
-  using D = Dims<Problem::kValueDims, R::kDims, kLoop.value_run>;
+  using D = Dims<Problem::kValueDims, R::kDims, kLoop.value_run, R::kHolders>;
   using Tile = typename R::Tile;
 
   static constexpr int kQueryTiles = kChoice.block.query_tiles, kPvGroups = kChoice.block.pv_groups;

@@ -53,6 +53,9 @@ struct Roles {
     return run;
   }();
 
+  // Lanes that share a query's dims in an output tile, if each holds consecutive ones; else 1.
+  static constexpr int kHolders = kRunRegisters == kScores ? kDims / kScores : 1;
+
   // Row of a key operand (a key) or of a value operand (a dim's number within its tile).
   RF_DEVICE static constexpr int operand_row(int l) { return Mma::kKeysOnRows ? Mma::a_row(l, 0) : Mma::b_col(l, 0); }
   // Query that element i of a query operand belongs to.

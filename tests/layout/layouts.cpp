@@ -77,11 +77,22 @@ static void statistics() {
   }
 }
 
-// Each output dim is owned once, in runs of consecutive dims.
+// Each output dim is owned once, in runs of consecutive dims; the runs that a store writes of one query, a register of
+// each lane that shares it, lie side by side.
 template <int HeadSize>
 static void dims() {
-  using D = Dims<HeadSize, R::kDims>;
+  using D = Dims<HeadSize, R::kDims, 8, R::kHolders>;
   std::set<int> owned;
+  for (int band = 0; band < D::kBands && R::kHolders > 1; ++band) {
+    for (int r = 0; r < R::kScores && D::width(band) > 1; ++r) {
+      std::set<int> starts;
+      for (int l = 0; l < Mma::kWave; ++l)
+        if (R::query(l, r) == 0) starts.insert(D::run_start(band, R::key(l, r)));
+      CHECK(static_cast<int>(starts.size()) == R::kHolders &&
+                *starts.rbegin() - *starts.begin() == (R::kHolders - 1) * D::width(band),
+            "register %d", r);
+    }
+  }
   for (int band = 0; band < D::kBands; ++band)
     for (int i = 0; i < R::kDims; ++i)
       for (int j = 0; j < D::width(band); ++j) owned.insert(D::run_start(band, i) + j);
