@@ -60,8 +60,12 @@ struct PieceQueries {
   struct InRegisters {
     Words<T, R::kQueryElements> operand[G::kQueryTiles][kProducts];
   };
+  // An operand lies in parts of 16 bytes, each of all lanes before the next, so that lanes read from all banks.
+  static constexpr int kPart = min(R::kQueryElements, static_cast<int>(16 / sizeof(T)));
+  static constexpr int kParts = R::kQueryElements / kPart;
+  using Part = Words<T, kPart>;
   struct InSharedMemory {
-    Words<T, R::kQueryElements> operand[G::kRowWaves][G::kQueryTiles][kProducts][R::kQueryLanes];
+    Part part[G::kRowWaves][G::kQueryTiles][kProducts][kParts][R::kQueryLanes];
   };
   using Held = SelectType<kInSharedMemory, Empty, InRegisters>;
   using Shared = SelectType<kInSharedMemory, InSharedMemory, Empty>;
@@ -81,7 +85,7 @@ struct PieceQueries {
       RF_UNROLL
       for (int i = 0; i < kProducts; ++i) {
         if constexpr (!kInSharedMemory) held.operand[t][i] = words_of(operand[i]);
-        else if (G::key_wave() == 0) shared_words(shared, t, i) = words_of(operand[i]);
+        else if (G::key_wave() == 0) share(shared, t, i, words_of(operand[i]));
       }
     }
   }
@@ -93,8 +97,21 @@ struct PieceQueries {
   }
 
  private:
-  RF_DEVICE static auto& shared_words(Shared& shared, int t, int i) {
-    return shared.operand[G::row_wave()][t][i][lane<R::kWave>() % R::kQueryLanes];
+  RF_DEVICE static Words<T, R::kQueryElements> shared_words(const Shared& shared, int t, int i) {
+    Words<T, R::kQueryElements> all;
+    unrolled<kParts>([&](auto p) {
+      const Part part = shared.part[G::row_wave()][t][i][p][lane<R::kWave>() % R::kQueryLanes];
+      unrolled<Part::kCount>([&](auto w) { all.word[p * Part::kCount + w] = part.word[w]; });
+    });
+    return all;
+  }
+
+  RF_DEVICE static void share(Shared& shared, int t, int i, const Words<T, R::kQueryElements>& all) {
+    unrolled<kParts>([&](auto p) {
+      Part part;
+      unrolled<Part::kCount>([&](auto w) { part.word[w] = all.word[p * Part::kCount + w]; });
+      shared.part[G::row_wave()][t][i][p][lane<R::kWave>() % R::kQueryLanes] = part;
+    });
   }
 
   // The elements of statistic S's row. Which go where is for the compiler to work out: left in loops, each load was
@@ -121,8 +138,10 @@ struct PieceQueries {
     for (int s = 0; s < R::kStats; ++s) {
       const auto words = load_words<T, R::kPiece>(row[s] + piece * R::kPiece);
       RF_UNROLL
-      for (int i = 0; i < words.kCount; ++i)
-        shared.operand[G::row_wave()][t][piece][0].word[s * words.kCount + i] = words.word[i];
+      for (int i = 0; i < words.kCount; ++i) {
+        const int word = s * words.kCount + i;
+        shared.part[G::row_wave()][t][piece][word / Part::kCount][0].word[word % Part::kCount] = words.word[i];
+      }
     }
   }
 };
