@@ -29,3 +29,14 @@ def code_object(folder: Path, target: str, kernel: str) -> Path:
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """A Markdown table's lines."""
     return ["| " + " | ".join(map(str, line)) + " |" for line in (head, ["---"] * len(head), *rows)]
+
+
+def put(document: Path, marker: str, lines: Sequence[str]) -> None:
+    """Writes a document's text between ``<!-- marker -->`` and ``<!-- /marker -->``; at its end if it has none."""
+    start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    text = document.read_text() if document.exists() else ""
+    before, found, rest = text.partition(f"{start}\n")
+    after = rest.partition(f"{end}\n")[2] if found else ""
+    if not found and before:
+        before = before.rstrip("\n") + "\n\n"
+    document.write_text(before + "\n".join((start, *lines, end)) + "\n" + after)

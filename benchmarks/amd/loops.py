@@ -4,7 +4,8 @@
     python -m benchmarks.amd.triton_peer build/triton
     python -m benchmarks.amd.loops --triton build/triton
 
-writes docs/amd_static.md. No GPU is needed, but llvm-objdump, 19 or newer, and llvm-mca for its cycles.
+writes what docs/amd_static.md has between the markers `loops`. No GPU is needed, but llvm-objdump, 19 or newer, and
+llvm-mca for its cycles.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from rocmforge_build import code_object
 
 from . import built
-from .built import KERNELS_DIR, ROOT, table
+from .built import KERNELS_DIR, ROOT, put, table
 from .machine_code import Figures, disassemble, figures, hot_loop, mca_cycles
 
 COMPARED = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")  # gfx1151 and gfx1200 have the units of their siblings
@@ -137,7 +138,7 @@ def write_loops(folder: Path, triton: Path) -> None:
     text = [LOOPS_TEXT]
     for phase, unit in (("prefill", "score element"), ("decode", "KV token and KV head")):
         text += [f"\n## {phase.capitalize()}, per {unit}\n", *table(head, rows[phase])]
-    (ROOT / "docs" / "amd_static.md").write_text("\n".join(text) + "\n")
+    put(ROOT / "docs" / "amd_static.md", "loops", text)
     print("docs/amd_static.md; " + ("; ".join(failed) if failed else "all bounds hold"))
 
 

@@ -4,8 +4,9 @@
     python -m benchmarks.amd.triton_peer OUT
 
 writes OUT/<target>_<prefill|decode>_<small|large>.co for bfloat16, head size 128, 32 query and 8 KV heads, pages of 16
-tokens: what `loops --triton OUT` compares with. The launch is taken from vLLM's own function, whose
-kernel is replaced by one that notes its arguments. "small": the KV cache is below 2 GiB, for which Triton uses buffer
+tokens: what `loops --triton OUT` and `counters --triton OUT` compare with, and beside each a .json that says how vLLM
+launches it (triton_launch.py). The launch is taken from vLLM's own function, whose kernel is replaced by one that notes
+its arguments. "small": the KV cache is below 2 GiB, for which Triton uses buffer
 loads; "large": it is not.
 
 Needs vLLM and triton (tested: 0.32 and 3.9.0). vLLM's CPU build brings no triton: put one on PYTHONPATH, from
@@ -14,6 +15,7 @@ Needs vLLM and triton (tested: 0.32 and 3.9.0). vLLM's CPU build brings no trito
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -37,7 +39,7 @@ TYPES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.int32: "i32"}
 
 
 class Noted(Exception):
-    """Carries the arguments of the launch."""
+    """Carries the grid and the arguments of the launch."""
 
 
 class Recorder:
@@ -45,13 +47,13 @@ class Recorder:
 
     def __getitem__(self, grid: Any) -> Any:
         def launch(**arguments: Any) -> None:
-            raise Noted(arguments)
+            raise Noted(grid, arguments)
 
         return launch
 
 
-def launch_arguments(decode: bool, large: bool) -> dict[str, Any]:
-    """What vLLM passes for a batch of 4 decoding requests, or of 4 prompts of 512 tokens."""
+def launch_arguments(decode: bool, large: bool) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Grid and arguments that vLLM passes for a batch of 4 decoding requests, or of 4 prompts of 512 tokens."""
     query_len = 1 if decode else 512
     tokens, blocks = 4 * query_len, (40000 if large else 1024)
 
@@ -86,10 +88,24 @@ def launch_arguments(decode: bool, large: bool) -> dict[str, Any]:
             softmax_segm_expsum=meta(*segments, dtype=torch.float32),
         )
     except Noted as noted:
-        return noted.args[0]
+        return noted.args
     finally:
         unified.kernel_unified_attention = kernel
     raise RuntimeError("vLLM launched no unified attention")
+
+
+def described(source: ASTSource, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """The arguments that the compiled kernel takes, in their order; of tensors what they look like."""
+    found: list[dict[str, Any]] = []
+    for name, kind in source.signature.items():
+        value = arguments.get(name)
+        if kind == "constexpr":
+            continue
+        if isinstance(value, torch.Tensor):
+            found.append({"name": name, "type": kind, "shape": list(value.shape), "strides": list(value.stride())})
+        else:
+            found.append({"name": name, "type": kind, "value": value})
+    return found
 
 
 def source(arguments: dict[str, Any], large: bool) -> ASTSource:
@@ -123,10 +139,18 @@ def main(out: Path) -> None:
         gpu = GPUTarget("hip", target, 64 if target.startswith("gfx9") else 32)
         for phase in ("prefill", "decode"):
             for size in ("small", "large"):
-                arguments = launch_arguments(phase == "decode", size == "large")
-                built = triton.compile(source(arguments, size == "large"), target=gpu, options={"num_warps": 4})
+                grid, arguments = launch_arguments(phase == "decode", size == "large")
+                compiled = source(arguments, size == "large")
+                built = triton.compile(compiled, target=gpu, options={"num_warps": 4})
                 path = out / f"{target}_{phase}_{size}.co"
                 path.write_bytes(built.asm["hsaco"])
+                launch = {
+                    "grid": [*grid, 1][:3],
+                    "threads": 4 * gpu.warp_size,
+                    "shared": built.metadata.shared,
+                    "arguments": described(compiled, arguments),
+                }
+                path.with_suffix(".json").write_text(json.dumps(launch, indent=1) + "\n")
                 print(
                     f"{path}: tile {arguments['TILE_SIZE']} keys, {arguments['BLOCK_M']} rows, triton "
                     f"{triton.__version__}",
