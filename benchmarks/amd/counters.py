@@ -134,30 +134,28 @@ def run_peer(folder: Path, cards: tuple[Card, ...] = CARDS) -> dict[tuple[str, s
     return found
 
 
-def first_cards() -> dict[str, Card]:
-    """A card of each target."""
-    return {card.target: card for card in reversed(CARDS)}
+def card_of(target: str) -> Card:
+    """The first card of a target."""
+    return next(card for card in CARDS if card.target == target)
 
 
 def conflicts_and_lines(runs: Runs) -> list[str]:
     """A row for each case and kernel, a column for each target."""
-    cards = first_cards()
     rows = []
     for case in CASES:
-        kernels = dict.fromkeys(name for target in TARGETS for name in runs[cards[target].name, case] if name != PLAN)
-        for kernel in kernels:
-            cells = [cell(runs[cards[target].name, case].get(kernel)) for target in TARGETS]
+        of_target = [runs[card_of(target).name, case] for target in TARGETS]
+        for kernel in dict.fromkeys(name for found in of_target for name in found if name != PLAN):
+            cells = [cell(found.get(kernel)) for found in of_target]
             rows.append((case, kernel, *cells))
     return table(("case", "kernel", *TARGETS), rows)
 
 
 def beside_peer(runs: Runs, peers: dict[tuple[str, str], tuple[str, Resources, Executed]]) -> list[str]:
     """Whole launches of both, and how many times as much Triton's does."""
-    cards = first_cards()
     rows = []
     for phase, case in PEER.items():
         for target in TARGETS:
-            name = cards[target].name
+            name = card_of(target).name
             ours = next(d for kernel, d in runs[name, case.name].items() if kernel.startswith(f"attention_{phase}"))
             size, _, theirs = peers.get((name, phase), ("", None, None))
             for who, done in (("rocmforge", ours), (f"Triton, {size} KV", theirs)):

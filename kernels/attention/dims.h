@@ -7,8 +7,8 @@
 namespace rocmforge {
 
 // HeadSize dims in tiles of `TileDims`. Tiles come in bands of MaxWidth (8 or less), ..., 2 or 1: in a band of width w
-// that starts at tile n0, row i of tile n0 + j is dim n0 * TileDims + run(i) * w + j, so the lane that owns row i moves w
-// consecutive dims at once. Holders is how many lanes share the rows, each as many in a row; 1 where rows lie otherwise.
+// that starts at tile n0, row i of tile n0 + j is dim n0 * TileDims + run(i) * w + j, so the lane that owns row i moves
+// w consecutive dims at once. Holders: lanes that share the rows, each four in a row; 1 where rows lie otherwise.
 template <int HeadSize, int TileDims, int MaxWidth = 8, int Holders = 1>
 struct Dims {
   static_assert(HeadSize % TileDims == 0);
@@ -36,17 +36,15 @@ struct Dims {
   }
 
  private:
-  // Where a row's run lies among a band's. Row r of each holder comes first, then their row r + 1: a store writes such a
-  // set, which fills more of a cache line than runs of one holder's rows apart would. Within a set holders change places
-  // so that lanes that read runs of eight rows in turn from shared memory, 16 bytes each, meet no bank twice.
+  // Where a row's run lies among a band's: first row 0 of each holder, then their rows 1, and so on. A store writes
+  // such a set at once, which fills lines that runs of one holder's rows apart would only touch. In half of the sets
+  // holders change places, so that eight lanes that read their runs from shared memory, 16 bytes each, meet no bank
+  // twice.
   RF_DEVICE static constexpr int run(int i) {
-    constexpr int kRows = TileDims / Holders;  // of a holder
-    if constexpr (Holders == 1 || kRows > 8) {
-      return i;
-    } else {
-      const int holder = i / kRows, row = i % kRows;
-      return Holders * row + (holder ^ Holders * row / 8 * (8 / kRows));
-    }
+    if constexpr (Holders == 1) return i;
+    static_assert(Holders == 1 || (Holders == 4 && TileDims == 16));
+    const int holder = i / 4, row = i % 4;
+    return 4 * row + (holder ^ (row & 2));
   }
 };
 

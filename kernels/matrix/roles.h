@@ -53,8 +53,9 @@ struct Roles {
     return run;
   }();
 
-  // Lanes that share a query's dims in an output tile, if each holds consecutive ones; else 1.
-  static constexpr int kHolders = kRunRegisters == kScores ? kDims / kScores : 1;
+  // Lanes that share a query's dims in an output tile, if they are four and each holds consecutive ones; else 1. (Of
+  // two, as on gfx12, dims.h could make less, and it costs registers, of which some kernels there have none left.)
+  static constexpr int kHolders = kRunRegisters == kScores && kDims == 4 * kScores ? 4 : 1;
 
   // Row of a key operand (a key) or of a value operand (a dim's number within its tile).
   RF_DEVICE static constexpr int operand_row(int l) { return Mma::kKeysOnRows ? Mma::a_row(l, 0) : Mma::b_col(l, 0); }

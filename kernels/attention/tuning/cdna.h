@@ -24,25 +24,24 @@ struct CdnaTuning {
         .residency = {.blocks_per_unit = 2, .simd_waves = small ? 2 : 1}};
   }
 
-  // Rows that are an odd multiple of 32 bytes long. The hardware takes 16-byte reads of eight lanes at a time: of each 32
-  // lanes 0-3 with 20-23 and so on, which read one column of four rows and another one of the next four. So the four
+  // Rows that are an odd multiple of 32 bytes long. The hardware takes 16-byte reads of eight lanes at a time: of each
+  // 32 lanes 0-3 with 20-23 and so on, which read one column of four rows and another one of the next four. So the four
   // rows lie two places of 16 bytes apart, and the others fill what is left between.
   static constexpr int pad(int dims) { return ((dims + 15) / 16 | 1) * 16 - dims; }
 
-  // Eight waves are two per SIMD. gfx950 transposes values as it reads them, 32 byte permutations a tile fewer: 64 lanes
-  // read 32 bytes each of 16 rows, which 32 bytes of padding deal to all banks.
+  // Eight waves are two per SIMD. gfx950 transposes values as it reads them, 32 byte permutations a tile fewer: 64
+  // lanes read 32 bytes each of 16 rows, which 32 bytes of padding deal to all banks.
   template <class P>
   static constexpr auto prefill() {
     constexpr bool narrow = P::kMostDims <= 128, transposed = Depth == 32;
-    return Choice<Waves<Staged>>{
-        .block = {.query_tiles = narrow ? 2 : 1, .pv_groups = Depth == 16 && narrow ? 2 : 1},
-        .loop = {.feed = {.row_waves = 8,
-                          .transposed = transposed,
-                          .key_pad = pad(P::kKeyDims),
-                          .value_pad = transposed ? 16 : pad(P::kValueDims)},
-                 .lazy_maximum = true,
-                 .value_run = transposed ? 1 : 8},
-        .residency = {.blocks_per_unit = 1, .simd_waves = 2, .rounds = kRounds}};
+    return Choice<Waves<Staged>>{.block = {.query_tiles = narrow ? 2 : 1, .pv_groups = Depth == 16 && narrow ? 2 : 1},
+                                 .loop = {.feed = {.row_waves = 8,
+                                                   .transposed = transposed,
+                                                   .key_pad = pad(P::kKeyDims),
+                                                   .value_pad = transposed ? 16 : pad(P::kValueDims)},
+                                          .lazy_maximum = true,
+                                          .value_run = transposed ? 1 : 8},
+                                 .residency = {.blocks_per_unit = 1, .simd_waves = 2, .rounds = kRounds}};
   }
 };
 template <>
