@@ -190,11 +190,11 @@ def _entry(path: Path, report: dict[str, Any], target: Target) -> tuple[Entry, l
     """What the descriptor (LLVM, "User Guide for AMDGPU Backend", kernel descriptor) and the report say."""
     name = report[".name"]
     descriptor = code_object.constant(path, report[".symbol"], 64)
-    lds, scratch, _, rsrc3, _, rsrc2, properties, preload = struct.unpack("<III32xIIIHH4x", descriptor)
+    # Arguments may be in registers when a kernel starts. Such code begins with what loads them, for firmware that does
+    # not know of it, and is executed from there.
+    lds, scratch, _, rsrc3, _, rsrc2, properties = struct.unpack("<III32xIIIH6x", descriptor)
     if scratch or rsrc2 & 1:
         raise ValueError(f"{name} uses scratch memory, which is not known here")
-    if preload:
-        raise ValueError(f"{name} has arguments loaded into registers before it starts, which is not known here")
     if report[".wavefront_size"] != target.lanes:
         raise ValueError(
             f"{name} has waves of {report['.wavefront_size']}; {target.name} is executed with {target.lanes}"

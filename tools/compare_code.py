@@ -86,7 +86,7 @@ def kernels(folder: Path) -> dict[str, Code]:
 
 def instructions(code: Code, name: str) -> list[str]:
     """The disassembly of an AMD kernel without addresses and distances to other things."""
-    from benchmarks.amd.machine_code import llvm_tool
+    from amdgpu.disassembly import llvm_tool
 
     command = [
         llvm_tool("llvm-objdump"),

@@ -47,6 +47,8 @@ def decode(target: Target, handlers: dict[str, Handler], mnemonic: str, text: st
     name = ALIASES.get(mnemonic, mnemonic)
     if "_atomic_" in name and any(modifiers.pop(key, None) is not None for key in _return_flags(target, modifiers)):
         name += "_rtn"
+    if modifiers.pop("lds", None) is not None:
+        name += "_lds"
     if name not in handlers:
         raise Unknown("there is no handler for this instruction")
     row = Row(handlers[name], counter=counter_of(target, name))

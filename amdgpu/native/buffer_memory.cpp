@@ -17,8 +17,9 @@ struct Buffer {
   static constexpr bool kBounded = true;
   static constexpr uint8_t kIndexed = 2;  // in `mode`: idxen
   static constexpr Places kLoad{0, 1, 2}, kStore{0, 1, 2}, kAtomic{0, 1, 2}, kReturning{0, 1, 2};
+  static constexpr Places kToShared{-1, 0, 1};
   static constexpr const char *kLoadTypes = "x:xxu", *kStoreTypes = ":xxxu", *kAtomicTypes = ":xxxu";
-  static constexpr const char* kReturningTypes = "x:xxu";
+  static constexpr const char *kReturningTypes = "x:xxu", *kToSharedTypes = ":xxu";
 
   template <int L>
   static void addresses(Wave<L>& w, const Instruction& i, const Places& places, int64_t (&left)[L]) {
@@ -46,6 +47,9 @@ using Store = vector_memory::Store<Buffer, A, From>;
 std::vector<Handler> build() {
   using enum Half16;
   std::vector<Handler> table = {
+      vector_memory::LoadToShared<Buffer, Access<4>>::named("buffer_load_dword_lds"),
+      vector_memory::LoadToShared<Buffer, Access<12>>::named("buffer_load_dwordx3_lds"),
+      vector_memory::LoadToShared<Buffer, Access<16>>::named("buffer_load_dwordx4_lds"),
       Load<Access<1>>::named("buffer_load_ubyte"),
       Load<Access<1, true>>::named("buffer_load_sbyte"),
       Load<Access<2>>::named("buffer_load_ushort"),

@@ -15,8 +15,9 @@ using vector_memory::Places;
 struct Global {
   static constexpr bool kBounded = false;
   static constexpr Places kLoad{0, 1, 2}, kStore{1, 0, 2}, kAtomic{1, 0, 2}, kReturning{2, 1, 3};
+  static constexpr Places kToShared{-1, 0, 1};
   static constexpr const char *kLoadTypes = "x:xU", *kStoreTypes = ":xxU", *kAtomicTypes = ":xxU";
-  static constexpr const char* kReturningTypes = "x:xxU";
+  static constexpr const char *kReturningTypes = "x:xxU", *kToSharedTypes = ":xU";
 
   template <int L>
   static void addresses(Wave<L>& w, const Instruction& i, const Places& places) {
@@ -82,6 +83,9 @@ using FromBuffer = ScalarLoad<A, true>;
 std::vector<Handler> build() {
   using enum Half16;
   std::vector<Handler> table = {
+      vector_memory::LoadToShared<Global, Access<4>>::named("global_load_lds_dword"),
+      vector_memory::LoadToShared<Global, Access<12>>::named("global_load_lds_dwordx3"),
+      vector_memory::LoadToShared<Global, Access<16>>::named("global_load_lds_dwordx4"),
       Load<Access<1>>::named("global_load_ubyte"),
       Load<Access<1, true>>::named("global_load_sbyte"),
       Load<Access<2>>::named("global_load_ushort"),

@@ -44,7 +44,10 @@ Access access_of(const std::string& name) {
   const auto has = [&](const char* what) { return name.find(what) != std::string::npos; };
   Access a;
   if (starts("ds_")) {
-    if (has("permute") || has("swizzle")) return {Access::kPermute, false, 4};
+    if (has("permute") || has("swizzle")) {
+      a.space = Access::kPermute;
+      return a;
+    }
     a.space = Access::kShared;
   } else if (starts("s_load_") || starts("s_buffer_load_")) {
     a.space = Access::kScalar;
@@ -56,6 +59,7 @@ Access access_of(const std::string& name) {
     return a;
   }
   a.store = has("_store") || has("_write") || has("_atomic");
+  a.to_shared = has("_lds");
   a.bytes = bytes_of(name);
   if (has("_read2") || has("_write2")) a.scale = static_cast<uint16_t>(a.bytes * (has("st64") ? 64 : 1));
   return a;
@@ -175,8 +179,9 @@ uint32_t TrafficCounter<L>::count(const Wave<L>& w, const Instruction& i, Access
     }
     case Access::kBuffer: {
       // A descriptor has a base of 48 bits and a size; lanes beyond it access nothing.
-      const Operand &lane = i.operand[1], &more = i.operand[3];
-      const uint32_t* descriptor = &w.s[i.operand[2].reg];
+      const int at = access.to_shared ? 0 : 1;  // behind the data, if there is any
+      const Operand &lane = i.operand[at], &more = i.operand[at + 2];
+      const uint32_t* descriptor = &w.s[i.operand[at + 1].reg];
       const uint64_t base = (descriptor[0] | uint64_t{descriptor[1]} << 32) & 0xffffffffffff;
       const uint64_t fixed = static_cast<uint64_t>(i.offset) + (more.kind == Kind::kNone ? 0 : w.scalar(more));
       for (int l = 0; l < L; ++l) {
@@ -194,7 +199,11 @@ uint32_t TrafficCounter<L>::count(const Wave<L>& w, const Instruction& i, Access
     }
   }
   count_lines(count, access, row);
-  return 0;
+  if (!access.to_shared) return 0;
+  const auto clocks = static_cast<uint32_t>((count * access.bytes + kGroupBytes - 1) / kGroupBytes);
+  row.shared_clocks += clocks;
+  row.least_shared_clocks += clocks;
+  return clocks;
 }
 
 template class TrafficCounter<32>;

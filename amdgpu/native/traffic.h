@@ -23,6 +23,7 @@ namespace amdgpu {
 struct Access {
   enum Space : uint8_t { kNone, kShared, kPermute, kGlobal, kBuffer, kScalar } space = kNone;
   bool store = false;
+  bool to_shared = false;  // a load into LDS
   uint8_t bytes = 0;  // of a lane, at one address
   uint16_t scale = 0;  // of the two offsets of two-address forms, in bytes; 0: others
 };

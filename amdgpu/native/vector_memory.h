@@ -29,50 +29,80 @@ void spoil_races(const Wave<L>& w, Staged<A, L>& staged) {
   }
 }
 
+// Of the active lanes, to where a load's registers are put together.
+template <class Where, class A, int L>
+void fetch(Wave<L>& w, const Instruction& i, const Places& places, Staged<A, L>& staged) {
+  w.access_bytes = A::kBytes;
+  if constexpr (Where::kBounded) {
+    alignas(64) int64_t left[L];
+    Where::addresses(w, i, places, left);
+    for (int l = 0; l < L; ++l) {
+      if (!w.active[l]) continue;
+      const auto* from = reinterpret_cast<const uint8_t*>(w.address[l]);
+      if (left[l] >= A::kBytes) {
+        A::fetch(staged.lane[l], from);
+      } else {  // what lies beyond reads as 0
+        for (int c = 0; c < A::kRegisters; ++c) {
+          staged.lane[l][c] = 0;
+          if (A::kBytes > 4 && left[l] >= 4 * (c + 1)) std::memcpy(&staged.lane[l][c], from + 4 * c, 4);
+        }
+      }
+    }
+  } else {
+    Where::addresses(w, i, places);
+    if (w.exec() == w.kAll) {
+      uint64_t differs = 0;
+      for (uint64_t l = 0; l < L; ++l) differs |= w.address[l] ^ (w.address[0] + l * A::kBytes);
+      if (A::kBytes >= 4 && differs == 0) {
+        std::memcpy(staged.lane, reinterpret_cast<const void*>(w.address[0]), sizeof(staged.lane));
+      } else {
+        for (int l = 0; l < L; ++l) A::fetch(staged.lane[l], reinterpret_cast<const void*>(w.address[l]));
+      }
+    } else {
+      for (int l = 0; l < L; ++l) {
+        if (w.active[l]) A::fetch(staged.lane[l], reinterpret_cast<const void*>(w.address[l]));
+      }
+    }
+  }
+  if (!w.group->stores.none()) spoil_races(w, staged);
+}
+
 template <class Where, class A>
 struct Load {
   template <int L>
   static void run(Wave<L>& w, const Instruction& i) {
-    w.access_bytes = A::kBytes;
     Staged<A, L> staged;
-    if constexpr (Where::kBounded) {
-      alignas(64) int64_t left[L];
-      Where::addresses(w, i, Where::kLoad, left);
-      for (int l = 0; l < L; ++l) {
-        if (!w.active[l]) continue;
-        const auto* from = reinterpret_cast<const uint8_t*>(w.address[l]);
-        if (left[l] >= A::kBytes) {
-          A::fetch(staged.lane[l], from);
-        } else {  // what lies beyond reads as 0
-          for (int c = 0; c < A::kRegisters; ++c) {
-            staged.lane[l][c] = 0;
-            if (A::kBytes > 4 && left[l] >= 4 * (c + 1)) std::memcpy(&staged.lane[l][c], from + 4 * c, 4);
-          }
-        }
-      }
-    } else {
-      Where::addresses(w, i, Where::kLoad);
-      if (w.exec() == w.kAll) {
-        uint64_t differs = 0;
-        for (uint64_t l = 0; l < L; ++l) differs |= w.address[l] ^ (w.address[0] + l * A::kBytes);
-        if (A::kBytes >= 4 && differs == 0) {
-          std::memcpy(staged.lane, reinterpret_cast<const void*>(w.address[0]), sizeof(staged.lane));
-        } else {
-          for (int l = 0; l < L; ++l) A::fetch(staged.lane[l], reinterpret_cast<const void*>(w.address[l]));
-        }
-      } else {
-        for (int l = 0; l < L; ++l) {
-          if (w.active[l]) A::fetch(staged.lane[l], reinterpret_cast<const void*>(w.address[l]));
-        }
-      }
-    }
-    if (!w.group->stores.none()) spoil_races(w, staged);
+    fetch<Where>(w, i, Where::kLoad, staged);
     const int reg = i.operand[Where::kLoad.data].reg;
     to_registers(w, reg, staged);
     begin_load(w, i, reg, A::kRegisters);
   }
 
   static Handler named(const char* name) { return {name, run<32>, run<64>, Where::kLoadTypes, Flow::kOwn}; }
+};
+
+// Into LDS, past the registers: lane after lane, from M0 and the instruction's offset on. Races are not looked for.
+template <class Where, class A>
+struct LoadToShared {
+  template <int L>
+  static void run(Wave<L>& w, const Instruction& i) {
+    Staged<A, L> staged;
+    fetch<Where>(w, i, Where::kToShared, staged);
+    const uint64_t first = uint64_t{w.s[scalar_register::kM0]} + static_cast<uint64_t>(int64_t{i.offset});
+    for (uint64_t l = 0; l < L; ++l) {
+      if (!w.active[l]) continue;
+      const uint64_t at = first + l * A::kBytes;
+      if (at + A::kBytes > w.group->shared.size()) {
+        w.fail(i, ("lane " + std::to_string(l) + " writes LDS address " + std::to_string(at) + " of " +
+                   std::to_string(w.group->shared.size()))
+                      .c_str());
+      }
+      std::memcpy(w.group->shared.data() + at, staged.lane[l], A::kBytes);
+    }
+    w.pending.issue(i.counter);
+  }
+
+  static Handler named(const char* name) { return {name, run<32>, run<64>, Where::kToSharedTypes, Flow::kOwn}; }
 };
 
 // Of two lanes that write the same place, the higher one's value stays.

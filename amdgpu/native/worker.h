@@ -146,7 +146,7 @@ class Worker {
       std::generate_n(twin.unwritten, L, [&] { return poison(); });
       set_up(twin, twin_group_, n);
     }
-    group_.checked = checking;
+    group_.checked = checking && !schedule_.counting;  // waves that write the same do no harm to counts
   }
 
   void set_up(Workgroup& group, uint64_t number) {
@@ -186,6 +186,7 @@ class Worker {
     if (entry.group_in_ttmp) {
       w.s[scalar_register::kTtmp + 9] = group.index[0];
       w.s[scalar_register::kTtmp + 7] = group.index[1] | group.index[2] << 16;
+      w.s[scalar_register::kTtmp + 8] = number << 25;  // of the wave, in its workgroup
     }
     for (int dim = 0; dim < 3; ++dim) {
       if (entry.group_at[dim] >= 0) w.s[entry.group_at[dim]] = group.index[dim];

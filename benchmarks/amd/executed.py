@@ -24,7 +24,7 @@ from rocmforge_plugin.problem import Problem
 from ..kernels import attention_cases, elementwise_cases
 from ..kernels.attention_cases import Case, spread
 from ..kernels.elementwise_cases import MODELS
-from .machine_code import Instruction, unit_of
+from .machine_code import unit_of
 
 ALIGNMENT = 512  # of an allocation by torch's caching allocator
 
@@ -69,7 +69,7 @@ class Executed:
         """Instructions by the unit that they occupy."""
         found: Counter[str] = Counter()
         for mnemonic, count in self.instructions.items():
-            found[unit_of(Instruction(0, mnemonic, "", None))] += count
+            found[unit_of(mnemonic)] += count
         return found
 
 

@@ -14,11 +14,12 @@ import argparse
 import re
 from pathlib import Path
 
+from amdgpu.disassembly import disassemble
 from rocmforge_build import code_object
 
 from . import built
 from .built import KERNELS_DIR, ROOT, put, table
-from .machine_code import Figures, disassemble, figures, hot_loop, mca_cycles
+from .machine_code import Figures, figures, hot_loop, mca_cycles
 
 COMPARED = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")  # gfx1151 and gfx1200 have the units of their siblings
 OURS = ("attention_prefill_bf16_d128", "attention_decode1_bf16_d128")

@@ -7,17 +7,15 @@ issue limits and bank conflicts are left out, so they are a floor, the same for 
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from amdgpu.disassembly import Line, llvm_tool
 
 # Multiply-adds of 16-bit matrix instructions per clock of a SIMD.
 MATRIX_RATE = {"gfx90a": 128, "gfx942": 256, "gfx950": 512, "gfx11": 128, "gfx12": 256}
-_LINE = re.compile(r"\s+(\S+)\s*(.*?)\s*// ([0-9A-F]{8,}): ((?:[0-9A-F]{8} ?)+)(?:<(\S+?)(?:\+0x([0-9a-f]+))?>)?")
 _TRANSCENDENTAL = re.compile(r"v_(?:s_)?(?:exp|log|rcp|rsq|sqrt|sin|cos)_")
 _MATRIX = re.compile(r"v_mfma_|v_wmma_")
 _DOT = re.compile(r"\bv_(?:dual_)?(dot2\w*?)(?:_e\d+|_e64_dpp)?(?=\s|$)")  # two multiply-adds a lane
@@ -25,59 +23,16 @@ _GLOBAL = re.compile(r"(?:global|buffer|flat|scratch)_(?:load|store|atomic)")
 _BITS = {"ubyte": 8, "sbyte": 8, "ushort": 16, "sshort": 16, "short": 16, "byte": 8, "dword": 32}
 
 
-def llvm_tool(name: str) -> str:
-    """Path of an LLVM program from ROCm or the system, 19 or newer; raises FileNotFoundError."""
-    homes = [os.environ.get("ROCM_PATH", ""), "/opt/rocm"]
-    candidates = [f"{home}/llvm/bin/{name}" for home in homes] + [f"{name}-{n}" for n in range(26, 18, -1)] + [name]
-    for candidate in candidates:
-        if path := shutil.which(candidate):
-            return path
-    raise FileNotFoundError(f"{name} was not found: install LLVM 19 or newer, or set ROCM_PATH")
+def bits_of(mnemonic: str) -> int:
+    """That a memory instruction moves for each lane; 0 for all others."""
+    found = re.search(r"_(?:[bui](\d+)|dwordx(\d+)|([us]?byte|[us]?short|dword))(?:_|$)", mnemonic)
+    if not found or not re.match(r"(?:ds|global|buffer|flat|scratch)_", mnemonic):
+        return 0
+    size = int(found[1] or 0) or 32 * int(found[2] or 0) or _BITS[found[3]]
+    return size * (2 if re.search(r"_(?:read2|write2|2addr)", mnemonic) else 1)
 
 
-@dataclass(frozen=True)
-class Instruction:
-    """`target` is the address that a branch goes to."""
-
-    address: int
-    mnemonic: str
-    operands: str
-    target: int | None
-
-    @property
-    def bits(self) -> int:
-        """That a memory instruction moves for each lane; 0 for all others."""
-        found = re.search(r"_(?:[bui](\d+)|dwordx(\d+)|([us]?byte|[us]?short|dword))(?:_|$)", self.mnemonic)
-        if not found or not re.match(r"(?:ds|global|buffer|flat|scratch)_", self.mnemonic):
-            return 0
-        size = int(found[1] or 0) or 32 * int(found[2] or 0) or _BITS[found[3]]
-        return size * (2 if re.search(r"_(?:read2|write2|2addr)", self.mnemonic) else 1)
-
-
-def disassemble(path: Path) -> dict[str, list[Instruction]]:
-    """The functions of a code object, by name."""
-
-    def run(*more: str) -> str:
-        command = [llvm_tool("llvm-objdump"), "-d", *more, str(path)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    text = run()
-    if "\t.long " in text:  # half registers of gfx11 and gfx12 are decoded only when asked for
-        text = run("--mattr=+real-true16")
-    functions: dict[str, list[Instruction]] = {}
-    starts: dict[str, int] = {}
-    here: list[Instruction] = []
-    for line in text.splitlines():
-        if found := re.match(r"([0-9a-f]{8,}) <(.+)>:$", line):
-            here = functions.setdefault(found[2], [])
-            starts[found[2]] = int(found[1], 16)
-        elif found := _LINE.match(line):
-            target = starts[found[5]] + int(found[6] or "0", 16) if found[5] in starts else None
-            here.append(Instruction(int(found[3], 16), found[1], found[2], target))
-    return functions
-
-
-def hot_loop(code: list[Instruction]) -> list[Instruction]:
+def hot_loop(code: list[Line]) -> list[Line]:
     """The innermost of the loops that have the most products (matrix or dot): what is repeated for every tile."""
     ends: dict[int, int] = {}
     for instruction in code:
@@ -89,7 +44,7 @@ def hot_loop(code: list[Instruction]) -> list[Instruction]:
     return max(loops, key=lambda loop: (sum(bool(_MATRIX.match(i.mnemonic)) + len(dots(i)) for i in loop), -len(loop)))
 
 
-def dots(instruction: Instruction) -> list[str]:
+def dots(instruction: Line) -> list[str]:
     """Names of the dot products in an instruction, which holds two where it is a pair."""
     return _DOT.findall(f"{instruction.mnemonic} {instruction.operands}")
 
@@ -118,21 +73,20 @@ class Figures:
         return max(self.clocks.items(), key=lambda item: item[1])
 
 
-def unit_of(instruction: Instruction) -> str:
+def unit_of(mnemonic: str) -> str:
     """The unit that an instruction occupies."""
-    name = instruction.mnemonic
-    if _MATRIX.match(name):
+    if _MATRIX.match(mnemonic):
         return "matrix"
-    if _TRANSCENDENTAL.match(name):
+    if _TRANSCENDENTAL.match(mnemonic):
         return "transcendental"
-    if name.startswith("v_"):
+    if mnemonic.startswith("v_"):
         return "valu"
-    if name.startswith("ds_"):
+    if mnemonic.startswith("ds_"):
         return "lds"
-    return "global" if _GLOBAL.match(name) else "salu"
+    return "global" if _GLOBAL.match(mnemonic) else "salu"
 
 
-def figures(code: list[Instruction], target: str) -> Figures:
+def figures(code: list[Line], target: str) -> Figures:
     """Counts and clocks of `code` on `target`."""
     cdna = target.startswith("gfx9")
     rate = MATRIX_RATE.get(target) or MATRIX_RATE[target[:5]]
@@ -144,7 +98,7 @@ def figures(code: list[Instruction], target: str) -> Figures:
     names: Counter[str] = Counter()
     multiply_adds, loads = 0, []
     for instruction in code:
-        unit = unit_of(instruction)
+        unit = unit_of(instruction.mnemonic)
         counts[unit] += 1
         if unit == "matrix":
             shape = re.search(r"(\d+)x(\d+)x(\d+)", instruction.mnemonic)
@@ -160,14 +114,14 @@ def figures(code: list[Instruction], target: str) -> Figures:
                 names[name] += 1
             clocks[unit] += step * (4 if unit == "transcendental" else 1)
         elif unit == "lds":
-            clocks["lds"] += lanes * instruction.bits / 8 / 128 * simds
+            clocks["lds"] += lanes * bits_of(instruction.mnemonic) / 8 / 128 * simds
         elif unit == "global" and "_load_" in instruction.mnemonic:
-            loads.append(instruction.bits / 8)
+            loads.append(bits_of(instruction.mnemonic) / 8)
     counts["all"] = len(code)
     return Figures(counts, clocks, names, multiply_adds, sum(loads) / len(loads) if loads else 0)
 
 
-def mca_cycles(code: list[Instruction], target: str, iterations: int = 50) -> float | None:
+def mca_cycles(code: list[Line], target: str, iterations: int = 50) -> float | None:
     """llvm-mca's cycles per iteration, in clocks; None where its model is no use (RDNA: WMMA at 2.5 cycles).
 
     On CDNA a cycle of the model stands for four clocks. Vector and matrix rates are right there, v_exp counts as a

@@ -27,7 +27,7 @@ from rocmforge_build.code_object import Resources
 
 from .cards import Card
 from .executed import Executed
-from .machine_code import MATRIX_RATE, Instruction, unit_of
+from .machine_code import MATRIX_RATE, unit_of
 
 # Numbers of units for the walk through a wave; they are free at once where nothing says otherwise.
 NO_UNIT, MATRIX, VECTOR, LDS = range(4)
@@ -60,7 +60,7 @@ def costs(card: Card) -> Costs:
     memory = card.memory_clocks
 
     def cost(target: str, line: Line) -> tuple[int, int, int, int]:
-        unit = unit_of(Instruction(0, line.mnemonic, "", None))
+        unit = unit_of(line.mnemonic)
         if unit == "matrix":
             busy = round(matrix_clocks(target, line.mnemonic))
             return step, busy, busy + 8, MATRIX
@@ -105,7 +105,7 @@ def busy(card: Card, done: Executed, lines: int) -> dict[str, float]:
     matrix = sum(
         count * matrix_clocks(card.target, name)
         for name, count in done.instructions.items()
-        if unit_of(Instruction(0, name, "", None)) == "matrix"
+        if unit_of(name) == "matrix"
     )
     vector = step * (units["valu"] + 4 * units["transcendental"])
     issued = step * max(units[kind] for kind in ("salu", "lds", "global"))

@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from amdgpu.disassembly import disassemble
 from rocmforge_build import code_object
 from rocmforge_build.code_object import Resources
 
 from . import built
 from .built import KERNELS_DIR, ROOT, TARGETS, table
-from .machine_code import disassemble, figures, hot_loop
+from .machine_code import figures, hot_loop
 
 CSV = ROOT / "tests" / "amdgpu" / "resources.csv"
 DOCUMENT = ROOT / "docs" / "amd_resources.md"

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from amdgpu.disassembly import Line, disassemble, llvm_tool
 from benchmarks.amd import built, loops
-from benchmarks.amd.machine_code import Instruction, disassemble, figures, hot_loop, llvm_tool, unit_of
+from benchmarks.amd.machine_code import bits_of, figures, hot_loop, unit_of
 from rocmforge_build import code_object
 from rocmforge_plugin import _C
 from rocmforge_plugin.device import kernels_dir
@@ -18,9 +19,9 @@ from tests.kernels.attention_support import Batch
 from .emulation import EmulatedGpus
 
 
-def code(*lines: str) -> list[Instruction]:
+def code(*lines: str) -> list[Line]:
     words = (line.partition(" ") for line in lines)
-    return [Instruction(4 * i, mnemonic, operands, None) for i, (mnemonic, _, operands) in enumerate(words)]
+    return [Line(4 * i, 4, 0, mnemonic, operands, None) for i, (mnemonic, _, operands) in enumerate(words)]
 
 
 def test_units_and_clocks() -> None:
@@ -65,13 +66,13 @@ def test_units_and_clocks() -> None:
     ],
 )
 def test_bits_of_memory_instructions(name: str, bits: int) -> None:
-    assert Instruction(0, name, "", None).bits == bits
+    assert bits_of(name) == bits
 
 
 def test_hot_loop_is_the_innermost_with_most_matrix_instructions() -> None:
     body = code("s_nop", "v_mfma_f32_16x16x16_f16", "v_nop", "s_nop", "v_nop")
-    inner = Instruction(20, "s_cbranch_scc1", "", 4)
-    outer = Instruction(24, "s_branch", "", 0)
+    inner = Line(20, 4, 0, "s_cbranch_scc1", "", 4)
+    outer = Line(24, 4, 0, "s_branch", "", 0)
     assert [i.address for i in hot_loop([*body, inner, outer])] == [4, 8, 12, 16, 20]
     with pytest.raises(ValueError, match="no loop"):
         hot_loop(body)
@@ -109,9 +110,9 @@ def test_executed_clocks_are_the_counted_ones(
     executed = gpus.executed()[target, name]
     loop, _ = loops.loop_of(path, name, target, mca=False)
     tokens = loops.per_wave(path, loop, 1)  # of one wave's iteration
-    vector = sum(
-        count for mnemonic, count in executed.items() if unit_of(Instruction(0, mnemonic, "", None)) == "valu"
-    ) * (4 if target.startswith("gfx9") else 1)
+    vector = sum(count for mnemonic, count in executed.items() if unit_of(mnemonic) == "valu") * (
+        4 if target.startswith("gfx9") else 1
+    )
     assert 0 < vector / 16384 <= 1.1 * loop.clocks["valu"] / tokens
     matrix = sum(count for mnemonic, count in executed.items() if mnemonic.startswith(("v_mfma", "v_wmma")))
     assert matrix == loop.counts["matrix"] * 16384 / tokens  # no wave repeats another's; of dot products: none
