@@ -48,14 +48,9 @@ class Line:
 
 def disassemble(path: Path) -> dict[str, list[Line]]:
     """The functions of a code object, by name."""
-
-    def run(*more: str) -> str:
-        command = [llvm_tool("llvm-objdump"), "-d", *more, str(path)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    text = run()
-    if "\t.long " in text:  # half registers of gfx11 and gfx12 are decoded only when asked for
-        text = run("--mattr=+real-true16")
+    # Without the feature gfx11's and gfx12's half registers are shown as whole ones, or as data; gfx9 has none.
+    command = [llvm_tool("llvm-objdump"), "-d", "--mattr=+real-true16"]
+    text = subprocess.run([*command, str(path)], check=True, capture_output=True, text=True).stdout
     return parse(text)
 
 

@@ -22,8 +22,9 @@ namespace detail {
 template <Rounding R, class T>
 inline T placed(T near, double difference, double exact) {
   if constexpr (R == Rounding::kNearest) return near;
-  // What is calculated is not exact itself; half and float leave much room below this.
-  const bool is_exact = !(std::abs(difference) > std::abs(exact) * 0x1p-44) | is_infinite(near);
+  // What is calculated is not exact itself; half and float leave much room below this. What is too large or too small
+  // for the format stays infinite or zero.
+  const bool is_exact = !(std::abs(difference) > std::abs(exact) * 0x1p-44) | is_infinite(near) | is_zero(near);
   const bool move = !is_exact & (R == Rounding::kBelow ? difference < 0 : difference > 0);
   const bool grows = (R == Rounding::kAbove) == !sign(near);  // in magnitude
   const auto bits = bits_of(near);
@@ -119,7 +120,7 @@ inline double sine_near(double r) {
   q = std::fma(q, z, -1.0 / 5040.0);
   q = std::fma(q, z, 1.0 / 120.0);
   q = std::fma(q, z, -1.0 / 6.0);
-  return std::fma(q * z, x, x);
+  return x * std::fma(q, z, 1.0);
 }
 // In whole turns, as the instructions have it.
 template <Rounding R, class T>

@@ -5,7 +5,8 @@
 //
 // They follow the pseudo-code of AMD's documents except where it contradicts what the steps are for. There the final
 // fma always multiplies by 2^32 (2^64 for doubles), which undoes none of the scalings; a denominator whose reciprocal
-// is denormal is scaled up in one case, to infinity; and the NaN that an infinite quotient leaves behind stays.
+// is denormal is scaled up in one case, to infinity; a quotient that is rounded to zero counts as no denormal one; and
+// the NaN that an infinite quotient leaves behind stays.
 #include "elementwise.h"
 #include "floats.h"
 #include "tables.h"
@@ -35,7 +36,8 @@ WithMask<T> scale(T value, T denominator, T numerator) {
   const bool zero = is_zero(numerator) | is_zero(denominator);
   const bool near_max = exponent_field(numerator) - exponent_field(denominator) >= S::kNearMax;
   const bool denormal = is_denormal(denominator);
-  const bool reciprocal = is_denormal(T(1) / denominator), quotient = is_denormal(numerator / denominator);
+  const T ratio = numerator / denominator;
+  const bool reciprocal = is_denormal(T(1) / denominator), quotient = is_denormal(ratio) | is_zero(ratio);
   const bool tiny = exponent_field(numerator) <= S::kTiny;
 
   T r = select(tiny, up, value);
@@ -53,7 +55,8 @@ WithMask<T> scale(T value, T denominator, T numerator) {
 float scaled_fma(float a, float b, float c, bool back) {
   const double sum = add_to_odd(static_cast<double>(a) * static_cast<double>(b), static_cast<double>(c));
   const double factor = exponent_field(c) > 127 ? 0x1p64 : 0x1p-64;
-  return select(back, static_cast<float>(sum * factor), std::fma(a, b, c));
+  const float near = std::fma(a, b, c);
+  return select(back & !is_infinite(near), static_cast<float>(sum * factor), near);
 }
 double scaled_fma(double a, double b, double c, bool back) {
   const double near = std::fma(a, b, c);

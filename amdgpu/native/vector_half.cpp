@@ -127,9 +127,9 @@ Handlers vector_half() {
       lanes<[](uint16_t a, uint16_t b, bool second) { return second ? b : a; }>("v_cndmask_b16"),
       lanes<[](uint16_t a, uint16_t b, uint16_t c, uint32_t table) { return as_u16(by_truth_table(a, b, c, table)); }>(
           "v_bitop3_b16"),
-      lanes<[](Pair a) {
+      lanes<[](uint32_t a) {
         const auto byte = [](uint16_t x) { return as_u16(std::clamp(int32_t{static_cast<int16_t>(x)}, 0, 255)); };
-        return as_u16(byte(a.low()) | byte(a.high()) << 8);
+        return as_u16(byte(as_u16(a)) | byte(as_u16(a >> 16)) << 8);
       }>("v_sat_pk_u8_i16"),
   };
   return table;

@@ -135,7 +135,7 @@ def _short_arithmetic(type_: str) -> Expected:
         f"v_sub_{type_}": subtract,
         f"v_subrev_{type_}": lambda a, b: subtract(b, a),
         f"v_fmaak_{type_}": fma,
-        f"v_fmamk_{type_}": lambda a, k, b: fma(a, k, b),
+        f"v_fmamk_{type_}": fma,
         f"v_mad_{type_}": multiply_add_flushing,
         f"v_mac_{type_}": multiply_add_flushing,
         f"v_madak_{type_}": multiply_add_flushing,
@@ -156,7 +156,8 @@ def _short_arithmetic(type_: str) -> Expected:
 
 
 FLOATS: Expected = {
-    **_arithmetic("f32"), **_arithmetic("f16"), **_arithmetic("f64"), **_short_arithmetic("f32"), **_short_arithmetic("f16"),
+    **_arithmetic("f32"), **_arithmetic("f16"), **_arithmetic("f64"),
+    **_short_arithmetic("f32"), **_short_arithmetic("f16"),
     "v_mul_legacy_f32": legacy(multiply),
     "v_fma_legacy_f32": legacy(fma),
     "v_fmac_legacy_f32": legacy(fma),
@@ -173,7 +174,8 @@ FLOATS: Expected = {
 
 # A comparison's name and in which relations it holds: less, equal, greater, unordered.
 RELATIONS = {"f": "", "lt": "l", "eq": "e", "le": "le", "gt": "g", "lg": "lg", "ge": "ge", "o": "leg", "u": "u",
-             "nge": "lu", "nlg": "eu", "ngt": "leu", "nle": "gu", "neq": "lgu", "nlt": "egu", "tru": "legu"}  # fmt: skip
+             "nge": "lu", "nlg": "eu", "ngt": "leu", "nle": "gu", "neq": "lgu", "nlt": "egu",
+             "tru": "legu"}  # fmt: skip
 INTEGER_RELATIONS = {"f": "", "lt": "l", "eq": "e", "le": "le", "gt": "g", "ne": "lg", "ge": "ge", "t": "leg"}
 
 
@@ -203,7 +205,7 @@ def _small(fraction_bits: int, bias: int, fnuz: bool) -> list[Float]:
         negative = code >= 128
         result = rounded(-value if negative else value, SINGLE, negative)
         top = field == (1 << 7 - fraction_bits) - 1
-        if fnuz and code == 128 or ieee_like and top and rest or not fnuz and fraction_bits == 3 and size == 127:
+        if (fnuz and code == 128) or (ieee_like and top and rest) or (not fnuz and fraction_bits == 3 and size == 127):
             result = nan(SINGLE)
         elif ieee_like and top:
             result = exact.infinity(SINGLE, negative)
@@ -216,7 +218,7 @@ SMALL = {"fp8": _small(3, 7, False), "bf8": _small(2, 15, False), "fp8_fnuz": _s
 
 
 def to_small(a: Float, type_: str) -> int:
-    """The code of the nearest value, of two the one with an even code; behind the largest one comes what is too large."""
+    """The code of the nearest value, of two the even one; behind the largest comes what is too large."""
     values = SMALL[type_]
     fnuz, sign = type_.endswith("fnuz"), 128 if a.negative else 0
     nan_code = 128 if fnuz else 127 | sign
@@ -301,4 +303,3 @@ def bfloat_bits(a: Float) -> int:
 
 
 CONVERSIONS = _conversions()
-

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What vector instructions on integers give: a function of the sources' values for each handler. Excess bits are cut."""
+"""What vector instructions on integers give: a function of the sources' values for each. Excess bits are cut."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from . import exact
 from .exact import BFLOAT, SINGLE, Float, add, fma
 from .expected_float import SMALL, ieee, number, with_nan
-from .instructions import ByLane
+from .instructions import ByLane, Within
 
 Expected = dict[str, Callable[..., Any] | ByLane]
 WORD = (1 << 32) - 1
@@ -180,9 +180,11 @@ INTEGERS: Expected = {
     "v_cvt_u32_u16": lambda a: a,
     "v_cvt_pk_i16_i32": lambda a, b: [clamp(a, 16, True), clamp(b, 16, True)],
     "v_cvt_pk_u16_u32": lambda a, b: [clamp(a, 16, False), clamp(b, 16, False)],
-    "v_ashr_pk_i8_i32": lambda a, b, n: clamp(a >> (n & 31), 8, True) & 255 | (clamp(b >> (n & 31), 8, True) & 255) << 8,
+    "v_ashr_pk_i8_i32": lambda a, b, n: (
+        clamp(a >> (n & 31), 8, True) & 255 | (clamp(b >> (n & 31), 8, True) & 255) << 8
+    ),
     "v_ashr_pk_u8_i32": lambda a, b, n: clamp(a >> (n & 31), 8, False) | clamp(b >> (n & 31), 8, False) << 8,
-    "v_sat_pk_u8_i16": lambda a: clamp(signed(a[0], 16), 8, False) | clamp(signed(a[1], 16), 8, False) << 8,
+    "v_sat_pk_u8_i16": lambda a: clamp(signed(a, 16), 8, False) | clamp(signed(a >> 16, 16), 8, False) << 8,
     "v_pack_b32_f16": lambda a, b: [a, b],
     "v_cndmask_b32": lambda a, b, c: b if c else a,
     "v_cndmask_b16": lambda a, b, c: b if c else a,
@@ -242,7 +244,11 @@ for _name, _larger in (("max", True), ("min", False)):
         f"v_pk_{_name}_i16": each(max if _larger else min, True),
     }
 for _letter, _sign in (("u", False), ("i", True)):
-    for _name, _function in {"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mad": lambda a, b, c: a * b + c}.items():
+    for _name, _function in {
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "mad": lambda a, b, c: a * b + c,
+    }.items():
         PACKED[f"v_pk_{_name}_{_letter}16"] = each(_function, _sign)
         PACKED[f"v_pk_{_name}_{_letter}16_clamp"] = each(
             lambda *x, function=_function, sign=_sign: clamp(function(*x), 16, sign), _sign
@@ -256,10 +262,14 @@ for _bits, _type in ((16, "16"), (8, "8"), (4, "4")):
     DOTS[f"v_dot{32 // _bits}c_i32_i{_type}"] = dot(_bits, True)
 for _bits in (8, 4):  # neither has a sign where neg_lo does not say so; the sum has one
     DOTS[f"v_dot{32 // _bits}_i32_iu{_bits}"] = lambda a, b, c, bits=_bits: dot(bits, False)(a, b, c)
-    DOTS[f"v_dot{32 // _bits}_i32_iu{_bits}_clamp"] = lambda a, b, c, bits=_bits: clamp(dot(bits, False)(a, b, c), 32, True)
+    DOTS[f"v_dot{32 // _bits}_i32_iu{_bits}_clamp"] = lambda a, b, c, bits=_bits: clamp(
+        dot(bits, False)(a, b, c), 32, True
+    )
 
 
-def float_dot(count: int, values: Callable[[Any], list[Float]], second: Callable[[Any], list[Float]]) -> Callable[..., Float]:
+def float_dot(
+    count: int, values: Callable[[Any], list[Float]], second: Callable[[Any], list[Float]]
+) -> Callable[..., Float]:
     """Ascending, each product exact; the setting that tests have when nothing else is said."""
 
     def of(a: Any, b: Any, c: Float) -> Float:
@@ -279,12 +289,12 @@ def small(type_: str) -> Callable[[int], list[Float]]:
     return lambda word: [SMALL[type_][word >> 8 * k & 255] for k in range(4)]
 
 
-def bf16_dot(a: list[int], b: list[int], c: int) -> int:
+def bf16_dot(a: list[int], b: list[int], c: int) -> int | Within:
     total = Float(BFLOAT, c)
     for x, y in zip(a, b, strict=True):
         product = exact.multiply(Float(SINGLE, x << 16), Float(SINGLE, y << 16))
         total = add(total.to(SINGLE), product).to(BFLOAT)
-    return total.bits
+    return Within(lambda bits: Float(BFLOAT, bits).nan, "NaN") if total.nan else total.bits
 
 
 DOTS |= {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import exact
-from .exact import SINGLE, DOUBLE, Float, Format, infinity, nan, rounded, zero
+from .exact import DOUBLE, SINGLE, Float, Format, infinity, nan, rounded, zero
 from .instructions import Within
 
 Long = np.longdouble
@@ -61,7 +61,7 @@ def _ratio(value: Long) -> Fraction:
 def _finish(value: Fraction, format_: Format, judge: Judge) -> Float | Within:
     """A result of float that is denormal is a zero."""
     close = rounded(value, format_)
-    if close.infinite:
+    if close.infinite or close.zero:
         return close
     if format_ is SINGLE and abs(value) < Fraction(2) ** -126:
         return zero(format_, value < 0)
@@ -187,12 +187,14 @@ def _scaled(a: Float, n: int) -> Float:
 
 
 def div_scale(value: Float, denominator: Float, numerator: Float) -> tuple[Float, bool]:
-    """As the documents' pseudo-code, but that a denominator whose reciprocal is denormal is always scaled down."""
+    """As the documents' pseudo-code, but that a denominator whose reciprocal is denormal is always scaled down, and that
+    a quotient that becomes zero counts as a denormal one."""
     near_max, tiny, scale, _ = LIMITS[value.format]
     if numerator.zero or denominator.zero:
         return nan(value.format), False
     reciprocal = exact.divide(exact.number(1, value.format), denominator).denormal
-    quotient = exact.divide(numerator, denominator).denormal
+    ratio = exact.divide(numerator, denominator)
+    quotient = ratio.denormal or ratio.zero
     of_denominator, of_numerator = exact.equal(value, denominator), exact.equal(value, numerator)
     if numerator.field - denominator.field >= near_max:
         return (_scaled(value, scale) if of_denominator else value), True
@@ -211,7 +213,7 @@ def div_fmas(a: Float, b: Float, c: Float, back: int) -> Float:
     """The final step: what scaled the quotient is undone, with one rounding."""
     plain = exact.fma(a, b, c)
     scale = LIMITS[a.format][2]
-    if not back or a.nan or b.nan or c.nan or a.infinite or b.infinite or c.infinite:
+    if not back or plain.nan or plain.infinite:
         return plain
     value = (a.value * b.value + c.value) * Fraction(2) ** (scale if c.field > c.format.bias else -scale)
     return rounded(value, a.format, plain.negative)

@@ -9,7 +9,6 @@ import pytest
 
 from amdgpu import gpu
 from amdgpu.library import library
-
 from tests.amdgpu.conftest import ARITHMETIC
 
 from . import expected_float, expected_integer, expected_transcendental, instructions

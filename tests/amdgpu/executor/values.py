@@ -10,19 +10,43 @@ from amdgpu import single
 # Where sources of each type lie; the n-th source is two registers further for each.
 FIRST = {"f": 0, "u": 8, "i": 8, "t": 16, "s": 16, "h": 24, "d": 32, "U": 40, "I": 40, "p": 8, "q": 48, "F": 56, "M": 0,
          "N": 8}  # fmt: skip
-_SINGLES = [0x00000000, 0x80000000, 0x3F800000, 0xBF800000, 0x7F800000, 0xFF800000, 0x7FC00001, 0xFFA00000, 0x00000001,
-            0x807FFFFF, 0x00800000, 0x7F7FFFFF, 0x3F7FFFFF, 0x3F000000, 0xBFC00000, 0x4B000001, 0x40490FDB, 0xC2FC0000,
-            0x7E800000, 0x00C00000, 0x4EFFFFFF, 0x4F800000, 0xCF000001, 0x33800000, 0x42280000, 0xC3960000]  # fmt: skip
-_HALVES = [0x0000, 0x8000, 0x3C00, 0xBC00, 0x7C00, 0xFC00, 0x7E01, 0xFD00, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0x3BFF, 0x3800,
-           0xBE00, 0x4248, 0xCC80, 0x1400, 0x5640, 0x6C00]  # fmt: skip
-_DOUBLES = [0x0000000000000000, 0x8000000000000000, 0x3FF0000000000000, 0xBFF0000000000000, 0x7FF0000000000000,
-            0xFFF0000000000000, 0x7FF8000000000001, 0xFFF4000000000000, 0x0000000000000001, 0x800FFFFFFFFFFFFF,
-            0x0010000000000000, 0x7FEFFFFFFFFFFFFF, 0x3FEFFFFFFFFFFFFF, 0x3FE0000000000000, 0x400921FB54442D18,
-            0x41DFFFFFFFC00000, 0xC1E0000000200000, 0x36A0000000000000, 0x47F0000000000000, 0x7FD0000000000000]  # fmt: skip
-_WORDS = [0, 1, 2, 3, 31, 32, 33, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFF, 0x800000, 0xFFFFFF,
-          0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x80000001, 0xFFFFFFFE, 0x00010203, 0x0C0D0607, 0x8000FFFF, 63, 64]  # fmt: skip
-_LONGS = [0, 1, 2, 63, 64, 0x7FFFFFFF, 0xFFFFFFFF, 0x100000000, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000,
-          0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF00000000, 0x123456789ABCDEF0]  # fmt: skip
+
+
+def _bits(text: str) -> list[int]:
+    return [int(word, 16) for word in text.split()]
+
+
+SINGLES = _bits(
+    """
+    0 80000000 3f800000 bf800000 7f800000 ff800000 7fc00001 ffa00000 1 807fffff 800000 7f7fffff 3f7fffff
+    3f000000 bfc00000 4b000001 40490fdb c2fc0000 7e800000 c00000 4effffff 4f800000 cf000001 33800000 42280000
+    c3960000
+    """
+)
+HALVES = _bits(
+    """
+    0 8000 3c00 bc00 7c00 fc00 7e01 fd00 1 83ff 400 7bff 3bff 3800 be00 4248 cc80 1400 5640 6c00
+    """
+)
+DOUBLES = _bits(
+    """
+    0 8000000000000000 3ff0000000000000 bff0000000000000 7ff0000000000000 fff0000000000000 7ff8000000000001
+    fff4000000000000 1 800fffffffffffff 10000000000000 7fefffffffffffff 3fefffffffffffff 3fe0000000000000
+    400921fb54442d18 41dfffffffc00000 c1e0000000200000 36a0000000000000 47f0000000000000 7fd0000000000000
+    """
+)
+WORDS = _bits(
+    """
+    0 1 2 3 1f 20 21 7f 80 ff 7fff 8000 ffff 10000 7fffff 800000 ffffff 7fffffff 80000000 ffffffff 80000001
+    fffffffe 10203 c0d0607 8000ffff 3f 40
+    """
+)
+LONGS = _bits(
+    """
+    0 1 2 3f 40 7fffffff ffffffff 100000000 7fffffffffffffff 8000000000000000 ffffffffffffffff ffffffff00000000
+    123456789abcdef0
+    """
+)
 
 
 def _column(special: list[int], bits: int, stride: int, turn: int, lanes: int, rng: np.random.Generator) -> np.ndarray:
@@ -44,8 +68,8 @@ def _usual_floats(lanes: int, rng: np.random.Generator) -> np.ndarray:
 def fill(state: single.State, turn: int, rng: np.random.Generator) -> None:
     """Sources of all types, and VCC."""
     lanes = state.v.shape[1]
-    kinds = ((FIRST["f"], _SINGLES, 32), (FIRST["u"], _WORDS, 32), (FIRST["t"], _WORDS, 32), (FIRST["h"], _HALVES, 16),
-             (FIRST["d"], _DOUBLES, 64), (FIRST["U"], _LONGS, 64))  # fmt: skip
+    kinds = ((FIRST["f"], SINGLES, 32), (FIRST["u"], WORDS, 32), (FIRST["t"], WORDS, 32), (FIRST["h"], HALVES, 16),
+             (FIRST["d"], DOUBLES, 64), (FIRST["U"], LONGS, 64))  # fmt: skip
     for first, special, bits in kinds:
         for at in range(4):
             stride = (1, len(special), 7, 3)[at]
@@ -58,10 +82,10 @@ def fill(state: single.State, turn: int, rng: np.random.Generator) -> None:
             if first == FIRST["f"] and turn % 3 == 2:
                 state.v[first + 2 * at] = _usual_floats(lanes, rng).view(np.uint32)
     for at in range(4):
-        low = _column(_HALVES, 16, (1, len(_HALVES), 7, 3)[at], turn, lanes, rng)
-        high = _column(_HALVES, 16, (3, 1, len(_HALVES), 7)[at], turn, lanes, rng)
+        low = _column(HALVES, 16, (1, len(HALVES), 7, 3)[at], turn, lanes, rng)
+        high = _column(HALVES, 16, (3, 1, len(HALVES), 7)[at], turn, lanes, rng)
         state.v[FIRST["q"] + 2 * at] = low | high << np.uint64(16)
         for word in range(2):
-            state.v[FIRST["F"] + 2 * at + word] = _column(_SINGLES, 32, (1, len(_SINGLES), 7)[(at + word) % 3], turn,
+            state.v[FIRST["F"] + 2 * at + word] = _column(SINGLES, 32, (1, len(SINGLES), 7)[(at + word) % 3], turn,
                                                           lanes, rng)  # fmt: skip
     state.vcc = int.from_bytes(rng.bytes(lanes // 8), "little")
