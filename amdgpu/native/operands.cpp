@@ -138,7 +138,7 @@ void shape_output(const Instruction& i, Stored<R> (&r)[L]) {
 }  // namespace
 
 template <int L, class T>
-void Access<L, T>::gather(const Wave<L>& w, const Operand& o, Stored<T> (&room)[L]) {
+void ValuesOf<L, T>::gather(const Wave<L>& w, const Operand& o, Stored<T> (&room)[L]) {
   if constexpr (std::is_same_v<T, bool>) spread<L>(w.mask(o), room);
   else if constexpr (std::is_same_v<T, Mixed>) gather_mixed<L>(w, o, room);
   else if constexpr (std::is_same_v<T, Integers>) gather_integers<L>(w, o, room);
@@ -147,7 +147,7 @@ void Access<L, T>::gather(const Wave<L>& w, const Operand& o, Stored<T> (&room)[
 }
 
 template <int L, class R>
-void Access<L, R>::write(Wave<L>& w, const Instruction& i, const Operand& o, Stored<R> (&r)[L]) {
+void ValuesOf<L, R>::write(Wave<L>& w, const Instruction& i, const Operand& o, Stored<R> (&r)[L]) {
   if constexpr (std::is_same_v<R, bool>) {
     w.set_mask(o.reg, collect<L>(r) & w.exec());
   } else {
@@ -175,35 +175,35 @@ Handler handler(std::string name, Run<32> run32, Run<64> run64, const char* type
   return {std::move(name), run32, run64, types, flow};
 }
 
-template struct Access<32, bool>;
-template struct Access<32, uint16_t>;
-template struct Access<32, int16_t>;
-template struct Access<32, uint32_t>;
-template struct Access<32, int32_t>;
-template struct Access<32, uint64_t>;
-template struct Access<32, int64_t>;
-template struct Access<32, Half>;
-template struct Access<32, float>;
-template struct Access<32, double>;
-template struct Access<32, Pair>;
-template struct Access<32, HalfPair>;
-template void Access<32, FloatPair>::write(Wave<32>&, const Instruction&, const Operand&, FloatPair (&)[32]);
-template struct Access<32, Mixed>;
-template struct Access<32, Integers>;
-template struct Access<64, bool>;
-template struct Access<64, uint16_t>;
-template struct Access<64, int16_t>;
-template struct Access<64, uint32_t>;
-template struct Access<64, int32_t>;
-template struct Access<64, uint64_t>;
-template struct Access<64, int64_t>;
-template struct Access<64, Half>;
-template struct Access<64, float>;
-template struct Access<64, double>;
-template struct Access<64, Pair>;
-template struct Access<64, HalfPair>;
-template void Access<64, FloatPair>::write(Wave<64>&, const Instruction&, const Operand&, FloatPair (&)[64]);
-template struct Access<64, Mixed>;
-template struct Access<64, Integers>;
+template struct ValuesOf<32, bool>;
+template struct ValuesOf<32, uint16_t>;
+template struct ValuesOf<32, int16_t>;
+template struct ValuesOf<32, uint32_t>;
+template struct ValuesOf<32, int32_t>;
+template struct ValuesOf<32, uint64_t>;
+template struct ValuesOf<32, int64_t>;
+template struct ValuesOf<32, Half>;
+template struct ValuesOf<32, float>;
+template struct ValuesOf<32, double>;
+template struct ValuesOf<32, Pair>;
+template struct ValuesOf<32, HalfPair>;
+template void ValuesOf<32, FloatPair>::write(Wave<32>&, const Instruction&, const Operand&, FloatPair (&)[32]);
+template struct ValuesOf<32, Mixed>;
+template struct ValuesOf<32, Integers>;
+template struct ValuesOf<64, bool>;
+template struct ValuesOf<64, uint16_t>;
+template struct ValuesOf<64, int16_t>;
+template struct ValuesOf<64, uint32_t>;
+template struct ValuesOf<64, int32_t>;
+template struct ValuesOf<64, uint64_t>;
+template struct ValuesOf<64, int64_t>;
+template struct ValuesOf<64, Half>;
+template struct ValuesOf<64, float>;
+template struct ValuesOf<64, double>;
+template struct ValuesOf<64, Pair>;
+template struct ValuesOf<64, HalfPair>;
+template void ValuesOf<64, FloatPair>::write(Wave<64>&, const Instruction&, const Operand&, FloatPair (&)[64]);
+template struct ValuesOf<64, Mixed>;
+template struct ValuesOf<64, Integers>;
 
 }  // namespace amdgpu::detail

@@ -41,7 +41,7 @@ struct SignChange {
 
 // Compiled once, in operands.cpp, for each type of value.
 template <int L, class T>
-struct Access {
+struct ValuesOf {
   // As read(), of any operand: its values are put together in `room`.
   static void gather(const Wave<L>& w, const Operand& o, Stored<T> (&room)[L]);
 
@@ -60,7 +60,7 @@ inline const Stored<T>* read(const Wave<L>& w, const Operand& o, Stored<T> (&roo
       return reinterpret_cast<const Stored<T>*>(w.v[o.reg]);
     }
   }
-  Access<L, T>::gather(w, o, room);
+  ValuesOf<L, T>::gather(w, o, room);
   return room;
 }
 
@@ -72,7 +72,7 @@ inline void write_words(Wave<L>& w, int reg, const uint32_t* value) {
 
 template <int L, class R>
 inline void write(Wave<L>& w, const Instruction& i, const Operand& o, Stored<R> (&r)[L]) {
-  Access<L, R>::write(w, i, o, r);
+  ValuesOf<L, R>::write(w, i, o, r);
 }
 
 // Of a pair of floats the one that the low (or high) result is made of, as the operand's flags choose it: the two of a

@@ -39,22 +39,22 @@ int lane_at(int at, bool crossed) {
 
 }  // namespace
 
-Access access_of(const std::string& name) {
+Touch access_of(const std::string& name) {
   const auto starts = [&](const char* with) { return name.starts_with(with); };
   const auto has = [&](const char* what) { return name.find(what) != std::string::npos; };
-  Access a;
+  Touch a;
   if (starts("ds_")) {
     if (has("permute") || has("swizzle")) {
-      a.space = Access::kPermute;
+      a.space = Touch::kPermute;
       return a;
     }
-    a.space = Access::kShared;
+    a.space = Touch::kShared;
   } else if (starts("s_load_") || starts("s_buffer_load_")) {
-    a.space = Access::kScalar;
+    a.space = Touch::kScalar;
   } else if (starts("global_load_") || starts("global_store_") || starts("global_atomic_")) {
-    a.space = Access::kGlobal;
+    a.space = Touch::kGlobal;
   } else if (starts("buffer_load_") || starts("buffer_store_") || starts("buffer_atomic_")) {
-    a.space = Access::kBuffer;
+    a.space = Touch::kBuffer;
   } else {
     return a;
   }
@@ -95,7 +95,7 @@ TrafficCounter<L>::TrafficCounter(const Program& program) : entry_(program.entry
 }
 
 template <int L>
-uint32_t TrafficCounter<L>::count_shared(const Wave<L>& w, Access access, uint32_t offset, RowTraffic& row) {
+uint32_t TrafficCounter<L>::count_shared(const Wave<L>& w, Touch access, uint32_t offset, RowTraffic& row) {
   const int size = static_cast<int>(kGroupBytes / std::clamp(std::bit_ceil(uint32_t{access.bytes}), 4u, 16u));
   const bool crossed = L == 64 && access.bytes == 16 && !access.store;
   const auto banks = static_cast<uint32_t>(entry_.shared_banks);
@@ -126,7 +126,7 @@ uint32_t TrafficCounter<L>::count_shared(const Wave<L>& w, Access access, uint32
 }
 
 template <int L>
-void TrafficCounter<L>::count_lines(int count, Access access, RowTraffic& row) {
+void TrafficCounter<L>::count_lines(int count, Touch access, RowTraffic& row) {
   if (count == 0) return;
   if (!std::is_sorted(address_, address_ + count)) std::sort(address_, address_ + count);
   const auto line_bytes = static_cast<uint64_t>(entry_.line_bytes);
@@ -147,25 +147,25 @@ void TrafficCounter<L>::count_lines(int count, Access access, RowTraffic& row) {
 }
 
 template <int L>
-uint32_t TrafficCounter<L>::count(const Wave<L>& w, const Instruction& i, Access access, RowTraffic& row) {
+uint32_t TrafficCounter<L>::count(const Wave<L>& w, const Instruction& i, Touch access, RowTraffic& row) {
   const auto is_register = [](const Operand& o) { return o.kind == Kind::kVector; };
   const Operand& address = i.operand[i.results];  // but for buffers
   int count = 0;
   switch (access.space) {
-    case Access::kNone: return 0;
-    case Access::kPermute: {
+    case Touch::kNone: return 0;
+    case Touch::kPermute: {
       const uint32_t clocks = L / 32;
       row.shared_clocks += clocks;
       row.least_shared_clocks += clocks;
       return clocks;
     }
-    case Access::kShared: {
+    case Touch::kShared: {
       for (int l = 0; l < L; ++l) address_[l] = w.v[address.reg][l];
       if (access.scale == 0) return count_shared(w, access, static_cast<uint32_t>(i.offset), row);
       return count_shared(w, access, static_cast<uint32_t>(i.offset * access.scale), row) +
              count_shared(w, access, static_cast<uint32_t>(i.offset1 * access.scale), row);
     }
-    case Access::kGlobal: {
+    case Touch::kGlobal: {
       const Operand& scalar = i.operand[i.operands - 1];
       const bool with_scalar = scalar.kind == Kind::kScalar;
       const uint64_t base = (with_scalar ? w.scalar(scalar) : 0) + static_cast<uint64_t>(int64_t{i.offset});
@@ -177,7 +177,7 @@ uint32_t TrafficCounter<L>::count(const Wave<L>& w, const Instruction& i, Access
       }
       break;
     }
-    case Access::kBuffer: {
+    case Touch::kBuffer: {
       // A descriptor has a base of 48 bits and a size; lanes beyond it access nothing.
       const int at = access.to_shared ? 0 : 1;  // behind the data, if there is any
       const Operand &lane = i.operand[at], &more = i.operand[at + 2];
@@ -190,7 +190,7 @@ uint32_t TrafficCounter<L>::count(const Wave<L>& w, const Instruction& i, Access
       }
       break;
     }
-    case Access::kScalar: {
+    case Touch::kScalar: {
       const uint64_t offset = i.operands > 2 && i.operand[2].kind != Kind::kNone ? w.scalar(i.operand[2]) : 0;
       Operand base = i.operand[1];
       base.count = 2;  // of a descriptor: its first half

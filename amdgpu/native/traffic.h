@@ -20,14 +20,14 @@
 namespace amdgpu {
 
 // What an instruction accesses, by its handler.
-struct Access {
+struct Touch {
   enum Space : uint8_t { kNone, kShared, kPermute, kGlobal, kBuffer, kScalar } space = kNone;
   bool store = false;
   bool to_shared = false;  // a load into LDS
   uint8_t bytes = 0;  // of a lane, at one address
   uint16_t scale = 0;  // of the two offsets of two-address forms, in bytes; 0: others
 };
-Access access_of(const std::string& handler);
+Touch access_of(const std::string& handler);
 
 struct RowTraffic {
   uint64_t shared_clocks, least_shared_clocks;  // the latter: where no two words lie in one bank
@@ -60,20 +60,20 @@ class TrafficCounter {
 
   // Returns the LDS clocks of the instruction that `w` is about to execute, which is row `row`.
   uint32_t count(const Wave<L>& w, const Instruction& i, uint32_t row) {
-    const Access access = access_[i.handler];
-    return access.space == Access::kNone ? 0 : count(w, i, access, traffic.rows[row]);
+    const Touch access = access_[i.handler];
+    return access.space == Touch::kNone ? 0 : count(w, i, access, traffic.rows[row]);
   }
 
   Traffic traffic;
 
  private:
-  uint32_t count(const Wave<L>& w, const Instruction& i, Access access, RowTraffic& row);
+  uint32_t count(const Wave<L>& w, const Instruction& i, Touch access, RowTraffic& row);
   // One access of all active lanes at address_[lane] + offset. Returns its clocks.
-  uint32_t count_shared(const Wave<L>& w, Access access, uint32_t offset, RowTraffic& row);
-  void count_lines(int count, Access access, RowTraffic& row);
+  uint32_t count_shared(const Wave<L>& w, Touch access, uint32_t offset, RowTraffic& row);
+  void count_lines(int count, Touch access, RowTraffic& row);
 
   const Entry& entry_;
-  std::vector<Access> access_;  // by handler
+  std::vector<Touch> access_;  // by handler
   uint64_t address_[L];  // LDS: by lane; else the active lanes' or the wave's, without gaps
 };
 

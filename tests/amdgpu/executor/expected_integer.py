@@ -244,11 +244,12 @@ for _name, _larger in (("max", True), ("min", False)):
         f"v_pk_{_name}_i16": each(max if _larger else min, True),
     }
 for _letter, _sign in (("u", False), ("i", True)):
-    for _name, _function in {
+    _functions: dict[str, Callable[..., Any]] = {
         "add": lambda a, b: a + b,
         "sub": lambda a, b: a - b,
         "mad": lambda a, b, c: a * b + c,
-    }.items():
+    }
+    for _name, _function in _functions.items():
         PACKED[f"v_pk_{_name}_{_letter}16"] = each(_function, _sign)
         PACKED[f"v_pk_{_name}_{_letter}16_clamp"] = each(
             lambda *x, function=_function, sign=_sign: clamp(function(*x), 16, sign), _sign

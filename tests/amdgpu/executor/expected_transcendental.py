@@ -54,7 +54,7 @@ def _beside(value: Fraction, format_: Format, positive: Callable[..., int], nega
 Judge = Callable[[Fraction, Format], Within]
 
 
-def _ratio(value: Long) -> Fraction:
+def _ratio(value: Any) -> Fraction:
     return Fraction(*value.as_integer_ratio())
 
 
@@ -154,11 +154,11 @@ FUNCTIONS: dict[str, Callable[[Float, Judge], Float | Within]] = {
 
 def expected(judge: Judge) -> dict[str, Callable[[Any], Any]]:
     """All that approximate, with what a result is allowed to be."""
-    found = {
-        f"v_{name}_{type_}": lambda a, function=function: function(a, judge)
-        for name, function in FUNCTIONS.items()
-        for type_ in ("f32", "f16")
-    }
+
+    def judged(function: Callable[[Float, Judge], Float | Within]) -> Callable[[Any], Any]:
+        return lambda a: function(a, judge)
+
+    found = {f"v_{name}_{type_}": judged(function) for name, function in FUNCTIONS.items() for type_ in ("f32", "f16")}
     found["v_rcp_iflag_f32"] = found["v_rcp_f32"]
     return found
 
@@ -187,8 +187,11 @@ def _scaled(a: Float, n: int) -> Float:
 
 
 def div_scale(value: Float, denominator: Float, numerator: Float) -> tuple[Float, bool]:
-    """As the documents' pseudo-code, but that a denominator whose reciprocal is denormal is always scaled down, and that
-    a quotient that becomes zero counts as a denormal one."""
+    """As the documents' pseudo-code, with two exceptions.
+
+    A denominator whose reciprocal is denormal is always scaled down, and a quotient that becomes zero counts as a
+    denormal one.
+    """
     near_max, tiny, scale, _ = LIMITS[value.format]
     if numerator.zero or denominator.zero:
         return nan(value.format), False

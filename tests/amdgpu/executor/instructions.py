@@ -197,7 +197,9 @@ def outcomes(target: str) -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
     for number, batch in enumerate(_batches(target)):
         rng = np.random.default_rng(zlib.crc32(f"{target}{number}".encode()))
-        text, places, mask_places = [], {}, {}
+        text: list[str] = []
+        places: dict[str, int] = {}
+        mask_places: dict[str, int] = {}
         for at, form in enumerate(batch):
             places[form.name] = FIRST_RESULT + 2 * at
             mask_places[form.name] = MASK_RESULTS[len(mask_places)] if "m" in form.results else -1

@@ -145,8 +145,11 @@ def test_bytes_as_small_floats(target: str) -> None:
     """gfx942's formats are its own."""
     fnuz = "_fnuz" if target == "gfx942" else ""
     for byte in range(4):
-        check(target, f"v_cvt_f32_bf8_sdwa v64, v8 src0_sel:BYTE_{byte}", 64,
-              lambda r, byte=byte: SMALL[f"bf8{fnuz}"][r[8] >> 8 * byte & 255].bits, "f")  # fmt: skip
+
+        def expected(r: list[int], at: int = 8 * byte) -> int:
+            return SMALL[f"bf8{fnuz}"][r[8] >> at & 255].bits
+
+        check(target, f"v_cvt_f32_bf8_sdwa v64, v8 src0_sel:BYTE_{byte}", 64, expected, "f")
     check(target, "v_cvt_pk_f32_fp8_sdwa v[64:65], v8 src0_sel:WORD_1", 65,
           lambda r: SMALL[f"fp8{fnuz}"][r[8] >> 24].bits, "f")  # fmt: skip
 
@@ -154,8 +157,11 @@ def test_bytes_as_small_floats(target: str) -> None:
 def test_bytes_as_small_floats_by_modifier() -> None:
     """gfx12 has no SDWA."""
     for byte in range(4):
-        check("gfx1201", f"v_cvt_f32_fp8_e64 v64, v8 byte_sel:{byte}", 64,
-              lambda r, byte=byte: SMALL["fp8"][r[8] >> 8 * byte & 255].bits, "f")  # fmt: skip
+
+        def expected(r: list[int], at: int = 8 * byte) -> int:
+            return SMALL["fp8"][r[8] >> at & 255].bits
+
+        check("gfx1201", f"v_cvt_f32_fp8_e64 v64, v8 byte_sel:{byte}", 64, expected, "f")
 
 
 @pytest.mark.parametrize("target", ["gfx942", "gfx1201"])
@@ -197,8 +203,11 @@ def test_packed_halves(target: str, text: str, expected: Callable[[list[int]], t
 )
 def test_packed_floats(text: str, first: tuple[int, int, int], second: tuple[int, int, int]) -> None:
     for result, (a, b, sign) in ((64, first), (65, second)):
-        check("gfx942", text, result, lambda r, a=a, b=b, sign=sign: exact.add(
-            f32(r[a]), f32(r[b]) if sign > 0 else -f32(r[b])).bits, "f")  # fmt: skip
+
+        def expected(r: list[int], x: int = a, y: int = b, sign: int = sign) -> int:
+            return exact.add(f32(r[x]), f32(r[y]) if sign > 0 else -f32(r[y])).bits
+
+        check("gfx942", text, result, expected, "f")
 
 
 def test_packed_floats_from_scalars_and_constants() -> None:
