@@ -140,28 +140,24 @@ def test_parts_of_words_as_floats(text: str, expected: Lane) -> None:
     check("gfx942", text, 64, expected, "f")
 
 
+def small(type_: str, byte: int) -> Lane:
+    """The 8-bit float in a byte of v8."""
+    return lambda r: SMALL[type_][r[8] >> 8 * byte & 255].bits
+
+
 @pytest.mark.parametrize("target", ["gfx942", "gfx950"])
 def test_bytes_as_small_floats(target: str) -> None:
     """gfx942's formats are its own."""
     fnuz = "_fnuz" if target == "gfx942" else ""
     for byte in range(4):
-
-        def expected(r: list[int], at: int = 8 * byte) -> int:
-            return SMALL[f"bf8{fnuz}"][r[8] >> at & 255].bits
-
-        check(target, f"v_cvt_f32_bf8_sdwa v64, v8 src0_sel:BYTE_{byte}", 64, expected, "f")
-    check(target, "v_cvt_pk_f32_fp8_sdwa v[64:65], v8 src0_sel:WORD_1", 65,
-          lambda r: SMALL[f"fp8{fnuz}"][r[8] >> 24].bits, "f")  # fmt: skip
+        check(target, f"v_cvt_f32_bf8_sdwa v64, v8 src0_sel:BYTE_{byte}", 64, small(f"bf8{fnuz}", byte), "f")
+    check(target, "v_cvt_pk_f32_fp8_sdwa v[64:65], v8 src0_sel:WORD_1", 65, small(f"fp8{fnuz}", 3), "f")
 
 
 def test_bytes_as_small_floats_by_modifier() -> None:
     """gfx12 has no SDWA."""
     for byte in range(4):
-
-        def expected(r: list[int], at: int = 8 * byte) -> int:
-            return SMALL["fp8"][r[8] >> at & 255].bits
-
-        check("gfx1201", f"v_cvt_f32_fp8_e64 v64, v8 byte_sel:{byte}", 64, expected, "f")
+        check("gfx1201", f"v_cvt_f32_fp8_e64 v64, v8 byte_sel:{byte}", 64, small("fp8", byte), "f")
 
 
 @pytest.mark.parametrize("target", ["gfx942", "gfx1201"])
@@ -192,6 +188,11 @@ def test_packed_halves(target: str, text: str, expected: Callable[[list[int]], t
     check(target, text, 64, lambda r: expected(r)[0].bits | expected(r)[1].bits << 16, "q")
 
 
+def float_sum(a: int, b: int, sign: int) -> Lane:
+    """Of two registers, or the difference."""
+    return lambda r: exact.add(f32(r[a]), f32(r[b]) if sign > 0 else -f32(r[b])).bits
+
+
 @pytest.mark.parametrize(
     ("text", "first", "second"),
     [
@@ -203,11 +204,7 @@ def test_packed_halves(target: str, text: str, expected: Callable[[list[int]], t
 )
 def test_packed_floats(text: str, first: tuple[int, int, int], second: tuple[int, int, int]) -> None:
     for result, (a, b, sign) in ((64, first), (65, second)):
-
-        def expected(r: list[int], x: int = a, y: int = b, sign: int = sign) -> int:
-            return exact.add(f32(r[x]), f32(r[y]) if sign > 0 else -f32(r[y])).bits
-
-        check("gfx942", text, result, expected, "f")
+        check("gfx942", text, result, float_sum(a, b, sign), "f")
 
 
 def test_packed_floats_from_scalars_and_constants() -> None:
