@@ -28,8 +28,9 @@ struct Handler {
   Run<32> run32;
   Run<64> run64;
   // Types of results and of sources, a letter each, with a colon between: u i 32-bit integers without and with sign,
-  // U I of 64 bits, t s of 16, f h d floats of 32, 16, 64 bits, m a mask of lanes, w two halves in a word, x any
-  // registers.
+  // U I of 64 bits, t s of 16, f h d floats of 32, 16, 64 bits, m a mask of lanes, p q two 16-bit integers or halves of
+  // a word, F two floats of two registers, M a float or a half (mixed precision), N small integers of a word, with or
+  // without signs, x any registers.
   std::string types;
   Flow flow;
 };

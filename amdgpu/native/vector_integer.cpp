@@ -64,27 +64,24 @@ template <int L>
 [[gnu::flatten]] void permute_bytes(Wave<L>& w, const Instruction& i) {
   detail::Room<uint32_t, L> rooms[3], result;
   const uint32_t* sources[3];
-#pragma GCC unroll 8
   for (int at = 0; at < 3; ++at) sources[at] = detail::read<L, uint32_t>(w, i.operand[1 + at], rooms[at].lane);
   const auto [high, low, selectors] = sources;
   bool simple = i.operand[3].kind != Kind::kVector;
-  const uint32_t* from[4];
-  uint32_t down[4], keep[4], ones = 0;
   for (int byte = 0; byte < 4; ++byte) {
     const uint32_t s = selectors[0] >> 8 * byte & 0xffu;
     simple &= s < 8 || s >= 12;
-    from[byte] = s & 4 ? high : low;
-    down[byte] = 8 * (s & 3);
-    keep[byte] = s < 8 ? 0xffu : 0u;
-    if (s > 12) ones |= 0xffu << 8 * byte;
   }
   if (simple) {
-    for (int l = 0; l < L; ++l) {
-      uint32_t r = ones;
-      for (int byte = 0; byte < 4; ++byte) r |= (from[byte][l] >> down[byte] & keep[byte]) << 8 * byte;
-      result.lane[l] = r;
+    for (int l = 0; l < L; ++l) result.lane[l] = 0;
+    for (int byte = 0; byte < 4; ++byte) {
+      const uint32_t s = selectors[0] >> 8 * byte & 0xffu;
+      const uint32_t* from = s & 4 ? high : low;
+      const uint32_t down = 8 * (s & 3), keep = s < 8 ? 0xffu : 0u, ones = s > 12 ? 0xffu : 0u;
+#pragma GCC ivdep
+      for (int l = 0; l < L; ++l) result.lane[l] |= ((from[l] >> down & keep) | ones) << 8 * byte;
     }
   } else {
+#pragma GCC ivdep
     for (int l = 0; l < L; ++l) result.lane[l] = permuted(high[l], low[l], selectors[l]);
   }
   detail::write<L, uint32_t>(w, i, i.operand[0], result.lane);

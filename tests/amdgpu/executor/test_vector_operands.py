@@ -16,7 +16,7 @@ from amdgpu.decode.target import Target
 from . import exact, values
 from .exact import HALF, SINGLE, Float
 from .expected_float import SMALL, ieee
-from .expected_integer import clamp, dot, signed
+from .expected_integer import clamp, dot, permuted, signed
 from .instructions import same
 
 Lane = Callable[[list[int]], int]
@@ -274,6 +274,13 @@ def test_dot_products_of_either_sign(bits: int, signs: tuple[int, int]) -> None:
 def test_dots_of_signed_integers_saturate() -> None:
     check("gfx942", "v_dot2_i32_i16 v64, v8, v10, v12 clamp", 64,
           lambda r: dot(16, True, True)(r[8], r[10], signed(r[12], 32)))  # fmt: skip
+
+
+@pytest.mark.parametrize("selectors", [0x07060302, 0x05040100, 0x0C0D0607, 0x0C0C0C0C, 0x010B0A09, 0xFF08000C])
+def test_permutations_that_are_the_same_for_all_lanes(selectors: int) -> None:
+    text = f"s_mov_b32 s20, {selectors:#x}\nv_perm_b32 v64, v8, v10, s20"
+    for target in ("gfx942", "gfx1201"):
+        check(target, text, 64, lambda r: permuted(r[8], r[10], selectors))
 
 
 @pytest.mark.parametrize("table", [0x00, 0x01, 0x6C, 0x96, 0xCA, 0xEA, 0xFF])
