@@ -11,6 +11,7 @@ llvm-objdump 19 or newer, and a few minutes. Without --triton the columns of the
 from __future__ import annotations
 
 import argparse
+import textwrap
 import time
 from functools import cache
 from pathlib import Path
@@ -39,16 +40,17 @@ those of torch's allocator on a GPU. Made by
 
     python -m benchmarks.amd.triton_peer build/triton
     python -m benchmarks.amd.counters --triton build/triton
-
-* LDS: clocks that LDS is taken, of 128 bytes each, over those that it would be without bank conflicts. {banks} The
-  lanes of an instruction are taken in groups of 128 bytes, of at most 32 lanes; on CDNA the groups of 16-byte loads are
-  those that AMD's documents name (lanes 0-3 with 20-23 and so on). Two-address forms are two accesses. Left out: how
-  accesses of several waves mix; lane permutations count as accesses without conflicts.
-* loads, stores: lines of the first cache that vector instructions touch, over the fewest that could hold the bytes of
-  each. Lines are {lines}. For RDNA 4 that is assumed. Left out: what caches hold, so that two loads that share lines
-  count twice (16 rows of keys, 64 bytes of each, are half lines of 128 bytes).
-
-Cells: LDS / loads / stores, each 1 at best."""
+"""
+COLUMNS = (
+    """LDS: clocks that LDS is taken, of 128 bytes each, over those that it would be without bank conflicts. {banks} The
+    lanes of an instruction are taken in groups of 128 bytes, of at most 32 lanes; on CDNA the groups of 16-byte loads
+    are those that AMD's documents name (lanes 0-3 with 20-23 and so on). Two-address forms are two accesses. Left out:
+    how accesses of several waves mix; lane permutations count as accesses without conflicts.""",
+    """loads, stores: lines of the first cache that vector instructions touch, over the fewest that could hold the bytes
+    of each. {lines} For RDNA 4 that is assumed. Left out: what caches hold, so that two loads that share lines count
+    twice (16 rows of keys, 64 bytes of each, are half lines of 128 bytes).""",
+)
+CELLS = "Cells: LDS / loads / stores, each 1 at best; -: there were none."
 
 PEER_TEXT = """Whole launches on the same inputs: millions of wave instructions by unit, of LDS clocks and of lines; "of
 least" as above. Triton's decode leaves parts that another kernel joins, ours those that span workgroups; neither
@@ -60,7 +62,7 @@ MODEL_TEXT = """## A model of time
 
 {model}
 
-A wave by itself: {costs}
+{costs}
 
 | card | target | CUs | MHz | GB/s | source |
 | --- | --- | --- | --- | --- | --- |
@@ -230,8 +232,13 @@ def memory_model() -> dict[str, str]:
     short, long = sorted(lines)
     return {
         "banks": f"{few} banks of 4 bytes, {many} on {', '.join(banks[many])}.",
-        "lines": f"{short} bytes on {', '.join(lines[short])} and {long} on the others",
+        "lines": f"Lines are {short} bytes on {', '.join(lines[short])} and {long} on the others.",
     }
+
+
+def filled(text: str, bullet: str = "") -> str:
+    """A paragraph in lines of 120."""
+    return textwrap.fill(" ".join(text.split()), 120, initial_indent=bullet, subsequent_indent=" " * len(bullet))
 
 
 def document(runs: Runs, peers: dict[tuple[str, str], tuple[str, Resources, Executed]]) -> list[str]:
@@ -242,7 +249,10 @@ def document(runs: Runs, peers: dict[tuple[str, str], tuple[str, Resources, Exec
     )
     cards = [f"| {c.name} | {c.target} | {c.compute_units} | {c.mhz} | {c.gigabytes:g} | {c.source} |" for c in CARDS]
     return [
-        TEXT.format(**memory_model()),
+        TEXT,
+        *(filled(text.format(**memory_model()), "* ") for text in COLUMNS),
+        "",
+        CELLS,
         "",
         *conflicts_and_lines(runs),
         "",
@@ -252,7 +262,7 @@ def document(runs: Runs, peers: dict[tuple[str, str], tuple[str, Resources, Exec
         "",
         *beside_peer(runs, peers),
         "",
-        MODEL_TEXT.format(model=about, costs=costs, cards="\n".join(cards)),
+        MODEL_TEXT.format(model=about, costs=filled(f"A wave by itself: {costs}"), cards="\n".join(cards)),
         "",
         *model_table(runs, peers),
     ]
