@@ -11,6 +11,8 @@ import pytest
 from amdgpu import single
 from amdgpu.kernel import ExecutionError
 
+from . import handlers
+
 LANES = 64
 MASK = 0x8000_0000_FFFF_FFF5
 
@@ -27,15 +29,22 @@ def state(source: np.ndarray, lds: int) -> single.State:
     return found
 
 
-@pytest.mark.parametrize(
-    ("code", "size", "whole"),
-    [
-        ("global_load_lds_dwordx4 v[2:3], off offset:32", 16, True),
-        ("global_load_lds_dword v[2:3], off offset:32", 4, True),
-        ("buffer_load_dwordx4 v4, s[8:11], 0 offen lds", 16, False),
-        ("buffer_load_dword v4, s[8:11], 0 offen lds", 4, False),
-    ],
-)
+# By handler: the instruction, bytes of a lane, and whether it is bounded by nothing.
+LOADS = {
+    "global_load_lds_dword": ("global_load_lds_dword v[2:3], off offset:32", 4, True),
+    "global_load_lds_dwordx3": ("global_load_lds_dwordx3 v[2:3], off offset:32", 12, True),
+    "global_load_lds_dwordx4": ("global_load_lds_dwordx4 v[2:3], off offset:32", 16, True),
+    "buffer_load_dword_lds": ("buffer_load_dword v4, s[8:11], 0 offen lds", 4, False),
+    "buffer_load_dwordx3_lds": ("buffer_load_dwordx3 v4, s[8:11], 0 offen lds", 12, False),
+    "buffer_load_dwordx4_lds": ("buffer_load_dwordx4 v4, s[8:11], 0 offen lds", 16, False),
+}
+
+
+def test_every_handler_has_an_expectation() -> None:
+    assert handlers.names(r"global_load_lds_.*|buffer_load_.*_lds") == set(LOADS)
+
+
+@pytest.mark.parametrize(("code", "size", "whole"), LOADS.values(), ids=LOADS)
 def test_lanes_lie_one_behind_the_other_from_m0_on(code: str, size: int, whole: bool) -> None:
     """The offset counts for both; what lies beyond a buffer is 0, and lanes that are not active leave LDS alone."""
     source = np.arange(16 * (LANES + 2), dtype=np.uint32).astype(np.uint8)[: 16 * (LANES if not whole else LANES + 2)]
