@@ -66,8 +66,8 @@ RF_DEVICE T& shared_memory() {
 
 // The wave's own stores, to shared memory and, where the waves of a block do not share a cache in order, to global
 // memory, are done. The release fence asks for that too, but clang 22 drops its wait where the stores are those of the
-// loop's last turn only (llvm-project pull request 220356): so did 50 kernels read tiles that might not have been
-// written.
+// loop's last turn only (llvm-project pull request 220356). In 52 kernels of gfx9 and gfx11 a store led to a barrier
+// so.
 RF_DEVICE void wait_for_stores() {
 #if defined(__GFX12__)
   asm volatile("s_wait_dscnt 0x0\n\ts_wait_storecnt 0x0" ::: "memory");
