@@ -7,7 +7,7 @@ From the repository's root, with rocmforge installed:
     python -m benchmarks.kernels.attention         kernels beside their peers; also elementwise, counters (the
                                                    hardware's) and cpu (numbers of threads)
     python -m benchmarks.serving                   vLLM through rocmforge beside its own backends
-    python -m benchmarks.amd.resources             what AMD code objects need and cost; also loops, counters and
+    python -m benchmarks.amd.resources             what AMD code objects need and cost; also loops, counters, mla and
                                                    triton_peer
     python -m benchmarks.report.table RESULT DOC   results into a document; also plot
 

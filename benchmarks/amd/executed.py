@@ -27,6 +27,7 @@ from ..kernels.elementwise_cases import MODELS
 from .machine_code import unit_of
 
 ALIGNMENT = 512  # of an allocation by torch's caching allocator
+LARGEST_ERROR = 5e-3  # of bfloat16 results, norm over norm
 
 
 def aligned(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,8 @@ from amdgpu.disassembly import Line, llvm_tool
 MATRIX_RATE = {"gfx90a": 128, "gfx942": 256, "gfx950": 512, "gfx11": 128, "gfx12": 256}
 _TRANSCENDENTAL = re.compile(r"v_(?:s_)?(?:exp|log|rcp|rsq|sqrt|sin|cos)_")
 _MATRIX = re.compile(r"v_mfma_|v_wmma_")
+_SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
+_BLOCKS = {(4, 4): 16, (16, 4): 4, (32, 4): 2}  # products of one instruction of 16-bit elements, by m and k
 _DOT = re.compile(r"\bv_(?:dual_)?(dot2\w*?)(?:_e\d+|_e64_dpp)?(?=\s|$)")  # two multiply-adds a lane
 _GLOBAL = re.compile(r"(?:global|buffer|flat|scratch)_(?:load|store|atomic)")
 _BITS = {"ubyte": 8, "sbyte": 8, "ushort": 16, "sshort": 16, "short": 16, "byte": 8, "dword": 32}
@@ -42,6 +44,20 @@ def hot_loop(code: list[Line]) -> list[Line]:
     if not loops:
         raise ValueError("no loop in this code")
     return max(loops, key=lambda loop: (sum(bool(_MATRIX.match(i.mnemonic)) + len(dots(i)) for i in loop), -len(loop)))
+
+
+def matrix_work(target: str, mnemonic: str) -> tuple[int, float]:
+    """Multiply-adds of a matrix instruction, and the clocks that it takes its SIMD's unit: two passes at least.
+
+    Raises:
+        ValueError: the mnemonic does not name a shape.
+    """
+    found = _SHAPE.search(mnemonic)
+    if found is None:
+        raise ValueError(f"{mnemonic} does not name its shape")
+    m, n, k = map(int, found.groups())
+    work = m * n * k * _BLOCKS.get((m, k), 1)
+    return work, max(8.0, work / (MATRIX_RATE.get(target) or MATRIX_RATE[target[:5]]))
 
 
 def dots(instruction: Line) -> list[str]:
@@ -89,7 +105,6 @@ def unit_of(mnemonic: str) -> str:
 def figures(code: list[Line], target: str) -> Figures:
     """Counts and clocks of `code` on `target`."""
     cdna = target.startswith("gfx9")
-    rate = MATRIX_RATE.get(target) or MATRIX_RATE[target[:5]]
     # A wave64 instruction takes the 16 lanes of a CDNA SIMD four clocks, a wave32 one RDNA's 32 lanes one; there are a
     # quarter as many lanes of transcendental units. LDS moves 128 bytes a clock for a CU's SIMDs: four, on RDNA two.
     step, lanes, simds = (4, 64, 4) if cdna else (1, 32, 2)
@@ -101,12 +116,9 @@ def figures(code: list[Line], target: str) -> Figures:
         unit = unit_of(instruction.mnemonic)
         counts[unit] += 1
         if unit == "matrix":
-            shape = re.search(r"(\d+)x(\d+)x(\d+)", instruction.mnemonic)
-            if shape is None:
-                raise ValueError(f"{instruction.mnemonic} does not name its shape")
-            m, n, k = map(int, shape.groups())
-            multiply_adds += m * n * k
-            clocks["matrix"] += m * n * k / rate
+            work, taken = matrix_work(target, instruction.mnemonic)
+            multiply_adds += work
+            clocks["matrix"] += taken
             names[instruction.mnemonic] += 1
         elif unit in ("valu", "transcendental"):
             for name in dots(instruction):

@@ -27,24 +27,14 @@ from rocmforge_build.code_object import Resources
 
 from .cards import Card
 from .executed import Executed
-from .machine_code import MATRIX_RATE, unit_of
+from .machine_code import matrix_work, unit_of
 
 # Numbers of units for the walk through a wave; they are free at once where nothing says otherwise.
 NO_UNIT, MATRIX, VECTOR, LDS = range(4)
 # Clocks, assumed: of LDS, beside those that accesses take; and of scalar loads, which are arguments and page numbers
 # that lanes in a row and tiles in a row share, so that they are taken to come from a cache.
 LDS_LATENCY, SCALAR_LATENCY = 64, 200
-_SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
 _NOP = re.compile(r"s_nop (?:0x)?([0-9a-f]+)")
-
-
-def matrix_clocks(target: str, mnemonic: str) -> float:
-    """That a matrix instruction takes its SIMD's unit."""
-    found = _SHAPE.search(mnemonic)
-    if found is None:
-        raise ValueError(f"{mnemonic} does not name its shape")
-    m, n, k = map(int, found.groups())
-    return m * n * k / (MATRIX_RATE.get(target) or MATRIX_RATE[target[:5]])
 
 
 def costs(card: Card) -> Costs:
@@ -62,7 +52,7 @@ def costs(card: Card) -> Costs:
     def cost(target: str, line: Line) -> tuple[int, int, int, int]:
         unit = unit_of(line.mnemonic)
         if unit == "matrix":
-            busy = round(matrix_clocks(target, line.mnemonic))
+            busy = round(matrix_work(target, line.mnemonic)[1])
             return step, busy, busy + 8, MATRIX
         if unit == "transcendental":
             return step, 4 * step, vector_latency + 3 * step, VECTOR
@@ -103,7 +93,7 @@ def busy(card: Card, done: Executed, lines: int) -> dict[str, float]:
     step = 4 if card.cdna else 1
     units = done.by_unit
     matrix = sum(
-        count * matrix_clocks(card.target, name)
+        count * matrix_work(card.target, name)[1]
         for name, count in done.instructions.items()
         if unit_of(name) == "matrix"
     )

@@ -1,69 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles vLLM's Triton unified attention for AMD GPUs, as vLLM would launch it. No GPU is needed.
+"""Compiles vLLM's Triton attention kernels for AMD GPUs, as vLLM would launch them. No GPU is needed.
 
     python -m benchmarks.amd.triton_peer OUT
 
-writes OUT/<target>_<prefill|decode>_<small|large>.co for bfloat16, head size 128, 32 query and 8 KV heads, pages of 16
-tokens: what `loops --triton OUT` and `counters --triton OUT` compare with, and beside each a .json that says how vLLM
-launches it (triton_launch.py). The launch is taken from vLLM's own function, whose kernel is replaced by one that notes
-its arguments. "small": the KV cache is below 2 GiB, for which Triton uses buffer
-loads; "large": it is not.
+writes OUT/<target>_<prefill|decode>_<small|large>.co, vLLM's unified attention for bfloat16, head size 128, 32 query
+and 8 KV heads, pages of 16 tokens: what `loops --triton OUT` and `counters --triton OUT` compare with; and
+OUT/<target>_latent<1|2>_<small|large>.co, both stages of its decode from a latent cache (MLA) for 20 heads, with which
+`mla --triton OUT` does. Beside each is a .json that says how vLLM launches it (triton_launch.py). The launch is taken
+from vLLM's own function, whose kernel is replaced by one that notes its arguments. "small": the KV cache is below
+2 GiB, for which Triton uses buffer loads; "large": it is not.
 
-Needs vLLM and triton (tested: 0.32 and 3.9.0). vLLM's CPU build brings no triton: put one on PYTHONPATH, from
-`pip install --no-deps --target DIR triton==3.9.0`.
+Needs vLLM and triton, as triton_compile.py says.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
-from typing import Any
-
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # vLLM then takes triton without a driver
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from vllm import platforms
 
-platforms.vllm_version_matches_substr = lambda text: False  # its CPU build turns off a triton without a CPU backend
+from ..kernels.mla_cases import AMD, KEY, LATENT
+from .triton_compile import Launch, launches, write
 
-from vllm.v1.attention.ops import triton_unified_attention as unified  # noqa: E402
+from vllm.v1.attention.ops import triton_decode_attention as latent  # isort: skip  behind triton_compile's settings
+from vllm.v1.attention.ops import triton_unified_attention as unified  # isort: skip
 
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1200", "gfx1201")
 HEADS, KV_HEADS, HEAD, PAGE, SEGMENTS = 32, 8, 128, 16, 16
-TYPES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.int32: "i32"}
+KV_CACHE = {"small": (), "large": ("key_cache_ptr", "value_cache_ptr", "K_Buffer", "V_Buffer")}
+KEYS_A_SPLIT = 512  # triton_mla.py's _MIN_WORK_PER_SPLIT; the limit, two splits a compute unit, is far
 
 
-class Noted(Exception):
-    """Carries the grid and the arguments of the launch."""
+def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
-class Recorder:
-    """Stands in for the kernel."""
-
-    def __getitem__(self, grid: Any) -> Any:
-        def launch(**arguments: Any) -> None:
-            raise Noted(grid, arguments)
-
-        return launch
-
-
-def launch_arguments(decode: bool, large: bool) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Grid and arguments that vLLM passes for a batch of 4 decoding requests, or of 4 prompts of 512 tokens."""
+def unified_launch(decode: bool, large: bool) -> Launch:
+    """What vLLM launches for a batch of 4 decoding requests, or of 4 prompts of 512 tokens."""
     query_len = 1 if decode else 512
     tokens, blocks = 4 * query_len, (40000 if large else 1024)
-
-    def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
     cache = meta(blocks, 2, PAGE, KV_HEADS, HEAD)
     segments = (tokens, HEADS, SEGMENTS)
-    kernel, unified.kernel_unified_attention = unified.kernel_unified_attention, Recorder()
-    try:
+
+    def call() -> None:
         unified.unified_attention(
             q=meta(tokens, HEADS, HEAD),
             k=cache[:, 0],
@@ -87,75 +67,50 @@ def launch_arguments(decode: bool, large: bool) -> tuple[tuple[int, ...], dict[s
             softmax_segm_max=meta(*segments, dtype=torch.float32),
             softmax_segm_expsum=meta(*segments, dtype=torch.float32),
         )
-    except Noted as noted:
-        return noted.args
-    finally:
-        unified.kernel_unified_attention = kernel
-    raise RuntimeError("vLLM launched no unified attention")
+
+    return launches(unified, ("kernel_unified_attention", "reduce_segments"), call)[0]
 
 
-def described(source: ASTSource, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """The arguments that the compiled kernel takes, in their order; of tensors what they look like."""
-    found: list[dict[str, Any]] = []
-    for name, kind in source.signature.items():
-        value = arguments.get(name)
-        if kind == "constexpr":
-            continue
-        if isinstance(value, torch.Tensor):
-            found.append({"name": name, "type": kind, "shape": list(value.shape), "strides": list(value.stride())})
-        else:
-            found.append({"name": name, "type": kind, "value": value})
-    return found
+def latent_launches(large: bool) -> list[Launch]:
+    """Both stages that vLLM launches for mla_cases.AMD."""
+    case = AMD
+    longest, requests = max(case.lens), len(case.lens)
+    splits = 1 << (longest // KEYS_A_SPLIT - 1).bit_length()
+    rows = meta(40000 if large else sum(case.lens) // case.page, case.page, 1, KEY)
 
+    def call() -> None:
+        latent.decode_attention_fwd(
+            meta(requests, case.heads, KEY),
+            rows,
+            rows[..., :LATENT],
+            meta(requests, case.heads, LATENT),
+            meta(requests, case.heads),
+            meta(requests, -(-longest // case.page), dtype=torch.int32),
+            meta(requests, dtype=torch.int32),
+            meta(requests, case.heads, splits, LATENT + 1, dtype=torch.float32),
+            splits,
+            case.scale,
+            case.page,
+            k_scale=meta(1, dtype=torch.float32),
+            v_scale=meta(1, dtype=torch.float32),
+            is_mla=True,
+        )
 
-def source(arguments: dict[str, Any], large: bool) -> ASTSource:
-    """The kernel with its arguments specialised as Triton's launcher does for HIP."""
-    signature, constants, attributes = {}, {}, {}
-    kernel = unified.kernel_unified_attention
-    for index, parameter in enumerate(kernel.params):
-        name = parameter.name
-        value = arguments.get(name, parameter.default if parameter.has_default else None)
-        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
-            signature[name] = "constexpr"
-            constants[name] = value
-        elif isinstance(value, torch.Tensor):
-            signature[name] = "*" + TYPES[value.dtype]
-            attributes[(index,)] = [["tt.divisibility", 16]]
-            if not (large and name in ("key_cache_ptr", "value_cache_ptr")):
-                attributes[(index,)].append(["tt.pointer_range", 32])
-        elif isinstance(value, float):
-            signature[name] = "fp32"
-        else:
-            signature[name] = "i64" if "int64" in str(parameter.annotation) else "i32"
-            if value % 16 == 0:
-                attributes[(index,)] = [["tt.divisibility", 16]]
-    return ASTSource(kernel, signature, constants, attributes)
+    latent.is_hip_ = True  # as on ROCm
+    return launches(latent, ("_fwd_grouped_kernel_stage1", "_fwd_kernel_stage2"), call)
 
 
 def main(out: Path) -> None:
-    """Writes a code object for each target, phase and size of the cache."""
+    """Writes a code object for each target, kernel and size of the cache."""
     out.mkdir(parents=True, exist_ok=True)
     for target in TARGETS:
-        gpu = GPUTarget("hip", target, 64 if target.startswith("gfx9") else 32)
-        for phase in ("prefill", "decode"):
-            for size in ("small", "large"):
-                grid, arguments = launch_arguments(phase == "decode", size == "large")
-                compiled = source(arguments, size == "large")
-                built = triton.compile(compiled, target=gpu, options={"num_warps": 4})
-                path = out / f"{target}_{phase}_{size}.co"
-                path.write_bytes(built.asm["hsaco"])
-                launch = {
-                    "grid": [*grid, 1][:3],
-                    "threads": 4 * gpu.warp_size,
-                    "shared": built.metadata.shared,
-                    "arguments": described(compiled, arguments),
-                }
-                path.with_suffix(".json").write_text(json.dumps(launch, indent=1) + "\n")
-                print(
-                    f"{path}: tile {arguments['TILE_SIZE']} keys, {arguments['BLOCK_M']} rows, triton "
-                    f"{triton.__version__}",
-                    flush=True,
+        for size, large in KV_CACHE.items():
+            for phase in ("prefill", "decode"):
+                write(
+                    unified_launch(phase == "decode", bool(large)), target, out / f"{target}_{phase}_{size}.co", large
                 )
+            for stage, launch in enumerate(latent_launches(bool(large)), 1):
+                write(launch, target, out / f"{target}_latent{stage}_{size}.co", large)
 
 
 if __name__ == "__main__":

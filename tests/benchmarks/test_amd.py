@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-from benchmarks.amd import built, counters, executed, resources
+import pytest
+
+from benchmarks.amd import built, counters, executed, machine_code, mla, resources
 from benchmarks.amd.cards import CARDS
 
 
@@ -52,3 +55,45 @@ def test_the_document_of_counts_says_what_was_counted() -> None:
     for card in CARDS:
         assert f"| {card.name} | {card.target} | {card.compute_units} |" in text and card.source in text
     assert "**A model, not a measurement.**" in text and text.count("Triton, small KV") > 10
+
+
+@pytest.mark.parametrize(
+    ("target", "mnemonic", "multiply_adds", "clocks"),
+    [
+        ("gfx90a", "v_mfma_f32_16x16x16bf16_1k", 4096, 32),
+        ("gfx90a", "v_mfma_f32_4x4x4bf16_1k", 1024, 8),
+        ("gfx942", "v_mfma_f32_4x4x4_16b_bf16", 1024, 8),
+        ("gfx950", "v_mfma_f32_16x16x32_bf16", 8192, 16),
+        ("gfx1201", "v_wmma_f32_16x16x16_bf16", 4096, 16),
+    ],
+)
+def test_matrix_instructions_of_several_products(target: str, mnemonic: str, multiply_adds: int, clocks: float) -> None:
+    assert machine_code.matrix_work(target, mnemonic) == (multiply_adds, clocks)
+
+
+def test_clocks_per_key_are_those_of_all_simds() -> None:
+    """Of two kernels that each keep the matrix units of the card busy for as long as one tile of each key takes."""
+    case = mla.AMD
+    card = mla.card_of("gfx942")
+    tiles = sum(case.lens) * (mla.KEY + mla.LATENT) // 256
+    memory = SimpleNamespace(lds_clocks=1000, lines=0)
+    traffic = SimpleNamespace(footprint=(3000, 1000), line_bytes=128, total=memory)
+    done = executed.Executed(Counter({"v_mfma_f32_16x16x16_bf16": tiles}), traffic)  # type: ignore[arg-type]
+    clocks = mla.per_key(card, {"a": done, "b": done}, case)
+    assert clocks["matrix"] == pytest.approx(2 * mla.product_clocks("gfx942", 16))
+    assert clocks["memory"] == pytest.approx(2 * 4000 * 128 / 1152 / sum(case.lens) * mla.memory_clocks(card))
+    assert clocks["LDS"] == pytest.approx(2 * 1000 * 4 / sum(case.lens))
+    assert mla.busiest(clocks | {"memory": 1e9}) == ("matrix", clocks["matrix"])
+
+
+def test_the_document_of_latent_decode_says_what_was_counted() -> None:
+    """Triton's loop on every target, its whole launches where they can be executed, and every card's arithmetic."""
+    text = mla.DOCUMENT.read_text().partition("<!-- mla -->")[2].partition("<!-- /mla -->")[0]
+    assert text.startswith("\n" + mla.TEXT)
+    for target in built.TARGETS:
+        assert text.count(f"| {target} | small KV |") == text.count(f"| {target} | large KV |") == 1
+    assert text.count("| Triton, both stages, small KV |") == 3
+    for card in CARDS:
+        shares = [mla.product_clocks(card.target, heads) / mla.memory_clocks(card) for heads in mla.HEADS]
+        row = next(line for line in text.splitlines() if line.startswith(f"| {card.name} | "))
+        assert [cell.strip(" *") for cell in row.split("|")[4:9]] == [f"{share:.2f}" for share in shares]
