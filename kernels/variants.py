@@ -103,7 +103,7 @@ def attention_units() -> list[Unit]:
 
 UNITS: list[Unit] = [
     *per_type("mask", widths("causal_mask", bytes_wide=(16, 1))),
-    *per_type("cache", widths("kv_write")),
+    *per_type("cache", widths("kv_write", "latent_kv_write")),
     *per_type(
         "position",
         widths("rotary", "mrope", "rotary_kv_write", "mrope_kv_write", "norm_rotary_kv_write", "norm_mrope_kv_write"),

@@ -108,6 +108,14 @@ def kv_write(
     kv_cache: torch.Tensor,
     slot_mapping: torch.Tensor,
 ) -> str | None: ...
+def latent_kv_write(
+    device: Device,
+    stream: int,
+    kv_c: torch.Tensor,
+    k_rope: torch.Tensor | None,
+    kv_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+) -> str | None: ...
 def rotary(
     device: Device,
     stream: int,

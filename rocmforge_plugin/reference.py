@@ -122,6 +122,14 @@ def kv_write(
     return out
 
 
+def latent_kv_write(
+    kv_c: torch.Tensor, k_rope: torch.Tensor | None, kv_cache: torch.Tensor, slot_mapping: torch.Tensor
+) -> torch.Tensor:
+    """A copy of the cache [blocks, block_size, L + R] with the rows written; kv_c [tokens, L], k_rope [tokens, R]."""
+    value = kv_c[:, :0] if k_rope is None else k_rope.flatten(1)
+    return kv_write(kv_c[:, None], value[:, None], kv_cache[:, None], slot_mapping)[:, 0]
+
+
 def paged_attention_reference(
     query: torch.Tensor,
     kv_cache: torch.Tensor,

@@ -153,6 +153,18 @@ def _kv_write(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, .
     return cache, expected, expected
 
 
+def _latent_kv_write(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(4)
+    rows = torch.randn(20, 576, generator=generator).to(device, dtype)
+    slots = torch.randperm(6 * BLOCK, generator=generator)[:20]
+    slots[[3, 11]] = -1
+    cache = torch.full((6, BLOCK, 576), 7.0, device=device, dtype=dtype)
+    latent, rope = rows.split([512, 64], -1)
+    expected = reference.latent_kv_write(latent, rope, cache, slots)
+    ops.latent_kv_write(latent, rope, cache, slots.to(device))
+    return cache, expected, expected
+
+
 def cases(device: torch.device) -> Iterator[Case]:
     """Every check of this device's dtypes."""
     for short in served.DTYPES[target_of(device)]:
@@ -162,6 +174,7 @@ def cases(device: torch.device) -> Iterator[Case]:
             pairs = "GPT-J" if interleaved else "NeoX"
             yield Case(f"rotary {pairs} {short}", partial(_rotary, dtype, device, interleaved))
         yield Case(f"KV write {short}", partial(_kv_write, dtype, device))
+        yield Case(f"latent KV write {short}", partial(_latent_kv_write, dtype, device))
         for head_size, (heads, kv_heads) in zip((128, *served.HEAD_SIZES), cycle(HEADS)):
             shape = f"{heads}/{kv_heads} x {head_size} {short}"
             fixed = (heads, kv_heads, head_size, dtype, device)

@@ -30,6 +30,17 @@ inline RowsView rows_of(const TensorView& view, int64_t head_size) {
 inline bool is_contiguous(const TensorView& view, int64_t head_size) {
   return view.last_stride() == 1 || head_size == 1 || view.shape[0] == 0 || heads_of(view, head_size) == 0;
 }
+
+// One row a token is a tensor [tokens, row] or, of one head, [tokens, 1, row]; the row may be of no elements.
+inline bool is_row(const TensorView& view) { return view.dims == 2 || (view.dims == 3 && view.shape[1] == 1); }
+inline bool has_contiguous_row(const TensorView& view) {
+  return view.last_stride() == 1 || view.last_shape() < 2 || view.shape[0] == 0;
+}
+inline RowsView row_of(const TensorView& view) {
+  if (!view.given || view.last_shape() == 0) return {};
+  return {view.data, view.shape[0] > 1 ? view.stride[0] : 0, 0};
+}
+
 template <class Call, TensorView Call::* kView, auto kTest>
 bool if_given(const Call& call) {
   return !(call.*kView).given || kTest(call.*kView, call);
@@ -82,18 +93,28 @@ constexpr auto rows_alike(const char* argument) {
       }));
 }
 
-// `kv_cache` and `slot_mapping`, for a call that says kv_heads(); that kv_cache could be read comes first.
+// Pages of keys, each with its value behind it, for a call that says kv_heads().
 template <class Call>
+bool has_joined_pages(const Call& c) {
+  return c.kv_cache.dims == 4 && c.kv_cache.shape[1] == c.kv_heads() && c.kv_cache.shape[3] == 2 * c.head_size();
+}
+
+// Pages of latents, each with the rotated part of its key behind it, for a call that says latent_dims(), rope_dims().
+template <class Call>
+bool has_latent_pages(const Call& c) {
+  return c.kv_cache.dims == 3 && c.kv_cache.shape[2] == c.latent_dims() + c.rope_dims();
+}
+
+// `kv_cache` and `slot_mapping`; that kv_cache could be read comes first.
+template <class Call, bool (*kShape)(const Call&) = has_joined_pages<Call>>
 constexpr auto pages() {
   return std::to_array<Condition<Call>>({
       {"kv_cache", "dtype", [](const Call& c) { return c.kv_cache.type == c.type(); }},
       {"kv_cache", "device", [](const Call& c) { return c.kv_cache.device == c.device(); }},
-      {"kv_cache", "shape",
-       [](const Call& c) {
-         return c.kv_cache.dims == 4 && c.kv_cache.shape[1] == c.kv_heads() && c.kv_cache.shape[3] == 2 * c.head_size();
-       }},
+      {"kv_cache", "shape", kShape},
       {"kv_cache", "contiguous", [](const Call& c) { return c.kv_cache.last_stride() == 1; }},
-      {"kv_cache", "slots", [](const Call& c) { return c.kv_cache.shape[0] * c.kv_cache.shape[2] < int64_t{1} << 31; }},
+      {"kv_cache", "slots",
+       [](const Call& c) { return c.kv_cache.shape[0] * c.kv_cache.shape[c.kv_cache.dims - 2] < int64_t{1} << 31; }},
       {"kv_cache", "own", [](const Call& c) { return is_own(c.kv_cache); }},
       {"slot_mapping", "tensor", [](const Call& c) { return c.slot_mapping.readable; }},
       {"slot_mapping", "dtype", [](const Call& c) { return c.slot_mapping.type == TensorType::kInt64; }},
@@ -110,10 +131,10 @@ CacheView pages_of(const Call& call) {
   const TensorView &cache = call.kv_cache, &slots = call.slot_mapping;
   return {.data = cache.data,
           .block_stride = cache.stride[0],
-          .head_stride = cache.stride[1],
-          .token_stride = cache.stride[2],
+          .head_stride = cache.dims == 4 ? cache.stride[1] : 0,
+          .token_stride = cache.stride[cache.dims - 2],
           .blocks = cache.shape[0],
-          .block_size = std::max<int64_t>(cache.shape[2], 1),
+          .block_size = std::max<int64_t>(cache.shape[cache.dims - 2], 1),
           .slots = slots.data,
           .slot_count = slots.shape[0]};
 }

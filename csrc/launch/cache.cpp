@@ -40,4 +40,29 @@ void launch_kv_write(OpDevice& device, Stream stream, const KvWriteCall& call) {
   kernel.launch(grid_of(kernel, lanes), stream, args);
 }
 
+void launch_latent_kv_write(OpDevice& device, Stream stream, const LatentKvWriteCall& call) {
+  const int64_t tokens = std::min(call.tokens, call.cache.slot_count);
+  if (tokens == 0) return;
+  Alignment alignment(call.element);
+  alignment.elements(call.latent_dims).elements(call.rope_dims);
+  call.latent.align(alignment);
+  call.rope.align(alignment);
+  call.cache.align(alignment);
+  const Width width = alignment.widest();
+  const int64_t row = call.latent_dims + call.rope_dims;
+  const int vector = vector_elements(call.element, width);
+  const int64_t row_lanes = ceil_quotient(row, 2 * vector);
+  const int64_t lanes = tokens * row_lanes;
+  const LatentKvWriteArgs args{.latent = call.latent.args(),
+                               .rope = call.rope.args(),
+                               .cache = call.cache.args(),
+                               .row_lanes = make_fast_div(static_cast<uint32_t>(row_lanes)),
+                               .lanes = checked_lanes("latent_kv_write", lanes),
+                               .half = static_cast<int32_t>(row_lanes * vector),
+                               .latent_dims = static_cast<int32_t>(call.latent_dims),
+                               .row = static_cast<int32_t>(row)};
+  Kernel& kernel = device.latent_kv_write.get(width, call.element);
+  kernel.launch(grid_of(kernel, lanes), stream, args);
+}
+
 }  // namespace rocmforge

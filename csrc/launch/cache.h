@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// kv_write: keys and values into the paged cache. Strides count elements.
+// The writes to the paged cache. Strides count elements.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct RowsView {
   void align(Alignment& alignment) const { alignment.address(data).elements(token_stride).elements(head_stride); }
 };
 
-// A cache [blocks, heads, block_size, 2 * head_size] and the slots of the tokens to write.
+// A cache [blocks, heads, block_size, row] and the slots of the tokens to write.
 struct CacheView {
   uintptr_t data = 0;
   int64_t block_stride = 0, head_stride = 0, token_stride = 0;
@@ -40,5 +40,15 @@ struct KvWriteCall {
 };
 
 void launch_kv_write(OpDevice& device, Stream stream, const KvWriteCall& call);
+
+// Rows of one head: a latent, and behind it in the cache the part of its key that is rotated, if rope_dims is not 0.
+struct LatentKvWriteCall {
+  Element element;
+  int64_t tokens, latent_dims, rope_dims;
+  RowsView latent, rope;
+  CacheView cache;
+};
+
+void launch_latent_kv_write(OpDevice& device, Stream stream, const LatentKvWriteCall& call);
 
 }  // namespace rocmforge

@@ -12,7 +12,8 @@ struct HeadRows {
   int64_t token_stride, head_stride;
 };
 
-// Cache [blocks, heads, block_size, K row then V row] in any physical order, the row contiguous.
+// Cache [blocks, heads, block_size, row] in any physical order, the row contiguous: a key, then its value, or, of one
+// head, a latent and the part of its key that is rotated.
 struct PagedRows {
   void* data;
   int64_t block_stride, head_stride, token_stride;
@@ -29,6 +30,16 @@ struct KvWriteArgs {
   FastDiv row_lanes;    // lanes per row of head_size elements
   int32_t lanes;        // tokens * token_lanes, below 2^31
   int32_t head_size;
+};
+
+struct LatentKvWriteArgs {
+  HeadRows latent, rope;  // of one head; rope may be of no elements
+  PagedRows cache;
+  FastDiv row_lanes;    // lanes per token, each with two vectors
+  int32_t lanes;        // tokens * row_lanes, below 2^31
+  int32_t half;         // elements between a lane's vectors
+  int32_t latent_dims;  // elements of the cache's row that are the latent's, which come first
+  int32_t row;          // elements of the row
 };
 
 }  // namespace rocmforge

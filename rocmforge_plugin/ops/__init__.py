@@ -9,6 +9,7 @@ be captured in a graph. All but attention, which compiled code calls through vLL
 from . import library  # noqa: F401  registers torch.ops.rocmforge.*
 from .attention import AttentionPlan, AttentionPlanner, paged_attention
 from .kv_cache import kv_write
+from .latent_cache import latent_kv_write
 from .mask import causal_mask
 from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_out
 
@@ -18,6 +19,7 @@ __all__ = [
     "apply_rotary",
     "causal_mask",
     "kv_write",
+    "latent_kv_write",
     "paged_attention",
     "rotary",
     "rotary_2d",

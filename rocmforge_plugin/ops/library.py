@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .kv_cache import kv_write
+from .latent_cache import latent_kv_write
 from .mask import causal_mask
 from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_out
 
@@ -170,6 +171,11 @@ _NORM = "Tensor? q_norm_weight, Tensor? k_norm_weight, float eps"
 
 define("causal_mask(Tensor(a!) scores, int cache_len) -> ()", _causal_mask, _nothing)
 define("kv_write(Tensor key, Tensor value, Tensor(a!) kv_cache, Tensor slot_mapping) -> ()", kv_write, _nothing)
+define(
+    "latent_kv_write(Tensor kv_c, Tensor? k_rope, Tensor(a!) kv_cache, Tensor slot_mapping) -> ()",
+    latent_kv_write,
+    _nothing,
+)
 define(
     f"rotary(Tensor positions, Tensor(a!) query, Tensor(b!)? key, Tensor cos_sin_cache, int head_size, {_MROPE}) -> ()",
     _rotary,

@@ -78,6 +78,24 @@ def test_kv_write(emulated: Use, target: str, kernel: str) -> None:
         assert same_bits(cache.data, expected)
 
 
+@pytest.mark.parametrize(("target", "kernel"), [case for case in CASES if case[1].startswith("latent_kv_write")])
+def test_latent_kv_write(emulated: Use, target: str, kernel: str) -> None:
+    emulated(target)
+    _, shift, dtype = apart(kernel)
+    for tokens, latent_dims, rope_dims in ((1, 512, 64), (9, 512, 0), (5, 256, 64)):
+        row = latent_dims + rope_dims
+        latent, rope = (rows(tokens, 1, size, shift, dtype, size).view for size in (latent_dims, rope_dims))
+        cache = Buffer((3, 16, row), (16 * row + 64, row, 1), 16, dtype, 3)
+        slots = torch.randperm(48, generator=generator(tokens))[:tokens]
+        slots[tokens // 2] = -1 if tokens > 1 else 47
+        expected = cache.data.clone()
+        view = expected.as_strided(cache.view.shape, cache.view.stride(), 16)
+        view.copy_(reference.latent_kv_write(latent[:, 0], rope, cache.view, slots))
+        call = functools.partial(ops.latent_kv_write, latent[:, 0], rope, cache.view, guarded(slots))
+        assert launched(call) == {kernel: 1}
+        assert same_bits(cache.data, expected)
+
+
 @pytest.mark.parametrize(("target", "kernel"), [case for case in CASES if re.match("rotary_v|mrope_v", case[1])])
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_rotary(emulated: Use, target: str, kernel: str, interleaved: bool) -> None:
@@ -103,7 +121,9 @@ def test_rotary(emulated: Use, target: str, kernel: str, interleaved: bool) -> N
             assert same_bits(buffer.view[..., rotary_dim:], old[..., rotary_dim:]) and buffer.outside_untouched()
 
 
-@pytest.mark.parametrize(("target", "kernel"), [case for case in CASES if "_kv_write" in case[1]])
+@pytest.mark.parametrize(
+    ("target", "kernel"), [case for case in CASES if re.search("(rotary|mrope)_kv_write", case[1])]
+)
 def test_rotary_kv_write(emulated: Use, target: str, kernel: str) -> None:
     operation, shift, dtype = apart(kernel)
     emulated(target)

@@ -14,6 +14,7 @@ from rocmforge_plugin.served import HEAD_SIZES
 from tests.kernels import test_attention as attention
 from tests.kernels import test_causal_mask as mask
 from tests.kernels import test_kv_write as kv_write
+from tests.kernels import test_latent_kv_write as latent_kv_write
 from tests.kernels import test_rotary as rotary
 from tests.kernels import test_rotary_forms as forms
 from tests.kernels import test_rotary_kv_write as rotary_kv_write
@@ -24,6 +25,7 @@ EXAMPLES = 12 if ALL else 3
 PROPERTIES: list[tuple[Callable[..., None], dict[str, Any]]] = [
     (mask.test_masks_exactly_the_future, {}),
     (kv_write.test_writes_slots_and_nothing_else, {}),
+    (latent_kv_write.test_writes_rows_and_nothing_else, {}),
     (rotary.test_rotates_in_place, {}),
     (forms.test_sections, {}),
     (rotary_kv_write.test_norm_rotation_and_write, {}),

@@ -29,6 +29,7 @@ def arguments(name: str) -> tuple:
     return {
         "causal_mask": (randn(2, 5, 7), 1),
         "kv_write": (*kv, cache, slots),
+        "latent_kv_write": (value, query[:, :SIZE], randn(2, 16, (KV_HEADS + 1) * SIZE), slots),
         "rotary": (positions, query, key, table, SIZE, True, None, False),
         "rotary_out": (positions, query, key, table, SIZE, False, None, False),
         "rotary_2d": (positions.repeat(2, 1), query, None, table, SIZE, False),
@@ -56,6 +57,7 @@ def arguments(name: str) -> tuple:
 OPS = (
     "causal_mask",
     "kv_write",
+    "latent_kv_write",
     "rotary",
     "rotary_out",
     "rotary_2d",

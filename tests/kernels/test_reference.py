@@ -77,6 +77,19 @@ def test_kv_write():
     assert torch.equal(out, wanted)
 
 
+def test_latent_kv_write():
+    cache = randn(3, 16, 8)
+    latent, rope = randn(3, 5, seed=1), randn(3, 1, 3, seed=2)
+    out = reference.latent_kv_write(latent, rope, cache, torch.tensor([17, -1, 40]))
+    wanted = cache.clone()
+    wanted[1, 1, :5], wanted[1, 1, 5:] = latent[0], rope[0, 0]
+    wanted[2, 8, :5], wanted[2, 8, 5:] = latent[2], rope[2, 0]
+    assert torch.equal(out, wanted)
+    assert torch.equal(
+        reference.latent_kv_write(latent, None, cache[..., :5], torch.tensor([17, -1, 40])), out[..., :5]
+    )
+
+
 class Paged:
     """Requests of 5 new tokens behind 30 and of one behind 20, in scattered pages of 16; the rest is NaN."""
 

@@ -20,6 +20,7 @@ def test_every_kind_of_operation_is_covered():
         "rotary NeoX",
         "rotary GPT-J",
         "KV write",
+        "latent KV write",
         "attention decode",
         "attention prefill",
         "attention mixed",
