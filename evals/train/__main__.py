@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from . import batches, check, model, optim, tokenizer
+from . import batches, check, model, optim, shape, tokenizer
 
 #: Row length and share of the training of each phase of the curriculum.
 PHASES = ((256, 0.12), (768, 0.20), (2304, 0.68))
@@ -96,7 +96,7 @@ def save(network: model.Model, folder: Path) -> None:
         kept = torch.float32 if name.endswith("e_score_correction_bias") else torch.bfloat16
         tensors[name] = tensor.detach().to("cpu", kept).contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    settings = model.config(network.shape)
+    settings = shape.config(network.shape)
     (folder / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
     ends = {"eos_token_id": settings["eos_token_id"], "pad_token_id": settings["pad_token_id"]}
     (folder / "generation_config.json").write_text(json.dumps(ends, indent=1) + "\n")
@@ -117,7 +117,7 @@ def agree(network: model.Model, folder: Path) -> float:
 def main() -> None:
     """Train, round to bfloat16, check, save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", choices=("glm4", "glm4_moe"), default="glm4")
+    parser.add_argument("--arch", choices=tuple(shape.ARCHITECTURES), default="glm4")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--steps", default="", help="steps of each phase, as the log of a run gives them")
@@ -135,10 +135,10 @@ def main() -> None:
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    shape = model.Shape(arch=args.arch, hidden=args.hidden, ff=args.ff)
-    network = model.Model(shape).to(device)
+    sizes = shape.shape(args.arch, args.hidden, args.ff)
+    network = model.Model(sizes).to(device)
     count = sum(p.numel() for p in network.parameters())
-    print(f"{asdict(shape)}\n{count} parameters, {2 * count / 2**20:.2f} MiB in bf16, torch {torch.__version__}")
+    print(f"{asdict(sizes)}\n{count} parameters, {2 * count / 2**20:.2f} MiB in bf16, torch {torch.__version__}")
     counts = train(args, network, device)
     with torch.no_grad():
         for parameter in network.parameters():
