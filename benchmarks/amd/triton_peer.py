@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 
-from ..kernels.mla_cases import AMD, KEY, LATENT
+from ..kernels.mla_cases import AMD, KEY, LATENT, triton_splits
+from .cards import CARDS
 from .triton_compile import Launch, launches, write
 
 from vllm.v1.attention.ops import triton_decode_attention as latent  # isort: skip  behind triton_compile's settings
@@ -29,7 +30,6 @@ from vllm.v1.attention.ops import triton_unified_attention as unified  # isort: 
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1200", "gfx1201")
 HEADS, KV_HEADS, HEAD, PAGE, SEGMENTS = 32, 8, 128, 16, 16
 KV_CACHE = {"small": (), "large": ("key_cache_ptr", "value_cache_ptr", "K_Buffer", "V_Buffer")}
-KEYS_A_SPLIT = 512  # triton_mla.py's _MIN_WORK_PER_SPLIT; the limit, two splits a compute unit, is far
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -75,7 +75,7 @@ def latent_launches(large: bool) -> list[Launch]:
     """Both stages that vLLM launches for mla_cases.AMD."""
     case = AMD
     longest, requests = max(case.lens), len(case.lens)
-    splits = 1 << (longest // KEYS_A_SPLIT - 1).bit_length()
+    splits = triton_splits(longest, min(card.compute_units for card in CARDS))  # the limit is far from all
     rows = meta(40000 if large else sum(case.lens) // case.page, case.page, 1, KEY)
 
     def call() -> None:

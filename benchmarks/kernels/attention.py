@@ -12,90 +12,46 @@ left out.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from . import attention_peers as peers
 from .attention_cases import CASES, SWEEPS, Case, input_sets, sampled_error
-from .timing import copy_bandwidth, device_and_host, milliseconds
+from .compare import OURS, Calls, Row, ceilings, compare, ratios, said
+from .timing import device_and_host
+
+PEERS = ("vLLM Triton", "FlashAttention-3", "torch SDPA")
 
 
-def ceilings() -> dict[str, float]:
-    """Copied bytes (read and written) and bf16 matrix-product operations per second."""
-    copy = copy_bandwidth()
-    a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-    product = torch.empty_like(a)
-    return {"copy": copy, "product": 2 * 8192**3 / milliseconds([lambda: torch.mm(a, b, out=product)])[0] * 1e3}
-
-
-def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> dict[str, Any]:
-    floor = max(case.bytes / ceiling["copy"], case.flops / ceiling["product"]) * 1e3
-    row: dict[str, Any] = {
-        "case": case.name,
-        "floor_ms": floor,
-        "bytes": case.bytes,
-        "flops": case.flops,
-        "results": {},
-    }
+def measure(case: Case, ceiling: dict[str, float], only: Sequence[str]) -> Row:
     sets = input_sets(case)
-    for name, make in peers.available(case).items():
-        if only and name not in only:
-            continue
+
+    def begin(make: peers.Contestant) -> Calls:
         sets[0].out.fill_(float("nan"))
-        try:
-            time, spread, host = device_and_host(make(case, sets))
-        except (RuntimeError, ValueError, NotImplementedError, AssertionError) as error:
-            if name == "rocmforge":
-                raise
-            print(f"{case.name:38}{name:18} does not take this case: {str(error).splitlines()[0][:80]}", flush=True)
-            continue
-        result = {
-            "ms": time,
-            "spread_ms": spread,
-            "of_floor": floor / time,
-            "tb_s": case.bytes / time / 1e9,
-            "tflop_s": case.flops / time / 1e9,
-            "host_us": host,
-        }
-        if name in peers.PAGED:
-            result["error"] = sampled_error(case, sets[0])
-        row["results"][name] = result
-        far = f"{result['error']:.1e}" if "error" in result else ""
-        print(
-            f"{case.name:38}{name:18}{time:10.4f} ms{floor / time:8.1%} of floor{result['tb_s']:7.2f} TB/s"
-            f"{result['tflop_s']:7.0f} TFLOP/s{host:7.1f} us of the host {far}",
-            flush=True,
-        )
-    if not only or "rocmforge" in only:
+        return make(case, sets)
+
+    def error(name: str, result: object) -> float | None:
+        return sampled_error(case, sets[0]) if name in peers.PAGED else None
+
+    contestants = {
+        name: functools.partial(begin, make) for name, make in peers.available(case).items() if not only or name in only
+    }
+    row = compare(case, ceiling, contestants, error)
+    if not only or OURS in only:
         row["plan_ms"], _, row["plan_host_us"] = device_and_host(peers.plan_only(case, sets))
     return row
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def summary(rows: Sequence[dict]) -> dict[str, float]:
+def summary(rows: Sequence[Row]) -> dict[str, float]:
     """Speed relative to each peer, in geometric mean over the decode and the prefill cases."""
-    ratios: dict[str, float] = {}
-    for kind, of_kind in (
-        ("prefill", lambda n: n.startswith(("prefill", "chunked"))),
-        ("decode", lambda n: n.startswith(("decode", "spec"))),
-    ):
-        for peer in ("vLLM Triton", "FlashAttention-3", "torch SDPA"):
-            pairs = [
-                r["results"][peer]["ms"] / r["results"]["rocmforge"]["ms"]
-                for r in rows
-                if of_kind(r["case"]) and {peer, "rocmforge"} <= r["results"].keys()
-            ]
-            if pairs:
-                ratios[f"{kind} vs {peer}"] = geometric_mean(pairs)
-                print(f"{kind} vs {peer}: {ratios[f'{kind} vs {peer}']:.2f}x, least {min(pairs):.2f}x")
-    return ratios
+    kinds = {"prefill": ("prefill", "chunked"), "decode": ("decode", "spec")}
+    means: dict[str, float] = {}
+    for kind, begins in kinds.items():
+        means |= ratios(kind, [row for row in rows if row["case"].startswith(begins)], PEERS)
+    return means
 
 
 def main() -> None:
@@ -106,13 +62,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="contestants to run")
     arguments = parser.parse_args()
     ceiling = ceilings()
-    print(
-        f"{torch.cuda.get_device_name()}: copy {ceiling['copy'] / 1e9:.0f} GB/s, product "
-        f"{ceiling['product'] / 1e12:.0f} TFLOP/s, torch {torch.__version__}",
-        flush=True,
-    )
+    print(said(ceiling), flush=True)
 
-    def measured(cases: Sequence[Case]) -> list[dict[str, object]]:
+    def measured(cases: Sequence[Case]) -> list[Row]:
         return [
             measure(case, ceiling, arguments.only)
             for case in cases

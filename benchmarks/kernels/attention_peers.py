@@ -59,7 +59,7 @@ def ours(case: Case, sets: list[Inputs]) -> Calls:
 
 def plan_only(case: Case, sets: list[Inputs]) -> Calls:
     """The plan of a step by itself."""
-    planner = planner_of(case, "cuda")
+    planner = planner_of(case, sets[0].query.device)
     return [functools.partial(planner.plan, x.query_start, x.seq_lens, case.query_len, case.tokens) for x in sets]
 
 

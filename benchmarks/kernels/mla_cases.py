@@ -156,6 +156,11 @@ class PrefillInputs:
         self.seq_lens = torch.tensor([case.keys], dtype=torch.int32, device=device)
 
 
+def triton_splits(longest: int, compute_units: int) -> int:
+    """In how many parts vLLM's TRITON_MLA has its kernel take each request's keys."""
+    return min(1 << (max(1, longest // 512) - 1).bit_length(), 2 * compute_units)
+
+
 def sets_of(case: Case | PrefillCase) -> int:
     """How many sets of inputs are larger together than the L2 cache."""
     return max(1, min(16, int(-(-L2_BYTES // case.bytes))))

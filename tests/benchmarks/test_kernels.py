@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import rocmforge_plugin
-from benchmarks.kernels import attention_cases, attention_peers, counters, cpu, timing
+from benchmarks.kernels import attention, attention_cases, attention_peers, compare, counters, cpu, timing
 from benchmarks.kernels import elementwise as bench
 from benchmarks.kernels import elementwise_cases as cases
 from benchmarks.kernels import elementwise_peers as peers
@@ -160,6 +160,37 @@ def test_elementwise_rows(monkeypatch, capsys):
     monkeypatch.setattr(peers, "available", lambda kind, interleaved: {peers.OURS: refuses})
     with pytest.raises(ValueError, match="not this case"):
         bench.measure(cases.MODELS[1], 5, 1e12, [])
+
+
+def test_attention_rows(monkeypatch, capsys):
+    """Of whoever takes a case; a peer that refuses is named, ours may not; means over the cases that have both."""
+
+    def refuses(case, sets):
+        raise MemoryError("not this case")
+
+    def idle(case, sets):
+        return [lambda: None for _ in sets]
+
+    monkeypatch.setattr(timing, "milliseconds", lambda calls: ([call() for call in calls] and 0.5, 0.0))
+    monkeypatch.setattr(timing, "host_microseconds", lambda calls: [call() for call in calls] and 7.5)
+    monkeypatch.setattr(attention, "input_sets", lambda case: [attention_cases.Inputs(case, i, "cpu") for i in (0, 1)])
+    contestants = {compare.OURS: attention_peers.ours, "vLLM Triton": idle, "FlashAttention-3": refuses}
+    monkeypatch.setattr(attention_peers, "available", lambda case: contestants)
+    ceiling = {"copy": 4e12, "product": 7e14}
+    rows = [
+        attention.measure(attention_cases.Case("decode a", (40, 9), 1, 4, 2), ceiling, []),
+        attention.measure(attention_cases.Case("prefill b", (33,), 33, 4, 2), ceiling, []),
+    ]
+    assert capsys.readouterr().out.count("does not take this case: not this case") == 2
+    for row in rows:
+        assert row["results"].keys() == {compare.OURS, "vLLM Triton"} and row["plan_ms"] == 0.5
+        assert row["results"][compare.OURS]["error"] < 0.005 and math.isnan(row["results"]["vLLM Triton"]["error"])
+        assert row["floor_ms"] == pytest.approx(1e3 * max(row["bytes"] / 4e12, row["flops"] / 7e14))
+    rows[0]["results"]["vLLM Triton"]["ms"] = 2.0
+    assert attention.summary(rows) == pytest.approx({"decode vs vLLM Triton": 4.0, "prefill vs vLLM Triton": 1.0})
+    contestants[compare.OURS] = refuses
+    with pytest.raises(MemoryError):
+        attention.measure(attention_cases.Case("decode a", (40, 9), 1, 4, 2), ceiling, [])
 
 
 def test_host_time_is_of_calls_in_a_row(monkeypatch):
