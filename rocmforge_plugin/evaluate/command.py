@@ -22,6 +22,7 @@ from rocmforge_plugin.evaluate.records import Run
 from rocmforge_plugin.evaluate.session import Plan, as_json
 
 LOCAL_GROUP = "rocmforge_local"
+DEFAULT_MODEL = "glm4-tiny"
 EXIT = {report.SAME: 0, report.DIFFERENT: 1, report.UNDECIDED: 2}
 #: Words of the errors that a missing network leaves behind.
 OFFLINE = (
@@ -59,7 +60,10 @@ def parser() -> argparse.ArgumentParser:
         "arguments: a small trained GLM-4 and local tasks, no network, minutes on 2 cores.",
         epilog="Exit code: 0 the same, 1 different, 2 undecided or not run.",
     )
-    made.add_argument("--model", help="checkpoint folder or hub name (default: the small GLM-4 in evals/checkpoints)")
+    made.add_argument(
+        "--model",
+        help="checkpoint folder, hub name, or name of one in evals/checkpoints (default: the small GLM-4 there)",
+    )
     made.add_argument("--tasks", help="lm-eval task names, comma-separated (default: the local tasks)")
     made.add_argument("--include-path", help="folder with further lm-eval task definitions")
     made.add_argument("--candidate", default="rocmforge", help="attention backend to judge (default: %(default)s)")
@@ -88,6 +92,13 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="environment variable of the candidate's process alone; repeatable",
+    )
+    made.add_argument(
+        "--reference-env",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the reference's processes alone (VLLM_MLA_DISABLE=1); repeatable",
     )
     made.add_argument("--url", help="candidate: a running `vllm serve`, http://host:port, through local-completions")
     made.add_argument("--reference-url", help="reference: a running `vllm serve` as well")
@@ -128,7 +139,9 @@ def make_plan(args: argparse.Namespace) -> Plan:
     engine = engine_arguments(args.engine)
     if local:
         engine.setdefault("max_model_len", 2304)
-    model = args.model or str(folder / "checkpoints" / "glm4-tiny")  # type: ignore[operator]
+    model = args.model or DEFAULT_MODEL
+    if folder is not None and not Path(model).is_dir() and (folder / "checkpoints" / model / "config.json").is_file():
+        model = str(folder / "checkpoints" / model)
     settings: dict[str, Any] = {}
     if args.num_fewshot is not None:
         settings["num_fewshot"] = args.num_fewshot
@@ -185,6 +198,7 @@ class Jobs:
             "label": label,
             "out": str(out),
             "forced_from": forced_from,
+            "environment": more or {},
         }
         path = self.folder / f"{name}.job.json"
         if (
@@ -246,7 +260,9 @@ def default_dtypes(candidate: Mapping[str, str]) -> list[str]:
 
 def legs(args: argparse.Namespace, jobs: Jobs) -> list[report.Leg]:
     """Reference and candidate in every dtype; the finest dtype first, since its reference is the others' floor."""
-    more = dict(pair.partition("=")[::2] for pair in args.candidate_env)
+    more, theirs = (
+        dict(pair.partition("=")[::2] for pair in given) for given in (args.candidate_env, args.reference_env)
+    )
     dtypes = args.dtype.split(",") if args.dtype else default_dtypes({**os.environ, **more})
     unknown = [dtype for dtype in dtypes if dtype not in rule.LIMITS]
     if unknown:
@@ -260,11 +276,11 @@ def legs(args: argparse.Namespace, jobs: Jobs) -> list[report.Leg]:
     found = []
     if "float32" not in dtypes and not args.no_floor and not args.reference_url:
         try:
-            exact = jobs.run("exact.float32", args.reference, "float32")
+            exact = jobs.run("exact.float32", args.reference, "float32", more=theirs)
         except Stopped as stop:
             print(f"  no float32 reference, so 16-bit types are judged by fixed limits alone: {stop}", flush=True)
     for dtype in sorted(dtypes, key=lambda name: name != "float32"):
-        reference = jobs.run(f"reference.{dtype}", args.reference, dtype, args.reference_url)
+        reference = jobs.run(f"reference.{dtype}", args.reference, dtype, args.reference_url, more=theirs)
         exact = reference if dtype == "float32" else exact
         forced_from = str(jobs.folder / f"reference.{dtype}.json.gz")
         candidate = jobs.run(f"candidate.{dtype}", args.candidate, dtype, args.url, forced_from, more)

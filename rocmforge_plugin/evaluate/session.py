@@ -59,13 +59,21 @@ class Session:
     """An engine ready to be asked; use it for one backend, then end the process."""
 
     def __init__(self, plan: Plan, backend: str, dtype: str, label: str, order: int | None = None) -> None:
-        """backend: vLLM's name for it. order: seed of the order of the requests (None: as they come)."""
+        """backend: vLLM's name for it, or auto for vLLM's own. order: seed of the order of the requests (None: as they
+        come).
+        """
         prepare_environment()
         from rocmforge_plugin.evaluate import harness
+        from rocmforge_plugin.evaluate.host import host
 
-        self.plan, self.backend, self.dtype, self.label = plan, backend, dtype, label
         started = time.time()
-        arguments = {**ENGINE, **plan.engine}
+        self.engine = {**ENGINE, **plan.engine}
+        if backend.upper() != "ROCMFORGE":
+            own = host(plan.model, self.engine)
+            self.engine = own.corrected(self.engine)
+            backend = own.backend if backend == "auto" else backend
+        self.plan, self.backend, self.dtype, self.label = plan, backend, dtype, label
+        arguments = dict(self.engine)
         config = dict(arguments.pop("attention_config", None) or {})
         arguments |= {
             "pretrained": plan.model,
@@ -214,7 +222,7 @@ class Session:
             "device": device,
             "emulation": self.emulated(),
             "threads": torch.get_num_threads(),
-            "engine": {**ENGINE, **self.plan.engine},
+            "engine": self.engine,
             "loading": round(self.loading, 1),
         }
 

@@ -12,15 +12,6 @@ from rocmforge_plugin.evaluate import session
 from rocmforge_plugin.evaluate.records import Run
 
 
-def platform_reference() -> str:
-    """vLLM's own backend to compare with on this machine's platform."""
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        return "CPU_ATTN"
-    return "TRITON_ATTN"
-
-
 def work(job: dict[str, Any]) -> Run:
     """Do what the job says: see `command.Job`."""
     session.prepare_environment()
@@ -32,8 +23,7 @@ def work(job: dict[str, Any]) -> Run:
         from rocmforge_plugin.evaluate.server import ServerSession
 
         return ServerSession(plan, job["url"], job["backend"], job["dtype"], job["label"]).run(wanted)
-    backend = platform_reference() if job["backend"] == "auto" else job["backend"]
-    engine = session.Session(plan, backend, job["dtype"], job["label"], job.get("order"))
+    engine = session.Session(plan, job["backend"], job["dtype"], job["label"], job.get("order"))
     return engine.run(wanted)
 
 

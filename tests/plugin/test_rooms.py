@@ -14,7 +14,7 @@ DRIVERS = {
     "rocmforge_plugin.cli",
     "rocmforge_plugin.evaluate.forced",
     "rocmforge_plugin.evaluate.session",
-    "rocmforge_plugin.evaluate.worker",
+    "rocmforge_plugin.evaluate.host",
 }
 # Modules of the plugin that can be read where there is no vLLM.
 PLAIN = {VLLM, f"{VLLM}.backend", f"{VLLM}.position", f"{VLLM}.backend.eligibility"}
