@@ -64,25 +64,34 @@ class AttentionPlanner:
     def workspace_floats(self) -> int: ...
     def use_buffers(self, plan: int, workspace: int, device: int) -> None: ...
     def plan(
-        self, stream: int, query_start_loc: torch.Tensor, seq_lens: torch.Tensor, tokens: int, max_query_len: int
+        self,
+        stream: int,
+        query_start_loc: torch.Tensor,
+        seq_lens: torch.Tensor,
+        tokens: int,
+        max_query_len: int,
+        causal: bool,
     ) -> str | None: ...
-    def run(
+    def run_paged(
         self,
         stream: int,
         requests: int,
         tokens: int,
         plan_query_len: int,
+        plan_causal: bool,
         query: torch.Tensor,
         kv_cache: torch.Tensor,
         block_table: torch.Tensor,
         seq_lens: torch.Tensor,
         out: torch.Tensor,
+        lse: torch.Tensor | None,
         sinks: torch.Tensor | None,
         max_query_len: int,
         scale: float,
         window: int,
+        causal: bool,
     ) -> str | None: ...
-    def plan_and_run(
+    def plan_and_run_paged(
         self,
         stream: int,
         query_start_loc: torch.Tensor,
@@ -92,10 +101,12 @@ class AttentionPlanner:
         block_table: torch.Tensor,
         seq_lens: torch.Tensor,
         out: torch.Tensor,
+        lse: torch.Tensor | None,
         sinks: torch.Tensor | None,
         max_query_len: int,
         scale: float,
         window: int,
+        causal: bool,
     ) -> str | None: ...
 
 def decode_rows(device: Device, problem: Problem) -> int: ...

@@ -130,6 +130,50 @@ def latent_kv_write(
     return kv_write(kv_c[:, None], value[:, None], kv_cache[:, None], slot_mapping)[:, 0]
 
 
+def attend(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    scale: float,
+    causal: bool = True,
+    window: int = 0,
+    sinks: torch.Tensor | None = None,
+    soft_cap: float = 0,
+    alibi_slopes: torch.Tensor | None = None,
+    compute: torch.dtype = torch.float64,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One request's attention: query [tokens, heads, key dims], keys [length, kv_heads, key dims], values likewise.
+
+    ``score = scale * q k``; with a soft cap c, ``c * tanh(score / c)``; plus ``slope * (key - query)``; if causal, keys
+    after the query, and those `window` or more before it, are masked: the last query stands at the last key. A sink is
+    a logit that only enlarges the denominator.
+
+    Returns:
+        Results [tokens, heads, value dims] in `compute`, zero where a query sees no key; and the natural logarithms of
+        the denominators, [heads, tokens], -inf where one is empty.
+    """
+    tokens, heads, _ = query.shape
+    length, kv_heads, _ = keys.shape
+    keys, values = (x.to(compute).transpose(0, 1).repeat_interleave(heads // kv_heads, 0) for x in (keys, values))
+    scores = query.to(compute).transpose(0, 1) @ keys.transpose(1, 2) * scale
+    if soft_cap:
+        scores = torch.tanh(scores / soft_cap) * soft_cap
+    places = torch.arange(length, device=query.device)
+    distance = places[None, :] - torch.arange(length - tokens, length, device=query.device)[:, None]
+    if alibi_slopes is not None:
+        scores = scores + alibi_slopes.to(compute)[:, None, None] * distance.to(compute)
+    masked = (distance > 0) & causal
+    if window:
+        masked = masked | (distance <= -window)
+    scores = scores.masked_fill(masked, float("-inf"))
+    if sinks is not None:
+        scores = torch.cat((scores, sinks.to(compute)[:, None, None].expand(heads, tokens, 1)), dim=-1)
+    lse = torch.logsumexp(scores, dim=-1)
+    weights = torch.softmax(scores, dim=-1)[..., :length]
+    weights = weights.masked_fill(masked.all(-1, keepdim=True), 0)
+    return (weights @ values).transpose(0, 1), lse
+
+
 def paged_attention_reference(
     query: torch.Tensor,
     kv_cache: torch.Tensor,
@@ -142,43 +186,31 @@ def paged_attention_reference(
     soft_cap: float = 0,
     alibi_slopes: torch.Tensor | None = None,
     compute: torch.dtype = torch.float64,
+    causal: bool = True,
+    lse: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention of each request's new tokens over its pages; shapes as for ops.paged_attention.
-
-    ``score = scale * q k``; with a soft cap c, ``c * tanh(score / c)``; plus ``slope * (key - query)``; keys after the
-    query, and those `window` or more before it, are masked. A sink is a logit that only enlarges the denominator.
+    """Attention of each request's new tokens over its pages (`attend`); shapes as for ops.paged_attention.
 
     Returns:
-        [tokens, heads, value dims] in `compute`; zero where a query sees no key.
+        [tokens, heads, value dims] in `compute`; zero where a query sees no key. `lse` is written, if given.
     """
     tokens, heads, key_dims = query.shape
-    _, kv_heads, block_size, row_elements = kv_cache.shape
+    block_size, row_elements = kv_cache.shape[2:]
     out = torch.zeros(tokens, heads, row_elements - key_dims, dtype=compute, device=query.device)
     starts = query_start_loc.tolist()
     for request, length in enumerate(seq_lens.tolist()):
         begin, end = starts[request], starts[request + 1]
-        if begin == end or length == 0:
+        if begin == end or (causal and length == 0):
             continue
         slots = torch.arange(length, device=query.device)
         pages = block_table[request].long()[slots // block_size]
-        rows = kv_cache[pages, :, slots % block_size].to(compute).transpose(0, 1)  # [kv_heads, length, row_elements]
-        keys, values = (part.repeat_interleave(heads // kv_heads, 0) for part in rows.tensor_split([key_dims], dim=-1))
-        scores = query[begin:end].to(compute).transpose(0, 1) @ keys.transpose(1, 2) * scale
-        if soft_cap:
-            scores = torch.tanh(scores / soft_cap) * soft_cap
-        distance = slots[None, :] - torch.arange(length - (end - begin), length, device=query.device)[:, None]
-        if alibi_slopes is not None:
-            scores = scores + alibi_slopes.to(compute)[:, None, None] * distance.to(compute)
-        masked = distance > 0
-        if window:
-            masked = masked | (distance <= -window)
-        scores = scores.masked_fill(masked, float("-inf"))
-        if sinks is not None:
-            column = sinks.to(compute)[:, None, None].expand(heads, end - begin, 1)
-            scores = torch.cat((scores, column), dim=-1)
-        weights = torch.softmax(scores, dim=-1)[..., :length]
-        weights = weights.masked_fill(masked.all(-1, keepdim=True), 0)
-        out[begin:end] = (weights @ values).transpose(0, 1)
+        rows = kv_cache[pages, :, slots % block_size]  # [length, kv_heads, row_elements]
+        keys, values = rows.tensor_split([key_dims], dim=-1)
+        out[begin:end], sums = attend(
+            query[begin:end], keys, values, scale, causal, window, sinks, soft_cap, alibi_slopes, compute
+        )
+        if lse is not None:
+            lse[:, begin:end] = sums
     return out
 
 

@@ -17,7 +17,8 @@ import torch
 import rocmforge_plugin
 from rocmforge_plugin import ops, reference, served
 from rocmforge_plugin.device import emulation_label, target_of
-from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.ops.attention import paged_attention
+from rocmforge_plugin.ops.planner import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 
 BLOCK = served.BLOCK_MULTIPLE

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from rocmforge_plugin import device, emulation
-from rocmforge_plugin.ops import attention
+from rocmforge_plugin.ops.planner import forget_planners
 
 
 def skip_unless_built(target: str) -> None:
@@ -21,11 +21,11 @@ def skip_unless_built(target: str) -> None:
 @contextmanager
 def emulated(target: str) -> Iterator[None]:
     """Within, all is as in a process that ROCMFORGE_EMULATE was given to from its start."""
-    attention.forget_planners()  # of the device before
+    forget_planners()  # of the device before
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(emulation.VARIABLE, target)
             patch.setattr(device, "_open_devices", {})
             yield
     finally:
-        attention.forget_planners()
+        forget_planners()

@@ -17,8 +17,7 @@ from torch.utils._pytree import tree_map_only
 from amdgpu import gpu
 from amdgpu.traffic import Costs, Traffic
 from rocmforge_plugin import _C, device, ops
-from rocmforge_plugin.ops import attention
-from rocmforge_plugin.ops.attention import AttentionPlanner
+from rocmforge_plugin.ops.planner import AttentionPlanner, forget_planners
 from rocmforge_plugin.problem import Problem
 
 from ..kernels import attention_cases, elementwise_cases
@@ -155,7 +154,7 @@ def emulated(target: str, compute_units: int) -> Iterator[None]:
     before = device._open_devices.get(-1)
     library = gpu.open_gpu(target, compute_units)
     device._open_devices[-1] = _C.Device("hip", 0, str(device.kernels_dir()), str(library))
-    attention.forget_planners()  # of the device before
+    forget_planners()  # of the device before
     gpu.schedule(counting=True)
     try:
         with Aligned():
@@ -163,7 +162,7 @@ def emulated(target: str, compute_units: int) -> Iterator[None]:
     finally:
         gpu.schedule()
         gpu.timing(None)
-        attention.forget_planners()
+        forget_planners()
         if before is None:
             del device._open_devices[-1]
         else:

@@ -13,7 +13,7 @@ import torch
 from .attention_cases import BLOCK, Case, Inputs
 
 if TYPE_CHECKING:
-    from rocmforge_plugin.ops.attention import AttentionPlanner
+    from rocmforge_plugin.ops.planner import AttentionPlanner
 
 Calls = list[Callable[[], object]]
 Contestant = Callable[[Case, list[Inputs]], Calls]
@@ -21,7 +21,7 @@ Contestant = Callable[[Case, list[Inputs]], Calls]
 
 def planner_of(case: Case, device: torch.device | str) -> AttentionPlanner:
     """What a model whose steps are like the case would make."""
-    from rocmforge_plugin.ops.attention import AttentionPlanner
+    from rocmforge_plugin.ops.planner import AttentionPlanner
     from rocmforge_plugin.problem import Problem
 
     return AttentionPlanner(

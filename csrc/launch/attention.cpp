@@ -84,7 +84,7 @@ void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_
                 .seq_lens = reinterpret_cast<const int32_t*>(seq_lens),
                 .requests = static_cast<int32_t>(batch.requests),
                 .heads = {make_fast_div(static_cast<uint32_t>(problem_.group)), problem_.kv_heads},
-                .mask = {problem_.window},
+                .mask = {problem_.window, batch.causal},
                 .classes = {}};
   const bool to_prefill = only_long(batch);
   int classes = 0;

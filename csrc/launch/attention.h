@@ -20,6 +20,7 @@ struct BatchBounds {
 // What the host knows of a batch that was planned; the longest query and the tokens may be upper bounds.
 struct Batch {
   int64_t requests, tokens, max_query_len;
+  bool causal;
 };
 
 // A class of requests, by packed rows (query tokens * group), with the kernel and the part of the plan buffer that are

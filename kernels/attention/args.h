@@ -24,6 +24,12 @@ struct ResultRows {
   int64_t token_stride, head_stride;
 };
 
+// [kv_heads * group, tokens]: the natural logarithm of each row's sum of exponentials.
+struct LogSums {
+  float* data;  // null: not asked for
+  int64_t head_stride, token_stride;
+};
+
 // [blocks, kv_heads, block_size, elements of a row], as the key format says.
 struct KeyPages {
   const void* data;
@@ -35,6 +41,7 @@ struct KeyPages {
 
 struct Mask {
   int32_t window;  // keys a query sees, itself included; 0: all
+  int32_t causal;  // 0: a query sees all keys of its request, later ones too; then there is no window
 };
 
 struct SoftmaxArgs {
@@ -56,6 +63,7 @@ struct AttentionArgs {
   Heads heads;
   QueryRows query;
   ResultRows out;
+  LogSums lse;
   KeyPages keys;
   Mask mask;
   SoftmaxArgs softmax;

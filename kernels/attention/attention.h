@@ -75,7 +75,7 @@ struct Attention {
         State state;
         Loop::attend(args, done, shared.query, keys, state);
         more = segments.next(args.heads, seg);
-        if (more) {
+        if (more && seg.end > seg.begin) {
           keys.restart(seg.request, seg.head, item_keys<G>(args, seg), seg.first_tile + seg.begin,
                        seg.first_tile + seg.end);
         }
@@ -95,7 +95,7 @@ struct Attention {
  private:
   RF_DEVICE static Keys start_keys(const Args& args, const Segment& seg) {
     Keys keys(args.keys, shared_memory<Shared>().keys, seg.request, seg.head, item_keys<G>(args, seg), G::key_wave());
-    keys.start(seg.first_tile + seg.begin, seg.first_tile + seg.end);
+    if (seg.end > seg.begin) keys.start(seg.first_tile + seg.begin, seg.first_tile + seg.end);
     return keys;
   }
 };

@@ -166,12 +166,14 @@ struct Combine {
 
   RF_DEVICE static void write(const Args& args, const Join& join, int row, int dim, Sum& sum, float sink) {
     const Quotient at = split_row(args.heads, join.first_row + row);
+    const int64_t head = query_head(args.heads, join.head, at), token = join.token_start + at.quotient;
+    if (args.lse.data && dim == 0)
+      args.lse.data[head * args.lse.head_stride + token * args.lse.token_stride] = log_sum(sum.row, sink);
     scale(sum, final_scale(sum.row, sink));
     Vec<T, kRun> result;
     RF_UNROLL
     for (int j = 0; j < kRun; ++j) result[j] = from_float<T>(sum.out[j]);
-    store_vec(static_cast<T*>(args.out.data) + (join.token_start + at.quotient) * args.out.token_stride +
-                  query_head(args.heads, join.head, at) * args.out.head_stride + dim,
+    store_vec(static_cast<T*>(args.out.data) + token * args.out.token_stride + head * args.out.head_stride + dim,
               result);
   }
 };

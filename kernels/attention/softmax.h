@@ -38,4 +38,10 @@ RF_DEVICE float final_scale(SoftmaxState row, float sink) {
   return sum > 0 ? factor / sum : 0.0f;
 }
 
+// The natural logarithm of a row's sum, the sink's part included: -inf where there is nothing to add up.
+RF_DEVICE float log_sum(SoftmaxState row, float sink) {
+  const SoftmaxState all = merge(row, {sink, sink > kNoScore ? 1.0f : 0.0f});
+  return all.sum > 0 ? (all.maximum + log2(all.sum)) * (1 / kLog2E) : -__builtin_inff();
+}
+
 }  // namespace rocmforge

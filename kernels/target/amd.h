@@ -202,6 +202,7 @@ template <int Pending>
 RF_DEVICE void copy_wait() {}
 
 RF_DEVICE float exp2(float x) { return __builtin_amdgcn_exp2f(x); }
+RF_DEVICE float log2(float x) { return __builtin_amdgcn_logf(x); }
 RF_DEVICE float rsqrt(float x) { return __builtin_amdgcn_rsqf(x); }
 
 template <class V>

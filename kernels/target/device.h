@@ -10,7 +10,7 @@
 //   uniform<Wave>(i): i, which is the same in all lanes, known as such where that costs nothing; uniform_now<Wave>(i):
 //   known as such in any case
 // Numbers
-//   exp2, rsqrt on float; float_to_bits, bits_to_float; f16_to_float, float_to_f16 (convert.h makes the rest of them)
+//   exp2, log2, rsqrt on float; float_to_bits, bits_to_float; f16_to_float, float_to_f16 (convert.h makes the rest)
 //   min, max: `a < b ? b : a`; of floats on NVIDIA the instruction, which differs in what a NaN gives
 //   low_halves, high_halves: of two words, as one
 // Memory

@@ -110,6 +110,7 @@ template <int Pending>
 RF_DEVICE void copy_wait() {}
 
 RF_DEVICE float exp2(float x) { return __builtin_exp2f(x); }
+RF_DEVICE float log2(float x) { return __builtin_log2f(x); }
 RF_DEVICE float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 
 template <class V>

@@ -126,6 +126,11 @@ RF_DEVICE float exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+RF_DEVICE float log2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 RF_DEVICE float rsqrt(float x) { return rsqrtf(x); }
 
 }  // namespace rocmforge

@@ -7,10 +7,11 @@ be captured in a graph. All but attention, which compiled code calls through vLL
 """
 
 from . import library  # noqa: F401  registers torch.ops.rocmforge.*
-from .attention import AttentionPlan, AttentionPlanner, paged_attention
+from .attention import paged_attention
 from .kv_cache import kv_write
 from .latent_cache import latent_kv_write
 from .mask import causal_mask
+from .planner import AttentionPlan, AttentionPlanner
 from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_out
 
 __all__ = [

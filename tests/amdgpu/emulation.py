@@ -18,7 +18,7 @@ import torch
 
 from amdgpu import gpu
 from rocmforge_plugin import _C, device
-from rocmforge_plugin.ops import attention
+from rocmforge_plugin.ops.planner import forget_planners
 
 COMPUTE_UNITS = 2  # few, so that small batches are cut across workgroups and a launch stays short
 
@@ -52,12 +52,12 @@ class EmulatedGpus:
         """Operations on CPU tensors run on the emulated device of `target` within this context."""
         before = device._open_devices.get(-1)
         device._open_devices[-1] = self.open(target, compute_units)
-        attention.forget_planners()  # it holds planners of the device before
+        forget_planners()  # it holds planners of the device before
         gpu.schedule(order, quantum)
         try:
             yield device._open_devices[-1]
         finally:
-            attention.forget_planners()
+            forget_planners()
             if before is None:
                 del device._open_devices[-1]
             else:

@@ -23,7 +23,7 @@ from amdgpu.decode.operands import Kind
 from amdgpu.kernel import Kernel
 from benchmarks.amd.built import table
 from rocmforge_plugin import _C
-from rocmforge_plugin.ops.attention import AttentionPlanner
+from rocmforge_plugin.ops.planner import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 from tests.kernels.attention_support import Batch
 

@@ -13,7 +13,7 @@ import torch
 
 import rocmforge_plugin
 from rocmforge_plugin import _C
-from rocmforge_plugin.ops.attention import AttentionPlanner
+from rocmforge_plugin.ops.planner import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.served import HEAD_SIZES
 from tests.kernels.attention_support import Batch

@@ -16,7 +16,8 @@ import torch
 
 import rocmforge_plugin
 from rocmforge_plugin import _C
-from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.ops.attention import paged_attention
+from rocmforge_plugin.ops.planner import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 from tests.kernels.attention_support import Batch
 

@@ -11,7 +11,8 @@ import torch
 import rocmforge_plugin
 from kernels import variants
 from rocmforge_plugin import reference
-from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.ops.attention import paged_attention
+from rocmforge_plugin.ops.planner import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 
 from .kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, generator, same_bits
@@ -45,6 +46,8 @@ class Batch:
     sinks: bool = False
     token_major: bool = False  # physical order of the cache: [blocks, block_size, heads, row]
     padding: int = 0  # query tokens behind the last request's
+    causal: bool = True
+    with_lse: bool = False
 
     def __post_init__(self) -> None:
         random = generator(self.seed)
@@ -82,6 +85,8 @@ class Batch:
         self.query = Buffer(size, rows, 16, self.dtype, self.seed + 1)
         self.query.fill(torch.randn(size, generator=random).to(self.dtype).to(DEVICE))
         self.out = Buffer(size, rows, 24, self.dtype, self.seed + 2)
+        sums = (1, heads + 3) if self.seed % 2 else (self.tokens + 5, 1)
+        self.lse = Buffer((heads, self.tokens), sums, 3, torch.float32, self.seed + 3) if self.with_lse else None
         self.sink_logits = torch.randn(heads, generator=random).to(DEVICE) if self.sinks else None
         self.scale = self.head_size**-0.5
 
@@ -104,7 +109,7 @@ class Batch:
     def run(self, planner: AttentionPlanner | None) -> None:
         plan = None
         if planner is not None:
-            plan = planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens)
+            plan = planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens, self.causal)
         paged_attention(
             self.query.view,
             self.cache,
@@ -116,49 +121,60 @@ class Batch:
             out=self.out.view,
             window=self.window,
             sinks=self.sink_logits,
+            causal=self.causal,
+            lse=None if self.lse is None else self.lse.view,
             plan=plan,
         )
 
     def check(self) -> None:
         # On the CPU, also for GPUs: compute-sanitizer reports hazards of cuBLAS's own kernels.
-        arguments: list[Any] = [
-            x.cpu() if isinstance(x, torch.Tensor) else x
-            for x in (
-                self.query.view,
-                self.cache,
-                self.block_table,
-                self.seq_lens,
-                self.starts,
-                self.scale,
-                self.window,
-                self.sink_logits,
-            )
-        ]
+        tensors = self.query.view, self.cache, self.block_table, self.seq_lens, self.starts
+        options: dict[str, Any] = {
+            "scale": self.scale,
+            "window": self.window,
+            "sinks": None if self.sink_logits is None else self.sink_logits.cpu(),
+            "causal": self.causal,
+        }
+        arguments = [x.cpu() for x in tensors]
         real = self.tokens - self.padding
-        exact, naive = (
-            attend(*arguments)[:real]
-            for attend in (reference.paged_attention_reference, reference.paged_attention_naive)
-        )
-        errors, naive_errors = self.out.view[:real].cpu().double() - exact, naive.double() - exact
-        error = errors.abs().max().item()
-        naive_error = naive_errors.abs().max().item()
-        if exact.shape[:2].numel() < 4:
-            # Of so few rows the naive version's largest error can happen to be far less than one rounding's: 1 of 13000
-            # single rows had more than twice as much.
-            naive_error = max(naive_error, torch.finfo(self.dtype).eps / 2 * exact.abs().max().item())
-        bound = 2 * naive_error + 1e-5
-        assert error <= bound, f"error {error:.3g} exceeds {bound:.3g}"  # also when either is NaN
-        # The mean is no matter of luck.
-        error, bound = errors.square().mean().sqrt().item(), 2 * naive_errors.square().mean().sqrt().item() + 1e-6
-        assert error <= bound, f"root mean square error {error:.3g} exceeds {bound:.3g}"
-        assert self.out.outside_untouched()
-        assert same_bits(
-            self.out.view[real:],
-            self.out.before.as_strided(self.out.view.shape, self.out.view.stride(), self.out.view.storage_offset())[
-                real:
-            ],
-        )
+        lse = torch.zeros(self.kv_heads * self.group, self.tokens, dtype=torch.float64)
+        exact = reference.paged_attention_reference(*arguments, **options | {"lse": lse})
+        naive = reference.paged_attention_naive(*arguments, **options)
+        check_results(self.out, exact[:real], naive[:real])
+        if self.lse is not None:
+            check_lse(self.lse, lse[:, :real])
         assert self.cache_buffer.untouched() and self.query.untouched()
+
+
+def check_results(out: Buffer, exact: torch.Tensor, naive: torch.Tensor) -> None:
+    """Results of as many tokens as there are exact ones, by FlashAttention's rule; nothing else is written."""
+    real = len(exact)
+    errors, naive_errors = out.view[:real].cpu().double() - exact, naive.double() - exact
+    error = errors.abs().max().item()
+    naive_error = naive_errors.abs().max().item()
+    if exact.shape[:2].numel() < 4:
+        # Of so few rows the naive version's largest error can happen to be far less than one rounding's: 1 of 13000
+        # single rows had more than twice as much.
+        naive_error = max(naive_error, torch.finfo(out.view.dtype).eps / 2 * exact.abs().max().item())
+    bound = 2 * naive_error + 1e-5
+    assert error <= bound, f"error {error:.3g} exceeds {bound:.3g}"  # also when either is NaN
+    # The mean is no matter of luck.
+    error, bound = errors.square().mean().sqrt().item(), 2 * naive_errors.square().mean().sqrt().item() + 1e-6
+    assert error <= bound, f"root mean square error {error:.3g} exceeds {bound:.3g}"
+    assert out.outside_untouched()
+    assert same_bits(out.view[real:], out.view_before[real:])
+
+
+def check_lse(lse: Buffer, exact: torch.Tensor) -> None:
+    """Logarithms of sums, of as many tokens as there are exact ones; sums are fp32 and of unrounded probabilities."""
+    real = exact.shape[1]
+    came = lse.view[:, :real].cpu().double()
+    assert torch.equal(came.isneginf(), exact.isneginf())
+    error = (came - exact)[~exact.isneginf()].abs()
+    bound = 1e-5 * (1 + exact[~exact.isneginf()].abs())
+    assert (error <= bound).all(), f"error {error.max().item():.3g} of a logarithm"
+    assert lse.outside_untouched()
+    assert same_bits(lse.view[:, real:], lse.view_before[:, real:])
 
 
 def launches_of(kernel: str) -> int:

@@ -74,6 +74,11 @@ class Buffer:
         self.before = self.data.clone()
         return self.view.clone(memory_format=torch.contiguous_format)
 
+    @property
+    def view_before(self) -> torch.Tensor:
+        """What the view showed at first."""
+        return self.before.as_strided(self.view.shape, self.view.stride(), self.view.storage_offset())
+
     def outside_untouched(self) -> bool:
         return same_bits(self.data[self.outside], self.before[self.outside])
 

@@ -25,19 +25,28 @@ def requests(draw: st.DrawFn, most_new: int) -> tuple[int, int]:
 
 
 @st.composite
+def full_requests(draw: st.DrawFn, most_new: int) -> tuple[int, int]:
+    """With a full mask, where a request may have no keys, or fewer than new tokens."""
+    return draw(st.integers(1, most_new)), draw(st.one_of(st.just(0), lengths))
+
+
+@st.composite
 def batches(draw: st.DrawFn, dtype: torch.dtype, head_size: int, most_new: int = 70) -> Batch:
+    causal = draw(st.sampled_from([True, True, False]))
     return Batch(
         dtype,
         head_size,
         kv_heads=draw(st.integers(1, 3)),
         group=draw(st.sampled_from([1, 2, 3, 4, 12, 16, 24, 64])),
-        requests=draw(st.lists(requests(most_new), min_size=1, max_size=5)),
+        requests=draw(st.lists((requests if causal else full_requests)(most_new), min_size=1, max_size=5)),
         block_size=draw(st.sampled_from([16, 32, 48, 128])),
         seed=draw(seeds),
-        window=draw(st.sampled_from([0, 0, 1, 20, 64])),
+        window=draw(st.sampled_from([0, 0, 1, 20, 64] if causal else [0])),
         sinks=draw(st.booleans()),
         token_major=draw(st.booleans()),
         padding=draw(st.sampled_from([0, 3])),
+        causal=causal,
+        with_lse=draw(st.booleans()),
     )
 
 
@@ -81,7 +90,7 @@ def test_matrix_cores(core: str, dtype: torch.dtype, head_size: int, data: st.Da
 @pytest.mark.parametrize("dtype", TYPES)
 def test_long_context_is_split_and_combined(dtype: torch.dtype, group: int, keys: int) -> None:
     """One request over every workgroup: the partial results, some or many (combine.h), must be rescaled and joined."""
-    batch = Batch(dtype, 128, 2, group, [(1, keys)], 16, seed=group)
+    batch = Batch(dtype, 128, 2, group, [(1, keys)], 16, seed=group, with_lse=True, sinks=group == 7)
     # Later keys score far higher, so that parts differ in their maxima by hundreds.
     batch.cache[..., :128] *= 1 + batch.block_table.new_tensor(range(len(batch.cache)))[:, None, None, None] % 7
     batch.cache_buffer.before = batch.cache_buffer.data.clone()
@@ -120,6 +129,8 @@ def test_long_prompts_are_done_in_rounds_of_heads(core: str, dtype: torch.dtype,
         seed=kv_heads,
         sinks=kv_heads == 4,
         window=100 * (kv_heads == 6),
+        causal=kv_heads != 3,
+        with_lse=kv_heads != 4,
     )
     planner = batch.planner(core)
     rocmforge_plugin.reset_launches()

@@ -11,7 +11,8 @@ import torch
 import rocmforge_plugin
 from rocmforge_plugin import _C
 from rocmforge_plugin.device import open_device
-from rocmforge_plugin.ops.attention import AttentionPlanner, native_problem, paged_attention
+from rocmforge_plugin.ops.attention import paged_attention
+from rocmforge_plugin.ops.planner import AttentionPlanner, native_problem
 from rocmforge_plugin.problem import Problem
 
 from .attention_support import ON_CPU, TYPES, Batch, launches_of

@@ -11,7 +11,8 @@ import torch
 
 import rocmforge_plugin
 from rocmforge_plugin import _C, device, served
-from rocmforge_plugin.ops.attention import PLAN, RUN, AttentionPlanner, paged_attention
+from rocmforge_plugin.ops.attention import RUN, paged_attention
+from rocmforge_plugin.ops.planner import PLAN, AttentionPlanner
 from rocmforge_plugin.problem import Problem
 
 from .attention_support import Batch, launches_of
@@ -31,6 +32,8 @@ def arguments_of(batch: Batch) -> dict[str, Any]:
         "query_start_loc": batch.starts,
         "out": batch.out.view,
         "sinks": None,
+        "lse": torch.zeros(8, 2, device=DEVICE),
+        "causal": True,
         "scale": batch.scale,
         "window": 0,
         "max_query_len": 1,
@@ -91,6 +94,12 @@ TENSORS = [
     Refusal("sinks.shape", {"sinks": floats(7)}, ValueError, r"sinks is \[7\].*\[8\]"),
     Refusal("sinks.shape", {"sinks": floats(8, 1)}, ValueError, r"\[8\]"),
     Refusal("sinks.contiguous", {"sinks": lambda _: strided(floats(8)(None))}, ValueError, "contiguous"),
+    Refusal("lse.tensor", {"lse": lambda t: t.tolist()}, TypeError, "lse is a list"),
+    Refusal("lse.dtype", {"lse": lambda t: t.half()}, TypeError, "torch.float16; it must be float32"),
+    Refusal("lse.device", {"lse": elsewhere}, ValueError, "query's device"),
+    Refusal("lse.shape", {"lse": lambda t: t.T}, ValueError, r"\[num_heads, tokens\], as query is \[2, 8, 64\]"),
+    Refusal("lse.shape", {"lse": lambda t: t[0]}, ValueError, r"\[num_heads, tokens\]"),
+    Refusal("lse.own", {"lse": lambda t: t[:, :1].expand(8, 2)}, ValueError, "expanded"),
 ]
 # What does not agree with the plan that was made for a call.
 OF_THE_PLAN = [
@@ -99,6 +108,7 @@ OF_THE_PLAN = [
     Refusal("kv_cache.shape", {"kv_cache": lambda t: t[:, :1]}, ValueError, r"\[blocks, 2, block_size, 128\]"),
     Refusal("seq_lens.plan", {"seq_lens": lambda t: t[:, None]}, ValueError, "of 2 requests, as the plan is"),
     Refusal("seq_lens.plan", {"seq_lens": lambda t: t[:1]}, ValueError, "of 2 requests, as the plan is"),
+    Refusal("causal.plan", {"causal": lambda _: False}, ValueError, "causal is False; it must be True, as the plan"),
     Refusal("window.plan", {"window": lambda _: 5}, ValueError, "window is 5; it must be 0, as the plan has it"),
     Refusal("max_query_len.plan", {"max_query_len": lambda _: 2}, ValueError, "at most 1, as the plan has it"),
 ]
@@ -126,6 +136,9 @@ PLANS = [
     ),
     Refusal("num_tokens.bounds", {"num_tokens": lambda _: -1}, ValueError, "num_tokens is -1"),
     Refusal("max_query_len.least", {"max_query_len": lambda _: -1}, ValueError, "max_query_len is -1"),
+    Refusal(
+        "causal.window", {"causal": lambda _: False}, ValueError, "it must be True, as there is a window of 7 keys"
+    ),
     Refusal("seq_lens.tensor", {"seq_lens": lambda t: None}, TypeError, "seq_lens is a NoneType"),
     Refusal("seq_lens.dtype", {"seq_lens": lambda t: t.float()}, TypeError, "torch.float32.*int32"),
     Refusal("seq_lens.device", {"seq_lens": elsewhere}, ValueError, f"on {DEVICE}"),
@@ -156,7 +169,9 @@ PLANS = [
 def test_plans(refusal: Refusal) -> None:
     batch = a_batch()
     arguments = {"query_start_loc": batch.starts, "seq_lens": batch.seq_lens, "max_query_len": 1, "num_tokens": 2}
+    arguments["causal"] = True
     arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
+    batch.window = 7
     planner = batch.planner()
     check_refusal(refusal, lambda: planner.plan(**arguments))
 

@@ -11,7 +11,8 @@ import torch
 
 from benchmarks.serving.trace import MARK, digest
 from rocmforge_plugin import ops
-from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.ops.attention import paged_attention
+from rocmforge_plugin.ops.planner import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 
 from .kernel_support import DEVICE, cos_sin_table, launched

@@ -49,7 +49,8 @@ UNITS = [unit for unit in UNITS if unit.name == "attention_plan" or unit.name.en
 RUN = """
 import torch
 import rocmforge_plugin
-from rocmforge_plugin.ops.attention import AttentionPlanner, paged_attention
+from rocmforge_plugin.ops.attention import paged_attention
+from rocmforge_plugin.ops.planner import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 
 HEADS, KV_HEADS, DIMS, BLOCK = 4, 2, 64, 16

@@ -8,7 +8,7 @@ import pytest
 from kernels import variants
 from rocmforge_plugin import _C, served
 from rocmforge_plugin.device import open_device
-from rocmforge_plugin.ops.attention import AttentionPlanner, native_problem
+from rocmforge_plugin.ops.planner import AttentionPlanner, native_problem
 from rocmforge_plugin.problem import KernelName, Problem
 
 from .attention_support import ON_CPU

@@ -97,22 +97,28 @@ def test_tensors_of_another_device(reader: None) -> None:
     batch = Batch(torch.bfloat16, 64, 2, 4, [(1, 70), (1, 20)], 16, seed=1)
     planner = batch.planner()
     plan = planner.plan(batch.starts, batch.seq_lens, 1, 2)
-    planner._native.use_buffers(planner._words.data_ptr(), planner._workspace.data_ptr(), planner._index + 1)
+    planner.native.use_buffers(planner._words.data_ptr(), planner._workspace.data_ptr(), planner._index + 1)
     rocmforge_plugin.reset_launches()
     assert (
-        planner.run(
-            plan,
+        planner.native.run_paged(
+            planner.stream(),
+            plan.num_reqs,
+            plan.num_tokens,
+            plan.max_query_len,
+            plan.causal,
             batch.query.view,
             batch.cache,
             batch.block_table,
             batch.seq_lens,
             batch.out.view,
+            None,
+            None,
             1,
             batch.scale,
             0,
-            None,
+            True,
         )
         == "query.device"
     )
-    assert planner._plan(device.stream_of(planner._index), batch.starts, batch.seq_lens, 2, 1) == "seq_lens.device"
+    assert planner.native.plan(planner.stream(), batch.starts, batch.seq_lens, 2, 1, True) == "seq_lens.device"
     assert rocmforge_plugin.launches() == {}

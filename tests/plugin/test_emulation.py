@@ -17,7 +17,7 @@ from vllm.v1.attention.selector import AttentionSelectorConfig
 from rocmforge_plugin import cli, device, emulation, ops, selftest, served
 from rocmforge_plugin.evaluate import command, report, rule
 from rocmforge_plugin.evaluate.records import Run
-from rocmforge_plugin.ops.attention import AttentionPlanner
+from rocmforge_plugin.ops.planner import AttentionPlanner
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm import register
 from rocmforge_plugin.vllm.backend import target

@@ -81,7 +81,7 @@ struct WarpgroupLoop {
     for (int i = 0; i < kProducts; ++i) query[i] = state.query.operand[i];
     Core::ready(query);
     const int end = min(seg.end, wave.end);
-    keys.announce();
+    if (seg.end > seg.begin) keys.announce();
     for (int tile = seg.begin; tile < end; ++tile) {
       const int first_key = (seg.first_tile + tile) * G::kTileKeys;
       Tile scores[kScoreTiles];

@@ -24,8 +24,9 @@ struct Context {
   int keys, before;
 };
 
-// The one place that decides. A token whose own key is not among the request's sees none.
+// The one place that decides. A token whose own key is not among the request's sees none, where the mask is causal.
 RF_DEVICE constexpr KeySpan token_keys(const Mask& mask, Context request, int token) {
+  if (!mask.causal) return {0, request.keys - 1};
   const int own = max(request.before + token, -1);
   return {mask.window > 0 ? max(0, own - mask.window + 1) : 0, own};
 }

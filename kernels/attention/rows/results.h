@@ -121,6 +121,9 @@ struct Results {
     float value_scale;  // of a partial
   };
 
+  // Of the lanes that have a row's statistics, one.
+  RF_DEVICE static bool holds_stats() { return R::key(lane<R::kWave>(), 0) == 0 && G::key_wave() == 0; }
+
   RF_DEVICE static RowResult row_result(const Args& args, const Segment& seg, int block_row, SoftmaxState row) {
     RowResult result;
     result.value_scale = G::Format::value_scale(args.keys, seg.head);
@@ -129,16 +132,16 @@ struct Results {
       const int64_t slot = 2 * seg.share + (seg.begin > 0 ? 0 : 1);
       const int64_t at = slot * G::kBlockRows + block_row;
       result.partial = args.work.partial_out + at * G::Problem::kValueDims;
-      if (R::key(lane<R::kWave>(), 0) == 0 && G::key_wave() == 0)
-        store_vec(args.work.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
+      if (holds_stats()) store_vec(args.work.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
       return result;
     }
     const Quotient at = split_row(args.heads, seg.first_row + block_row);
-    const int64_t head = query_head(args.heads, seg.head, at);
-    result.out = static_cast<T*>(args.out.data) + (seg.token_start + at.quotient) * args.out.token_stride +
-                 head * args.out.head_stride;
-    result.scale =
-        final_scale(row, args.softmax.sinks ? args.softmax.sinks[head] * kLog2E : kNoScore) * result.value_scale;
+    const int64_t head = query_head(args.heads, seg.head, at), token = seg.token_start + at.quotient;
+    result.out = static_cast<T*>(args.out.data) + token * args.out.token_stride + head * args.out.head_stride;
+    const float sink = args.softmax.sinks ? args.softmax.sinks[head] * kLog2E : kNoScore;
+    result.scale = final_scale(row, sink) * result.value_scale;
+    if (args.lse.data && holds_stats())
+      args.lse.data[head * args.lse.head_stride + token * args.lse.token_stride] = log_sum(row, sink);
     return result;
   }
 

@@ -80,7 +80,7 @@ struct MakePlan {
   // Where all items are alike, so many shares that each is of one item only, unless that makes the largest larger; else
   // 0. Then no item needs a gap.
   RF_DEVICE static int even_shares(const Args& args, const PlanClass& cls, const Plan& plan, int row_blocks) {
-    if (row_blocks == 0) return 0;
+    if (row_blocks == 0 || plan.block(0).tiles == 0) return 0;
     const int item_tiles = plan.block(0).tiles, items = row_blocks * args.heads.kv_heads;
     const int64_t all_tiles = static_cast<int64_t>(item_tiles + kItemGap) * items;
     const int most = most_shares(cls, all_tiles);
@@ -163,7 +163,7 @@ struct MakePlan {
                             .first_row = first_row,
                             .first_tile = first_tile,
                             .begin = 0,
-                            .tiles = keys.last / cls.tile_keys + 1 - first_tile,
+                            .tiles = ceil_div(keys.last + 1, cls.tile_keys) - first_tile,
                             .token_start = token_start,
                             .query_len = query_len,
                             .seq_len = seq_len});
@@ -172,10 +172,12 @@ struct MakePlan {
     return listed;
   }
 
-  // Packed rows of a request if it is of this class, else 0.
+  // Packed rows of a request if it is of this class, else 0. Where a token's own key is among its request's, one
+  // without keys is padding.
   RF_DEVICE static int class_rows(const Args& args, const PlanClass& cls, int request) {
     const int rows = (args.query_start[request + 1] - args.query_start[request]) * group_of(args.heads);
-    return rows >= cls.min_rows && rows <= cls.max_rows && args.seq_lens[request] > 0 ? rows : 0;
+    const bool padding = args.mask.causal && args.seq_lens[request] <= 0;
+    return rows >= cls.min_rows && rows <= cls.max_rows && !padding ? rows : 0;
   }
 
   static constexpr int kBeginWord = __builtin_offsetof(RowBlock, begin) / sizeof(int32_t);

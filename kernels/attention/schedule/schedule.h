@@ -5,8 +5,9 @@
 // which is cut into equal shares, one per workgroup. So every workgroup does the same number of tiles whatever the
 // lengths are, the grid never depends on them, and only an item that a cut falls into needs combining. An item that
 // begins within a share costs that workgroup more than its tiles, so the line has a gap before it, which counts as
-// tiles (plan.h). Long prompts are done in rounds of some of the heads, with a line each: else the workgroups, all over
-// the line at any time, would read the keys of all heads at once, which caches cannot hold.
+// tiles (plan.h). An item whose rows see no key has no tiles: only its result is written. Long prompts are done in
+// rounds of some of the heads, with a line each: else the workgroups, all over the line at any time, would read the
+// keys of all heads at once, which caches cannot hold.
 #pragma once
 
 #include "../../division/divide.h"

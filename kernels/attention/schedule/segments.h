@@ -84,7 +84,8 @@ class Segments {
     segment.end = at_ + count - block.begin;
     at_ += count;
     left_ -= count;
-    return segment.end > segment.begin;
+    // An item without tiles is where it begins.
+    return segment.end > segment.begin || (block.tiles == 0 && segment.end == 0);
   }
 
   RF_DEVICE static RowBlock uniform_block(const RowBlock& b) {

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from vllm.v1.attention.backend import AttentionImpl, AttentionType
 
-from rocmforge_plugin.ops.attention import AttentionPlan, paged_attention
+from rocmforge_plugin.ops.attention import paged_attention
 from rocmforge_plugin.ops.kv_cache import kv_write
+from rocmforge_plugin.ops.planner import AttentionPlan
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend import eligibility
 from rocmforge_plugin.vllm.backend.fusion import CacheUpdates

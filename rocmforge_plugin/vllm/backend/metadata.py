@@ -10,7 +10,7 @@ import torch
 from vllm.platforms import current_platform
 from vllm.v1.attention.backend import AttentionMetadata
 
-from rocmforge_plugin.ops.attention import AttentionPlan
+from rocmforge_plugin.ops.planner import AttentionPlan
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend.plans import Planners
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from rocmforge_plugin.ops.attention import AttentionPlan, AttentionPlanner
+from rocmforge_plugin.ops.planner import AttentionPlan, AttentionPlanner
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.log import logger
 

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans of attention: made once a step, for all layers that compute the same, by whichever op."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from .. import _C, served
+from .. import device as _device
+from ..problem import Problem, combine_suffix
+from . import checks
+
+_INT32 = {"dtype": "int32", "device": "on {planner.device}"}
+PLAN: checks.Works = {
+    "num_tokens.bounds": "0 to max_num_tokens, {planner.max_num_tokens}",
+    "max_query_len.least": "at least 0",
+    "causal.window": "True, as there is a window of {planner.problem.window} keys",
+    "seq_lens.dims": "[requests]",
+    "seq_lens.bounds": "of 1 to max_num_reqs, {planner.max_num_reqs}, requests",
+    "query_start_loc.shape": "of size [requests + 1], as seq_lens is {seq_lens.shape}",
+    **{
+        f"{name}.{what}": works
+        for name in ("query_start_loc", "seq_lens")
+        for what, works in (*_INT32.items(), ("contiguous", "contiguous"))
+    },
+}
+ALIGNED = "contiguous in its last dimension, with address and other strides multiples of 16 bytes"
+# What all ops of attention demand, whatever holds the keys.
+COMMON: checks.Works = {
+    "scale.range": "positive and finite",
+    "causal.plan": "{plan.causal}, as the plan has it",
+    "max_query_len.plan": "at most {plan.max_query_len}, as the plan has it",
+    "query.dtype": "{planner.problem.dtype}, as the plan has it",
+    "query.device": "on {planner.device}, as the plan is",
+    "query.shape": "[tokens, {planner.problem.num_heads}, {planner.problem.key_dims}], as the plan has it",
+    "query.aligned": ALIGNED,
+    "out.shape": "[tokens, num_heads, {planner.problem.value_dims}], as query is {query.shape}",
+    "out.aligned": ALIGNED,
+    "lse.dtype": "float32",
+    "lse.shape": "[num_heads, tokens], as query is {query.shape}",
+    "seq_lens.plan": "of {plan.num_reqs} requests, as the plan is",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """A batch's work, dealt out to workgroups on the device. Valid until its planner makes the next one.
+
+    Attributes:
+        planner: whose buffers hold it.
+        num_reqs: requests in the batch.
+        num_tokens: query tokens in the batch, or an upper bound.
+        max_query_len: longest query, or an upper bound.
+        causal: whether a token sees no keys after its own.
+    """
+
+    planner: AttentionPlanner
+    num_reqs: int
+    num_tokens: int
+    max_query_len: int
+    causal: bool = True
+
+
+class AttentionPlanner:
+    """Plans for layers that compute the same, in buffers allocated once.
+
+    The buffers stay where they are and launch sizes depend on nothing but the bounds given here, so attention may be
+    captured in a graph and replayed after `plan` has been called for another batch.
+
+    Args:
+        problem: what the layers compute.
+        device: torch device.
+        max_num_reqs: most requests of a batch.
+        max_num_tokens: most query tokens of a batch.
+        decode_query_len: query tokens of a request in a decode step (1, or more with speculative decoding).
+
+    Raises:
+        TypeError, ValueError: an argument is none of these, or there are no kernels for the problem.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        device: torch.device | str,
+        max_num_reqs: int,
+        max_num_tokens: int,
+        decode_query_len: int = 1,
+    ) -> None:
+        op = "AttentionPlanner"
+        target = torch.device(device)
+        refuse_problem(op, problem, target)
+        for name, value in (
+            ("max_num_reqs", max_num_reqs),
+            ("max_num_tokens", max_num_tokens),
+            ("decode_query_len", decode_query_len),
+        ):
+            if value < 1:
+                checks.fail(op, name, value, "at least 1")
+        self.problem = problem
+        self.max_num_reqs = max_num_reqs
+        self.max_num_tokens = max_num_tokens
+        self.native = _C.AttentionPlanner(
+            _device.open_device(target), native_problem(problem), max_num_reqs, max_num_tokens, decode_query_len
+        )
+        # The workspace holds the parts of items that several workgroups share; a batch writes what it reads.
+        self._words = torch.zeros(self.native.plan_words, dtype=torch.int32, device=target)
+        self._workspace = torch.empty(self.native.workspace_floats, dtype=torch.float32, device=target)
+        self.row_elements = self.native.row_elements
+        self.device = self._words.device
+        self._index = self._words.get_device()
+        self.native.use_buffers(self._words.data_ptr(), self._workspace.data_ptr(), self._index)
+
+    def plan(
+        self,
+        query_start_loc: torch.Tensor,
+        seq_lens: torch.Tensor,
+        max_query_len: int,
+        num_tokens: int,
+        causal: bool = True,
+    ) -> AttentionPlan:
+        """Deals out a batch's work, by one small launch that reads the lengths on the device.
+
+        Args:
+            query_start_loc: int32 [requests + 1], where each request's query tokens start.
+            seq_lens: int32 [requests], keys of each request, this step's included. A request without query tokens is
+                padding, and where `causal` one without keys is: then its own are not among them.
+            max_query_len: longest query of the batch, or an upper bound.
+            num_tokens: query tokens of the batch, or an upper bound.
+            causal: whether a token sees no keys after its own; else it sees all keys of its request, for which the
+                problem must have no window.
+        """
+        failed = self.native.plan(self.stream(), query_start_loc, seq_lens, num_tokens, max_query_len, causal)
+        if failed:
+            checks.refuse(
+                "AttentionPlanner.plan",
+                failed,
+                PLAN,
+                {
+                    "query_start_loc": query_start_loc,
+                    "seq_lens": seq_lens,
+                    "num_tokens": num_tokens,
+                    "max_query_len": max_query_len,
+                    "causal": causal,
+                    "planner": self,
+                },
+            )
+        return AttentionPlan(self, seq_lens.shape[0], num_tokens, max_query_len, causal)
+
+    def stream(self) -> int:
+        """Torch's current stream on the planner's device, as the host module takes it."""
+        return _device.stream_of(self._index)
+
+
+def native_problem(problem: Problem) -> _C.Problem:
+    """A problem as the host module takes it."""
+    element = served.ELEMENTS[problem.dtype]
+    return _C.Problem(
+        element=element,
+        key_dims=problem.key_dims,
+        value_dims=problem.value_dims,
+        kv_heads=problem.num_kv_heads,
+        group=problem.group,
+        window=problem.window,
+        suffix=problem.suffix,
+        combine_suffix=combine_suffix(element, problem.value_dims),
+    )
+
+
+def refuse_problem(who: str, problem: Problem, where: torch.device) -> None:
+    """Raises for the first field that there are no kernels for."""
+    for refusal in problem.refusals(_device.target_of(where)):
+        raise (TypeError if refusal.field == "dtype" else ValueError)(f"{who}: {refusal}")
+
+
+@lru_cache(maxsize=64)
+def _decode_rows(op: str, problem: Problem, where: torch.device) -> int:
+    """The most packed rows (query tokens * group) of a request that a decode kernel takes."""
+    refuse_problem(op, problem, where)
+    return _C.decode_rows(_device.open_device(where), native_problem(problem))
+
+
+@lru_cache(maxsize=64)
+def _planner(problem: Problem, where: torch.device, reqs: int, tokens: int, decode_query_len: int) -> AttentionPlanner:
+    return AttentionPlanner(problem, where, reqs, tokens, decode_query_len)
+
+
+def forget_planners() -> None:
+    """Lets go of the planners that calls without a plan share, and of their buffers."""
+    _planner.cache_clear()
+    _decode_rows.cache_clear()
+
+
+def shared_planner(
+    op: str, problem: Problem, where: torch.device, reqs: int, tokens: int, max_query_len: int
+) -> AttentionPlanner:
+    """One that an op's calls without a plan share, if their shapes are alike.
+
+    Raises:
+        TypeError, ValueError: there are no kernels for the problem; `op` begins the message.
+    """
+    decode_rows = _decode_rows(op, problem, where)
+    # Queries that are too long for a decode step's kernels want no planner of their own, which has buffers.
+    short = 0 < max_query_len * problem.group <= decode_rows
+    return _planner(problem, where, _power_of_two(reqs), _power_of_two(tokens), max_query_len if short else 1)
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
