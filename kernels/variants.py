@@ -106,7 +106,8 @@ UNITS: list[Unit] = [
     *per_type("cache", widths("kv_write", "latent_kv_write")),
     *per_type(
         "position",
-        widths("rotary", "mrope", "rotary_kv_write", "mrope_kv_write", "norm_rotary_kv_write", "norm_mrope_kv_write"),
+        widths("rotary", "mrope", "rotary_kv_write", "mrope_kv_write", "norm_rotary_kv_write", "norm_mrope_kv_write")
+        + widths("rotary_latent_kv_write"),
     ),
     *attention_units(),
 ]

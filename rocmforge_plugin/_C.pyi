@@ -151,6 +151,18 @@ def apply_rotary(
     out: torch.Tensor,
     interleaved: bool,
 ) -> str | None: ...
+def rotary_latent_kv_write(
+    device: Device,
+    stream: int,
+    positions: torch.Tensor,
+    query_rope: torch.Tensor,
+    k_rope: torch.Tensor,
+    cos_sin_cache: torch.Tensor,
+    kv_c: torch.Tensor,
+    kv_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+    interleaved: bool,
+) -> str | None: ...
 def rotary_kv_write(
     device: Device,
     stream: int,

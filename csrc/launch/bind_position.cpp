@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "bindings.h"
+#include "launch/bind_lookup.h"
 #include "launch/bind_rows.h"
 #include "launch/position.h"
 
@@ -11,103 +12,6 @@ namespace py = pybind11;
 
 namespace rocmforge {
 namespace {
-
-// Pairs that take the time, height and width position, as Python has them: None, or three counts.
-struct Sections {
-  explicit Sections(py::handle object) {
-    if (!py::isinstance<py::sequence>(object)) return;
-    const auto sequence = py::reinterpret_borrow<py::sequence>(object);
-    if (sequence.size() != 3) return;
-    for (size_t i = 0; i < 3; ++i) {
-      counts[i] = PyLong_AsLongLong(py::object(sequence[i]).ptr());
-      if (PyErr_Occurred()) {
-        PyErr_Clear();
-        return;
-      }
-    }
-    given = true;
-  }
-  bool add_up_to(int64_t pairs) const {
-    return given && *std::min_element(counts.begin(), counts.end()) >= 0 && counts[0] + counts[1] + counts[2] == pairs;
-  }
-
-  bool given = false;
-  std::array<int64_t, 3> counts{};
-};
-
-// What a rotation looks up; kAxes rotates each half of a head by itself.
-struct Lookup {
-  TensorView positions, cos_sin_cache;
-  Sections sections;
-  bool sections_interleaved;
-  bool halves;
-
-  int64_t rotary_dim() const { return cos_sin_cache.shape[1]; }
-  PositionMode mode() const {
-    if (halves) return PositionMode::kAxes;
-    if (positions.dims == 1) return PositionMode::kOne;
-    return sections_interleaved ? PositionMode::kInterleaved : PositionMode::kSections;
-  }
-  std::array<int64_t, 2> section_args() const {
-    const auto& [time, height, width] = sections.counts;
-    if (mode() == PositionMode::kInterleaved) return {3 * height, 3 * width};
-    return {time, time + height};
-  }
-  RopeView view() const {
-    const int64_t stride = cos_sin_cache.shape[0] > 1 ? cos_sin_cache.stride[0] : 0;
-    const int64_t half = rotary_dim() / 2 * (cos_sin_cache.type == TensorType::kFloat ? 4 : 2);
-    return {.cos = cos_sin_cache.data,
-            .sin = cos_sin_cache.data + half,
-            .cos_stride = stride,
-            .sin_stride = stride,
-            .float_table = cos_sin_cache.type == TensorType::kFloat,
-            .positions = positions.data,
-            .axis_stride = positions.dims == 2 ? positions.stride[0] : 0,
-            .sections = section_args(),
-            .mode = mode()};
-  }
-};
-
-// A table of cosines and sines of the rows' type or float.
-template <class Call>
-bool is_table(const TensorView& view, const Call& call) {
-  return view.type == TensorType::kFloat || view.type == call.type();
-}
-bool has_contiguous_rows(const TensorView& view) { return view.shape[1] < 2 || view.stride[1] == 1; }
-
-// `positions` and `cos_sin_cache` of a call's lookup.
-template <class Call>
-constexpr auto lookups() {
-  return std::to_array<Condition<Call>>({
-      {"cos_sin_cache", "tensor", [](const Call& c) { return c.lookup.cos_sin_cache.readable; }},
-      {"cos_sin_cache", "dtype", [](const Call& c) { return is_table(c.lookup.cos_sin_cache, c); }},
-      {"cos_sin_cache", "device", [](const Call& c) { return c.lookup.cos_sin_cache.device == c.device(); }},
-      {"cos_sin_cache", "shape",
-       [](const Call& c) {
-         const TensorView& table = c.lookup.cos_sin_cache;
-         if (table.dims != 2 || table.shape[1] < 2 || table.shape[1] % 2) return false;
-         return c.lookup.halves ? 2 * table.shape[1] == c.head_size() : table.shape[1] <= c.head_size();
-       }},
-      {"cos_sin_cache", "contiguous", [](const Call& c) { return has_contiguous_rows(c.lookup.cos_sin_cache); }},
-      {"positions", "tensor", [](const Call& c) { return c.lookup.positions.readable; }},
-      {"positions", "dtype", [](const Call& c) { return c.lookup.positions.type == TensorType::kInt64; }},
-      {"positions", "device", [](const Call& c) { return c.lookup.positions.device == c.device(); }},
-      {"positions", "shape",
-       [](const Call& c) {
-         const TensorView& positions = c.lookup.positions;
-         if (positions.dims == 1) return !c.lookup.halves && positions.shape[0] == c.tokens();
-         return positions.dims == 2 && positions.shape[0] == (c.lookup.halves ? 2 : 3) &&
-                positions.shape[1] == c.tokens();
-       }},
-      {"positions", "contiguous",
-       [](const Call& c) { return c.tokens() < 2 || c.lookup.positions.last_stride() == 1; }},
-      {"mrope_section", "sum",
-       [](const Call& c) {
-         return c.lookup.halves || c.lookup.positions.dims == 1 ||
-                c.lookup.sections.add_up_to(c.lookup.rotary_dim() / 2);
-       }},
-  });
-}
 
 struct RotaryTensors {
   TensorView query, key, query_out, key_out;  // the last two are None where the first are written
@@ -134,7 +38,7 @@ constexpr auto kRotaryConditions = conditions<RotaryTensors>(
                              [](const RotaryTensors& t) { return !t.query_out.given || t.query_out.readable; }),
     condition<RotaryTensors>("key_out", "tensor",
                              [](const RotaryTensors& t) { return !t.key_out.given || t.key_out.readable; }),
-    lookups<RotaryTensors>());
+    lookups<RotaryTensors>(), sections<RotaryTensors>());
 
 Refusal rotary(OpDevice& device, Stream stream, py::handle positions, py::handle query, py::handle key,
                py::handle query_out, py::handle key_out, py::handle cos_sin_cache, int64_t head_size, bool interleaved,
@@ -145,9 +49,9 @@ Refusal rotary(OpDevice& device, Stream stream, py::handle positions, py::handle
                               .key_out = TensorView(key_out),
                               .lookup = {.positions = TensorView(positions),
                                          .cos_sin_cache = TensorView(cos_sin_cache),
+                                         .axes = halves ? 2 : 3,
                                          .sections = Sections(mrope_section),
-                                         .sections_interleaved = mrope_interleaved,
-                                         .halves = halves},
+                                         .sections_interleaved = mrope_interleaved},
                               .size_of_head = head_size};
   if (Refusal refusal = first_failed<kRotaryConditions>(tensors)) return refusal;
   const TensorView& to = tensors.query_out.given ? tensors.query_out : tensors.query;
@@ -295,7 +199,8 @@ constexpr auto rotary_kv_write_conditions() {
       condition<Tensors>(
           "query_out", "own",
           if_given<Tensors, &Tensors::query_out, [](const TensorView& view, const Tensors&) { return is_own(view); }>),
-      pages<Tensors>(), lookups<Tensors>(), norm<&Tensors::query_norm, &Tensors::key_norm>("q_norm_weight"),
+      pages<Tensors>(), lookups<Tensors>(), sections<Tensors>(),
+      norm<&Tensors::query_norm, &Tensors::key_norm>("q_norm_weight"),
       norm<&Tensors::key_norm, &Tensors::query_norm>("k_norm_weight"),
       condition<Tensors>("eps", "range", [](const Tensors& t) { return t.epsilon >= 0 && std::isfinite(t.epsilon); }));
 }
@@ -315,9 +220,9 @@ Refusal rotary_kv_write(OpDevice& device, Stream stream, py::handle positions, p
                                      .query_out = TensorView(query_out),
                                      .lookup = {.positions = TensorView(positions),
                                                 .cos_sin_cache = TensorView(cos_sin_cache),
+                                                .axes = 3,
                                                 .sections = Sections(mrope_section),
-                                                .sections_interleaved = mrope_interleaved,
-                                                .halves = false},
+                                                .sections_interleaved = mrope_interleaved},
                                      .epsilon = eps};
   if (Refusal refusal = first_failed<kRotaryKvWriteConditions>(tensors)) return refusal;
   const int64_t head_size = tensors.head_size();
@@ -341,15 +246,84 @@ Refusal rotary_kv_write(OpDevice& device, Stream stream, py::handle positions, p
   return {};
 }
 
+struct RotaryLatentKvWriteTensors {
+  TensorView query_rope, k_rope, kv_c, kv_cache, slot_mapping;
+  Lookup lookup;
+
+  TensorType type() const { return query_rope.type; }
+  int device() const { return query_rope.device; }
+  int64_t tokens() const { return query_rope.shape[0]; }
+  int64_t head_size() const { return rope_dims(); }
+  int64_t rope_dims() const { return query_rope.shape[2]; }
+  int64_t latent_dims() const { return kv_c.shape[1]; }
+};
+
+constexpr auto rotary_latent_kv_write_conditions() {
+  using Tensors = RotaryLatentKvWriteTensors;
+  return conditions<Tensors>(
+      leads<Tensors, &Tensors::query_rope>("query_rope"),
+      std::to_array<Condition<Tensors>>({
+          {"query_rope", "shape", [](const Tensors& t) { return t.query_rope.dims == 3 && t.rope_dims() > 0; }},
+          {"query_rope", "contiguous", [](const Tensors& t) { return is_contiguous(t.query_rope, t.rope_dims()); }},
+          {"query_rope", "own", [](const Tensors& t) { return is_own(t.query_rope); }},
+      }),
+      follows<Tensors, &Tensors::k_rope>("k_rope"),
+      std::to_array<Condition<Tensors>>({
+          {"k_rope", "shape",
+           [](const Tensors& t) { return is_row(t.k_rope) && t.k_rope.last_shape() == t.rope_dims(); }},
+          {"k_rope", "tokens", [](const Tensors& t) { return t.k_rope.shape[0] == t.tokens(); }},
+          {"k_rope", "contiguous", [](const Tensors& t) { return has_contiguous_row(t.k_rope); }},
+          {"k_rope", "own", [](const Tensors& t) { return is_own(t.k_rope); }},
+      }),
+      follows<Tensors, &Tensors::kv_c>("kv_c"),
+      std::to_array<Condition<Tensors>>({
+          {"kv_c", "shape", [](const Tensors& t) { return t.kv_c.dims == 2 && t.latent_dims() > 0; }},
+          {"kv_c", "tokens", [](const Tensors& t) { return t.kv_c.shape[0] == t.tokens(); }},
+          {"kv_c", "contiguous", [](const Tensors& t) { return has_contiguous_row(t.kv_c); }},
+          {"kv_cache", "tensor", [](const Tensors& t) { return t.kv_cache.readable; }},
+      }),
+      pages<Tensors, has_latent_pages<Tensors>>(), lookups<Tensors>());
+}
+constexpr auto kRotaryLatentKvWriteConditions = rotary_latent_kv_write_conditions();
+
+Refusal rotary_latent_kv_write(OpDevice& device, Stream stream, py::handle positions, py::handle query_rope,
+                               py::handle k_rope, py::handle cos_sin_cache, py::handle kv_c, py::handle kv_cache,
+                               py::handle slot_mapping, bool interleaved) {
+  const RotaryLatentKvWriteTensors tensors{
+      .query_rope = TensorView(query_rope),
+      .k_rope = TensorView(k_rope),
+      .kv_c = TensorView(kv_c),
+      .kv_cache = TensorView(kv_cache),
+      .slot_mapping = TensorView(slot_mapping),
+      .lookup = {
+          .positions = TensorView(positions), .cos_sin_cache = TensorView(cos_sin_cache), .axes = 1, .sections = {}}};
+  if (Refusal refusal = first_failed<kRotaryLatentKvWriteConditions>(tensors)) return refusal;
+  const RotaryLatentKvWriteCall call{.element = tensors.query_rope.element(),
+                                     .tokens = tensors.tokens(),
+                                     .query_heads = tensors.query_rope.shape[1],
+                                     .latent_dims = tensors.latent_dims(),
+                                     .shape = {tensors.rope_dims(), tensors.lookup.rotary_dim(), interleaved},
+                                     .table = tensors.lookup.view(),
+                                     .query = rows_of(tensors.query_rope, tensors.rope_dims()),
+                                     .key = row_of(tensors.k_rope),
+                                     .latent = row_of(tensors.kv_c),
+                                     .cache = pages_of(tensors)};
+  ReleaseGil released(device);
+  launch_rotary_latent_kv_write(device, stream, call);
+  return {};
+}
+
 }  // namespace
 
 void bind_position(py::module_& module) {
   list_conditions(module, "rotary", kRotaryConditions);
   list_conditions(module, "apply_rotary", kApplyConditions);
   list_conditions(module, "rotary_kv_write", kRotaryKvWriteConditions);
+  list_conditions(module, "rotary_latent_kv_write", kRotaryLatentKvWriteConditions);
   module.def("rotary", &rotary);
   module.def("apply_rotary", &apply_rotary);
   module.def("rotary_kv_write", &rotary_kv_write);
+  module.def("rotary_latent_kv_write", &rotary_latent_kv_write);
 }
 
 }  // namespace rocmforge

@@ -41,6 +41,7 @@ struct OpDevice : Device {
   OpKernels causal_mask{*this, "causal_mask"};
   OpKernels kv_write{*this, "kv_write"};
   OpKernels latent_kv_write{*this, "latent_kv_write"};
+  OpKernels rotary_latent_kv_write{*this, "rotary_latent_kv_write"};
   // Without and with sections of positions.
   OpKernels rotary[2] = {{*this, "rotary"}, {*this, "mrope"}};
   OpKernels rotary_kv_write[2] = {{*this, "rotary_kv_write"}, {*this, "mrope_kv_write"}};

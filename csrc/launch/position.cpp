@@ -153,4 +153,41 @@ void launch_rotary_kv_write(OpDevice& device, Stream stream, const RotaryKvWrite
   kernel.launch(grid_of(kernel, args.lanes), stream, args);
 }
 
+void launch_rotary_latent_kv_write(OpDevice& device, Stream stream, const RotaryLatentKvWriteCall& call) {
+  if (call.tokens == 0) return;
+  Alignment alignment(call.element);
+  align_table(call.table, call.shape, alignment);
+  alignment.elements(call.shape.head_size).elements(call.latent_dims);
+  for (const RowsView* rows : {&call.query, &call.key, &call.latent}) rows->align(alignment);
+  call.cache.align(alignment);
+  const Width width = alignment.widest();
+  const int vector = vector_elements(call.element, width);
+  const RowShape shape = shape_args(call.shape, parts_of(call.table), vector);
+  const int64_t latent_items = ceil_quotient(call.latent_dims, 2 * vector);
+  const int query_shift = lane_shift(shape.rotary_items);
+  const int key_shift = lane_shift(shape.items);
+  const int latent_shift = lane_shift(latent_items);
+  const int size = group_heads(device, kWriteHeads, call.tokens, call.query_heads, int64_t{1} << query_shift);
+  const int64_t query_groups = ceil_quotient(call.query_heads, size);
+  const int64_t token_lanes = (query_groups << query_shift) + (1 << key_shift) + (1 << latent_shift);
+  const RotaryLatentKvWriteArgs args{.table = table_args(call.table),
+                                     .shape = shape,
+                                     .query = call.query.args(),
+                                     .key = call.key.args(),
+                                     .latent = call.latent.args(),
+                                     .cache = call.cache.args(),
+                                     .token_lanes = make_fast_div(static_cast<uint32_t>(token_lanes)),
+                                     .lanes = checked_lanes("rotary_latent_kv_write", call.tokens * token_lanes),
+                                     .query_heads = static_cast<int32_t>(call.query_heads),
+                                     .group_heads = size,
+                                     .query_groups = static_cast<int32_t>(query_groups),
+                                     .query_shift = query_shift,
+                                     .key_shift = key_shift,
+                                     .latent_shift = latent_shift,
+                                     .latent_dims = static_cast<int32_t>(call.latent_dims),
+                                     .latent_items = static_cast<int32_t>(latent_items)};
+  Kernel& kernel = device.rotary_latent_kv_write.get(width, call.element);
+  kernel.launch(grid_of(kernel, args.lanes), stream, args);
+}
+
 }  // namespace rocmforge

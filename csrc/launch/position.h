@@ -51,4 +51,16 @@ struct RotaryKvWriteCall {
 
 void launch_rotary_kv_write(OpDevice& device, Stream stream, const RotaryKvWriteCall& call);
 
+// Queries and key in place; the cache's rows are latent_dims elements of a latent, then the rotated key.
+struct RotaryLatentKvWriteCall {
+  Element element;
+  int64_t tokens, query_heads, latent_dims;
+  HeadShape shape;  // of queries and key
+  RopeView table;   // of mode kOne
+  RowsView query, key, latent;
+  CacheView cache;
+};
+
+void launch_rotary_latent_kv_write(OpDevice& device, Stream stream, const RotaryLatentKvWriteCall& call);
+
 }  // namespace rocmforge

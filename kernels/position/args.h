@@ -75,6 +75,20 @@ struct RotaryKvWriteArgs {
   int32_t query_items;  // shape.rotary_items in place without the norm, else shape.items
 };
 
-static_assert(sizeof(RotaryKvWriteArgs) <= 512);
+struct RotaryLatentKvWriteArgs {
+  RopeTable table;
+  RowShape shape;  // of the rows of queries and key
+  HeadRows query, key, latent;  // key and latent of one head
+  PagedRows cache;
+  FastDiv token_lanes;  // (query_groups << query_shift) + (1 << key_shift) + (1 << latent_shift)
+  int32_t lanes;  // tokens * token_lanes, below 2^31
+  int32_t query_heads;
+  int32_t group_heads;  // as in RotaryArgs, at most kWriteHeads
+  int32_t query_groups;  // ceil(query_heads / group_heads)
+  int32_t query_shift, key_shift, latent_shift;  // lanes per row
+  int32_t latent_dims, latent_items;
+};
+
+static_assert(sizeof(RotaryKvWriteArgs) <= 512 && sizeof(RotaryLatentKvWriteArgs) <= 512);
 
 }  // namespace rocmforge

@@ -3,6 +3,7 @@
 #include "../target/entry.h"
 #include "rotary.h"
 #include "rotary_kv_write.h"
+#include "rotary_latent_kv_write.h"
 
 namespace rocmforge {
 
@@ -14,7 +15,8 @@ namespace rocmforge {
   RF_ENTRY(rotary_kv_write_##width, RF_TYPE, RotaryKvWrite<RF_TYPE, n, false, false>)     \
   RF_ENTRY(mrope_kv_write_##width, RF_TYPE, RotaryKvWrite<RF_TYPE, n, false, true>)       \
   RF_ENTRY(norm_rotary_kv_write_##width, RF_TYPE, RotaryKvWrite<RF_TYPE, n, true, false>) \
-  RF_ENTRY(norm_mrope_kv_write_##width, RF_TYPE, RotaryKvWrite<RF_TYPE, n, true, true>)
+  RF_ENTRY(norm_mrope_kv_write_##width, RF_TYPE, RotaryKvWrite<RF_TYPE, n, true, true>)   \
+  RF_ENTRY(rotary_latent_kv_write_##width, RF_TYPE, RotaryLatentKvWrite<RF_TYPE, n>)
 
 RF_POSITION_KERNELS(v16, 16 / sizeof(RF_TYPE))
 RF_POSITION_KERNELS(v8, 8 / sizeof(RF_TYPE))

@@ -9,7 +9,7 @@ be captured in a graph. All but attention, which compiled code calls through vLL
 from . import library  # noqa: F401  registers torch.ops.rocmforge.*
 from .attention import paged_attention
 from .kv_cache import kv_write
-from .latent_cache import latent_kv_write
+from .latent_cache import latent_kv_write, rotary_latent_kv_write
 from .mask import causal_mask
 from .planner import AttentionPlan, AttentionPlanner
 from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_out
@@ -25,5 +25,6 @@ __all__ = [
     "rotary",
     "rotary_2d",
     "rotary_kv_write",
+    "rotary_latent_kv_write",
     "rotary_out",
 ]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .kv_cache import kv_write
-from .latent_cache import latent_kv_write
+from .latent_cache import latent_kv_write, rotary_latent_kv_write
 from .mask import causal_mask
 from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_out
 
@@ -166,6 +166,21 @@ def _rotary_kv_write_out(
     )
 
 
+def _rotary_latent_kv_write(
+    positions: Tensor,
+    query_rope: Tensor,
+    k_rope: Tensor,
+    cos_sin_cache: Tensor,
+    kv_c: Tensor,
+    kv_cache: Tensor,
+    slot_mapping: Tensor,
+    interleaved: bool,
+) -> None:
+    rotary_latent_kv_write(
+        positions, query_rope, k_rope, cos_sin_cache, kv_c, kv_cache, slot_mapping, interleaved=interleaved
+    )
+
+
 _MROPE = "bool interleaved, int[]? mrope_section, bool mrope_interleaved"
 _NORM = "Tensor? q_norm_weight, Tensor? k_norm_weight, float eps"
 
@@ -204,5 +219,11 @@ define(
     "rotary_kv_write_out(Tensor positions, Tensor query, Tensor key, Tensor value, Tensor cos_sin_cache, "
     f"Tensor(a!) kv_cache, Tensor slot_mapping, Tensor(b!) query_out, {_MROPE}, {_NORM}) -> ()",
     _rotary_kv_write_out,
+    _nothing,
+)
+define(
+    "rotary_latent_kv_write(Tensor positions, Tensor(a!) query_rope, Tensor(b!) k_rope, Tensor cos_sin_cache, "
+    "Tensor kv_c, Tensor(c!) kv_cache, Tensor slot_mapping, bool interleaved) -> ()",
+    _rotary_latent_kv_write,
     _nothing,
 )

@@ -173,6 +173,46 @@ def test_rotary_kv_write(emulated: Use, target: str, kernel: str) -> None:
         assert cache.outside_untouched()
 
 
+@pytest.mark.parametrize(("target", "kernel"), [case for case in CASES if "rotary_latent" in case[1]])
+def test_rotary_latent_kv_write(emulated: Use, target: str, kernel: str) -> None:
+    _, shift, dtype = apart(kernel)
+    emulated(target)
+    for tokens, heads, latent_dims, rope_dims, interleaved in ((1, 20, 512, 64, True), (6, 5, 256, 32, False)):
+        table = guarded(1.3 * cos_sin_table(64, rope_dims, torch.float32)).to((torch.float32, dtype)[heads == 5])
+        positions = torch.randint(0, 64, (tokens,), generator=generator(heads))
+        query, key, latent = (
+            rows(tokens, count, size, shift, dtype, size + count)
+            for count, size in ((heads, rope_dims), (1, rope_dims), (1, latent_dims))
+        )
+        before = [buffer.view.clone() for buffer in (query, key)]
+        row = latent_dims + rope_dims
+        cache = Buffer((3, 16, row), (16 * row + 64, row, 1), 16, dtype, 3)
+        slots = torch.randperm(48, generator=generator(tokens))[:tokens]
+        if tokens > 1:
+            slots[2] = -1
+        old = cache.view.clone()
+        call = functools.partial(
+            ops.rotary_latent_kv_write,
+            guarded(positions),
+            query.view,
+            key.view,
+            guarded(table),
+            latent.view[:, 0],
+            cache.view,
+            guarded(slots),
+            interleaved=interleaved,
+        )
+        assert launched(call) == {kernel: 1}
+        for buffer, x in zip((query, key), before, strict=True):
+            turned = functools.partial(
+                reference.rotary, positions, x, table, head_size=rope_dims, interleaved=interleaved
+            )
+            assert_within(buffer.view, turned(), turned(compute=dtype))
+            assert buffer.outside_untouched()
+        assert same_bits(cache.view, reference.latent_kv_write(latent.view[:, 0], key.view, old, slots))
+        assert latent.untouched() and cache.outside_untouched()
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_other_positions(emulated: Use, target: str) -> None:
     """Two positions a token, and cosines given per token: modes of the same kernels."""

@@ -18,6 +18,7 @@ from tests.kernels import test_latent_kv_write as latent_kv_write
 from tests.kernels import test_rotary as rotary
 from tests.kernels import test_rotary_forms as forms
 from tests.kernels import test_rotary_kv_write as rotary_kv_write
+from tests.kernels import test_rotary_latent_kv_write as rotary_latent_kv_write
 
 from .conftest import ALL, TARGETS
 
@@ -29,6 +30,7 @@ PROPERTIES: list[tuple[Callable[..., None], dict[str, Any]]] = [
     (rotary.test_rotates_in_place, {}),
     (forms.test_sections, {}),
     (rotary_kv_write.test_norm_rotation_and_write, {}),
+    (rotary_latent_kv_write.test_rotates_in_place_and_writes, {}),
     *(
         (test, {"head_size": size})
         for test in (attention.test_mixed_batches, attention.test_decode)

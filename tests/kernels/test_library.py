@@ -35,6 +35,16 @@ def arguments(name: str) -> tuple:
         "rotary_2d": (positions.repeat(2, 1), query, None, table, SIZE, False),
         "apply_rotary": (query.view(TOKENS, HEADS, SIZE), table[:TOKENS, :16], table[:TOKENS, 16:], False),
         "rotary_kv_write": (positions, query, key, value, table, cache, slots, True, None, False, weight, weight, 1e-5),
+        "rotary_latent_kv_write": (
+            positions,
+            query.view(TOKENS, HEADS, SIZE),
+            key[:, :SIZE],
+            table,
+            value,
+            randn(2, 16, (KV_HEADS + 1) * SIZE),
+            slots,
+            True,
+        ),
         "rotary_kv_write_out": (
             positions.repeat(3, 1),
             query,
@@ -64,6 +74,7 @@ OPS = (
     "apply_rotary",
     "rotary_kv_write",
     "rotary_kv_write_out",
+    "rotary_latent_kv_write",
 )
 
 
