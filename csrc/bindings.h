@@ -12,6 +12,7 @@ namespace rocmforge {
 
 // Each adds an op's functions to the module, and the names of its conditions.
 void bind_attention(pybind11::module_& module);
+void bind_latent(pybind11::module_& module);
 void bind_cache(pybind11::module_& module);
 void bind_mask(pybind11::module_& module);
 void bind_position(pybind11::module_& module);

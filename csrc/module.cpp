@@ -109,6 +109,7 @@ PYBIND11_MODULE(_C, module) {
   bind_cache(module);
   bind_position(module);
   bind_attention(module);
+  bind_latent(module);
 }
 
 }  // namespace rocmforge

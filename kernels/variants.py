@@ -95,6 +95,8 @@ def attention_units() -> list[Unit]:
         units += [combine(element, value_dims, targets) for value_dims in sorted(results)]
     for core, element, size in CORE_UNITS:
         units += attention(element, "joined", "plain", size, size, ("cpu",), core)
+    for core in (*CORES, "MmaSm90"):
+        units += attention("bf16", "latent", "plain", 576, 512, ("cpu",), core)
     for core in WIDE_CORES:
         for element in HALVES:
             units += attention(element, "joined", "plain", 64, 64, ("cpu",), core, decode=False)

@@ -44,6 +44,7 @@ class Problem:
     def __init__(
         self,
         *,
+        op: str,
         element: str,
         key_dims: int,
         value_dims: int,
@@ -109,6 +110,40 @@ class AttentionPlanner:
         causal: bool,
     ) -> str | None: ...
 
+def run_latent(
+    planner: AttentionPlanner,
+    stream: int,
+    requests: int,
+    tokens: int,
+    plan_query_len: int,
+    plan_causal: bool,
+    query_latent: torch.Tensor,
+    query_rope: torch.Tensor | None,
+    kv_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+    max_query_len: int,
+    scale: float,
+    causal: bool,
+) -> str | None: ...
+def plan_and_run_latent(
+    planner: AttentionPlanner,
+    stream: int,
+    query_start_loc: torch.Tensor,
+    tokens: int,
+    query_latent: torch.Tensor,
+    query_rope: torch.Tensor | None,
+    kv_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+    max_query_len: int,
+    scale: float,
+    causal: bool,
+) -> str | None: ...
 def decode_rows(device: Device, problem: Problem) -> int: ...
 def causal_mask(device: Device, stream: int, scores: torch.Tensor, cache_len: int) -> str | None: ...
 def kv_write(

@@ -81,7 +81,8 @@ class Problem:
         key_dims: elements of a query's and a key's head.
         value_dims: elements of a value's and a result's head.
         window: keys a query sees, its own included; 0 for all.
-        format: how keys and values lie in the cache; "joined": a key and its value in one row.
+        format: how keys and values lie in the cache; "joined": a key and its value in one row; "latent": a key, whose
+            first elements are the value.
         score: what becomes of a product of query and key before the softmax; "plain": it is scaled.
         core: another matrix core than the device's own, on the CPU only: for tests.
     """
@@ -103,6 +104,11 @@ class Problem:
     def group(self) -> int:
         """Query heads per KV head."""
         return self.num_heads // self.num_kv_heads
+
+    @property
+    def op(self) -> str:
+        """Which of ``rocmforge_plugin.ops`` computes it: how keys lie decides."""
+        return "latent_attention" if self.format == "latent" else "paged_attention"
 
     @property
     def suffix(self) -> str:

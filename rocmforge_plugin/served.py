@@ -4,13 +4,14 @@ selection read. Nothing is imported here, so it can be read where there is neith
 """
 
 HEAD_SIZES = (64, 80, 96, 128, 192, 256)
-MAX_GROUP = 64  # query heads per KV head
+MAX_GROUP = 128  # query heads per KV head
 
 # The kinds of attention there are kernels for: a format of keys and values (kernels/attention/problem/key_format.h), a
 # score function (score.h there), and heads as (key dims, value dims). A name is that of a C++ type, in lower case.
 PROBLEMS = (
     # format, score, heads
     ("joined", "plain", tuple((size, size) for size in HEAD_SIZES)),
+    ("latent", "plain", ((576, 512), (512, 512), (320, 256))),
 )
 
 BLOCK_MULTIPLE = 16  # of the keys of a cache block

@@ -65,11 +65,13 @@ struct AttentionCall {
   TensorType type() const { return static_cast<TensorType>(problem().element); }
   int device() const { return planner.buffers().device; }
   int64_t tokens() const { return query.shape[0]; }
+  int query_dims() const { return problem().key_dims; }
 };
 
-template <class Call>
+template <class Call, AttentionOp kOp>
 constexpr auto attention_numbers() {
   return std::to_array<Condition<Call>>({
+      {"plan", "op", [](const Call& c) { return c.problem().op == kOp; }},
       {"scale", "range", [](const Call& c) { return c.scale > 0 && std::isfinite(c.scale); }},
       {"causal", "plan", [](const Call& c) { return c.causal == c.batch.causal; }},
       {"max_query_len", "plan", [](const Call& c) { return c.max_query_len <= c.batch.max_query_len; }},
@@ -77,17 +79,17 @@ constexpr auto attention_numbers() {
 }
 
 template <class Call>
-constexpr auto attention_query() {
+constexpr auto attention_query(const char* query = "query") {
   return std::to_array<Condition<Call>>({
-      {"query", "tensor", [](const Call& c) { return c.query.readable; }},
-      {"query", "dtype", [](const Call& c) { return c.query.type == c.type(); }},
-      {"query", "device", [](const Call& c) { return c.query.device == c.device(); }},
-      {"query", "shape",
+      {query, "tensor", [](const Call& c) { return c.query.readable; }},
+      {query, "dtype", [](const Call& c) { return c.query.type == c.type(); }},
+      {query, "device", [](const Call& c) { return c.query.device == c.device(); }},
+      {query, "shape",
        [](const Call& c) {
          return c.query.dims == 3 && c.query.shape[1] == c.problem().heads() &&
-                c.query.shape[2] == c.problem().key_dims;
+                c.query.shape[2] == c.query_dims();
        }},
-      {"query", "aligned", [](const Call& c) { return aligned(c.query); }},
+      {query, "aligned", [](const Call& c) { return aligned(c.query); }},
   });
 }
 
@@ -116,6 +118,20 @@ constexpr auto attention_results() {
       {"seq_lens", "tensor", [](const Call& c) { return c.seq_lens.readable; }},
       {"seq_lens", "plan",
        [](const Call& c) { return c.seq_lens.dims == 1 && c.seq_lens.shape[0] == c.batch.requests; }},
+  });
+}
+
+// Which pages hold a request's keys.
+template <class Call>
+constexpr auto attention_pages() {
+  return std::to_array<Condition<Call>>({
+      {"block_table", "tensor", [](const Call& c) { return c.block_table.readable; }},
+      {"block_table", "dtype", [](const Call& c) { return c.block_table.type == TensorType::kInt32; }},
+      {"block_table", "device", [](const Call& c) { return c.block_table.device == c.device(); }},
+      {"block_table", "shape",
+       [](const Call& c) { return c.block_table.dims == 2 && c.block_table.shape[0] >= c.batch.requests; }},
+      {"block_table", "contiguous",
+       [](const Call& c) { return c.block_table.shape[1] <= 1 || c.block_table.stride[1] == 1; }},
   });
 }
 

@@ -22,7 +22,7 @@ struct PagedCall : AttentionCall {
 };
 
 constexpr auto kPagedConditions = conditions(
-    attention_numbers<PagedCall>(),
+    attention_numbers<PagedCall, AttentionOp::kPaged>(),
     condition<PagedCall>("window", "plan", [](const PagedCall& c) { return c.window == c.problem().window; }),
     attention_query<PagedCall>(),
     std::to_array<Condition<PagedCall>>({
@@ -38,15 +38,8 @@ constexpr auto kPagedConditions = conditions(
          [](const PagedCall& c) { return c.cache.shape[2] > 0 && c.cache.shape[2] % kBlockMultiple == 0; }},
         {"kv_cache", "aligned", [](const PagedCall& c) { return aligned(c.cache); }},
     }),
-    attention_results<PagedCall>(),
+    attention_results<PagedCall>(), attention_pages<PagedCall>(),
     std::to_array<Condition<PagedCall>>({
-        {"block_table", "tensor", [](const PagedCall& c) { return c.block_table.readable; }},
-        {"block_table", "dtype", [](const PagedCall& c) { return c.block_table.type == TensorType::kInt32; }},
-        {"block_table", "device", [](const PagedCall& c) { return c.block_table.device == c.device(); }},
-        {"block_table", "shape",
-         [](const PagedCall& c) { return c.block_table.dims == 2 && c.block_table.shape[0] >= c.batch.requests; }},
-        {"block_table", "contiguous",
-         [](const PagedCall& c) { return c.block_table.shape[1] <= 1 || c.block_table.stride[1] == 1; }},
         {"sinks", "tensor", [](const PagedCall& c) { return !c.sinks.given || c.sinks.readable; }},
         {"sinks", "dtype", [](const PagedCall& c) { return !c.sinks.given || c.sinks.type == TensorType::kFloat; }},
         {"sinks", "device", [](const PagedCall& c) { return !c.sinks.given || c.sinks.device == c.device(); }},
@@ -118,6 +111,12 @@ Refusal plan_and_run_paged(AttentionPlanner& planner, Stream stream, py::handle 
   });
 }
 
+AttentionOp op_named(const std::string& name) {
+  for (int i = 0; i < kAttentionOps; ++i)
+    if (name == kAttentionOpNames[i]) return static_cast<AttentionOp>(i);
+  throw std::invalid_argument("Problem: op is " + name + "; it must be paged_attention or latent_attention");
+}
+
 Element element_named(const std::string& name) {
   for (int i = 0; i < kElements; ++i)
     if (name == kElementNames[i]) return static_cast<Element>(i);
@@ -131,9 +130,10 @@ void bind_attention(py::module_& module) {
   list_conditions(module, "paged_attention", kPagedConditions);
   module.attr("block_multiple") = kBlockMultiple;
   py::class_<Problem>(module, "Problem", "What attention computes: see rocmforge_plugin/problem.py.")
-      .def(py::init([](const std::string& element, int key_dims, int value_dims, int kv_heads, int group, int window,
+      .def(py::init([](const std::string& op, const std::string& element, int key_dims, int value_dims, int kv_heads, int group, int window,
                        std::string suffix, std::string combine_suffix) {
-             return Problem{.element = element_named(element),
+             return Problem{.op = op_named(op),
+                            .element = element_named(element),
                             .key_dims = key_dims,
                             .value_dims = value_dims,
                             .kv_heads = kv_heads,
@@ -142,7 +142,7 @@ void bind_attention(py::module_& module) {
                             .suffix = std::move(suffix),
                             .combine_suffix = std::move(combine_suffix)};
            }),
-           py::kw_only(), py::arg("element"), py::arg("key_dims"), py::arg("value_dims"), py::arg("kv_heads"),
+           py::kw_only(), py::arg("op"), py::arg("element"), py::arg("key_dims"), py::arg("value_dims"), py::arg("kv_heads"),
            py::arg("group"), py::arg("window"), py::arg("suffix"), py::arg("combine_suffix"));
   module.def(
       "decode_rows",

@@ -13,7 +13,13 @@ namespace rocmforge {
 
 inline constexpr int64_t kBlockMultiple = 16;  // of the keys of a cache block
 
+// The op that takes a problem's tensors: how keys lie decides.
+enum class AttentionOp : int { kPaged, kLatent };
+inline constexpr int kAttentionOps = 2;
+inline constexpr const char* kAttentionOpNames[kAttentionOps] = {"paged_attention", "latent_attention"};
+
 struct Problem {
+  AttentionOp op;
   Element element;
   int key_dims, value_dims;  // elements of a head of queries and keys, and of values and results
   int kv_heads, group;       // group: query heads per KV head

@@ -14,10 +14,13 @@ struct Heads {
   int32_t kv_heads;
 };
 
-// [tokens, kv_heads * group, key dims], and value dims.
+// [tokens, kv_heads * group, key dims], and value dims. Queries may come in two parts of their dims, as the key format
+// says.
 struct QueryRows {
   const void* data;
   int64_t token_stride, head_stride;
+  const void* rest;
+  int64_t rest_token_stride, rest_head_stride;
 };
 struct ResultRows {
   void* data;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "keys/head_start.h"
+#include "loops/key_rows.h"
 #include "loops/warpgroup.h"
 #include "loops/waves.h"
 #include "problem/problem.h"
@@ -25,6 +26,11 @@ struct LoopOf<G, Warpgroups> {
   using Type = WarpgroupLoop<G>;
 };
 
+template <class G>
+struct LoopOf<G, KeyRows> {
+  using Type = KeyRowsLoop<G>;
+};
+
 template <class Core, class Problem, auto kChoice>
 struct Attention {
   using Args = AttentionArgs;
@@ -40,7 +46,7 @@ struct Attention {
       typename Keys::Shared keys;
       typename Result::Merge merge;
     };
-    typename Loop::Queries::Shared query;
+    typename Loop::Shared loop;
   };
   static constexpr int kWavesPerUnit = kChoice.residency.simd_waves;
   static constexpr LaunchConfig kConfig{.wave = R::kWave,
@@ -73,7 +79,7 @@ struct Attention {
       for (bool more = true; more;) {
         const Segment done = seg;
         State state;
-        Loop::attend(args, done, shared.query, keys, state);
+        Loop::attend(args, done, shared.loop, keys, state);
         more = segments.next(args.heads, seg);
         if (more && seg.end > seg.begin) {
           keys.restart(seg.request, seg.head, item_keys<G>(args, seg), seg.first_tile + seg.begin,
@@ -86,7 +92,7 @@ struct Attention {
         const Args& again = reload_args(args);
         Keys keys = start_keys(again, seg);
         State state;
-        Loop::attend(again, seg, shared.query, keys, state);
+        Loop::attend(again, seg, shared.loop, keys, state);
         Result::write(again, seg, shared.merge, state);
       } while (segments.next(args.heads, seg));
     }

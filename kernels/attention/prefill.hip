@@ -7,7 +7,7 @@
 namespace rocmforge {
 
 using Served = RF_PROBLEM;
-using Prefill = Attention<RF_CORE<Served::Element>, Served, Tuning<RF_CORE>::prefill<Served>()>;
+using Prefill = Attention<typename PrefillCore<RF_CORE, Served>::Type, Served, Tuning<RF_CORE>::prefill<Served>()>;
 
 RF_ENTRY(attention_prefill, RF_SUFFIX, Prefill)
 

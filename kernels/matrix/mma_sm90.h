@@ -20,6 +20,16 @@ struct SwizzledRows {
   RF_DEVICE static constexpr int at(int row, int column) { return chunk_at(row, column) + column % kChunk; }
 };
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// Of SwizzledRows that begin `start` elements after `base`: 128-byte swizzle, groups of 8 rows 1024 bytes apart.
+// Addresses count 16 bytes, so what the compiler knows is added.
+template <class T>
+RF_DEVICE uint64_t swizzled_descriptor(const T* base, int start) {
+  const uint64_t address = (static_cast<uint32_t>(__cvta_generic_to_shared(base)) & 0x3ffff) >> 4;
+  return (address | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62) + start * sizeof(T) / 16;
+}
+#endif
+
 template <class T>
 struct MmaSm90 : MmaSm80<T> {
   using Base = MmaSm80<T>;
@@ -33,12 +43,8 @@ struct MmaSm90 : MmaSm80<T> {
   RF_DEVICE static void product(C (&c)[Tiles], const A& a, const T* base, int offset, int k0) {
     static_assert(Tiles == 2 || Tiles == 4 || Tiles == 8);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    // 128-byte swizzle, groups of 8 rows 1024 bytes apart; addresses count 16 bytes, so what the compiler knows is
-    // added.
-    const uint64_t address = (static_cast<uint32_t>(__cvta_generic_to_shared(base)) & 0x3ffff) >> 4;
-    const int start = offset + (Transposed ? k0 * SwizzledRows<T>::kColumns : k0);
     const uint64_t descriptor =
-        (address | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62) + start * sizeof(T) / 16;
+        swizzled_descriptor(base, offset + (Transposed ? k0 * SwizzledRows<T>::kColumns : k0));
 #define RF_WGMMA(type, columns, c_list, a_list, b, transposed, more, ...)                                             \
   asm volatile("{.reg .pred p; setp.ne.b32 p, " more ", 0; wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type \
                "." type " {" c_list "}, {" a_list "}, " b ", p, 1, 1, " transposed ";}"                               \

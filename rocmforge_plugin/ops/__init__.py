@@ -9,6 +9,7 @@ be captured in a graph. All but attention, which compiled code calls through vLL
 from . import library  # noqa: F401  registers torch.ops.rocmforge.*
 from .attention import paged_attention
 from .kv_cache import kv_write
+from .latent import latent_attention
 from .latent_cache import latent_kv_write, rotary_latent_kv_write
 from .mask import causal_mask
 from .planner import AttentionPlan, AttentionPlanner
@@ -20,6 +21,7 @@ __all__ = [
     "apply_rotary",
     "causal_mask",
     "kv_write",
+    "latent_attention",
     "latent_kv_write",
     "paged_attention",
     "rotary",

@@ -30,6 +30,7 @@ PLAN: checks.Works = {
 ALIGNED = "contiguous in its last dimension, with address and other strides multiples of 16 bytes"
 # What all ops of attention demand, whatever holds the keys.
 COMMON: checks.Works = {
+    "plan.op": "made for it; this one's problem is {planner.problem.op}'s",
     "scale.range": "positive and finite",
     "causal.plan": "{plan.causal}, as the plan has it",
     "max_query_len.plan": "at most {plan.max_query_len}, as the plan has it",
@@ -158,6 +159,7 @@ def native_problem(problem: Problem) -> _C.Problem:
     """A problem as the host module takes it."""
     element = served.ELEMENTS[problem.dtype]
     return _C.Problem(
+        op=problem.op,
         element=element,
         key_dims=problem.key_dims,
         value_dims=problem.value_dims,

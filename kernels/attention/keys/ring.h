@@ -12,7 +12,8 @@
 namespace rocmforge {
 
 // Stage: a buffer. key_chunk(row, column) and value_chunk(row, column) are where 16 bytes of a key's row go; arrived()
-// is called when a thread's copies are in. Held: tiles before the current one that are still read.
+// is called when a thread's copies are in. Held: tiles before the current one that are still read; -1: none, and
+// copies are requested when the current one has been left too.
 template <class G, class Stage, int Held = 0>
 class RingCopies {
  public:
@@ -31,9 +32,13 @@ class RingCopies {
   // All threads copy kPassRows whole rows in a pass (0: not whole ones). Where such passes make up spans, and these the
   // tile, one table lookup serves a span; else each pass has its own.
   static constexpr int kPassRows = kThreads % kRowChunks == 0 ? kThreads / kRowChunks : 0;
+  // Where a thread would copy many chunks in irregular passes, eight threads copy a row, or several.
+  static constexpr int kRowThreads = 8;
+  static constexpr bool kByRow = kPassRows == 0 && kPasses > 8;
+  static_assert(!kByRow || (kRowChunks % kRowThreads == 0 && kTileKeys * kRowThreads % kThreads == 0));
   static constexpr bool kRegular = kPassRows > 0 &&
                                    kSpan % max(kPassRows, 1) == 0 && kTileKeys % kSpan == 0 && kChunks % kThreads == 0;
-  static constexpr int kLookups = kRegular ? kTileKeys / kSpan : kPasses;
+  static constexpr int kLookups = kRegular ? kTileKeys / kSpan : kByRow ? kTileKeys * kRowThreads / kThreads : kPasses;
   struct Shared {
     Stage stage[kStages];
   };
@@ -97,11 +102,15 @@ class RingCopies {
   RF_DEVICE int lookup_key(int tile, int i) const {
     if constexpr (kRegular) {
       return source_.nearest_span(tile * kTileKeys + i * kSpan);
+    } else if constexpr (kByRow) {
+      return source_.nearest(tile * kTileKeys + row_of(i));
     } else {
       const int chunk = min(thread_index() + i * kThreads, kChunks - 1);
       return source_.nearest(tile * kTileKeys + chunk / kRowChunks);
     }
   }
+
+  RF_DEVICE static int row_of(int i) { return thread_index() / kRowThreads + i * (kThreads / kRowThreads); }
 
   // A lane looks up one span of a regular tile, and passes on what it found when the tile is copied: the table's
   // latency must not be met here, where every tile would wait for it.
@@ -125,11 +134,18 @@ class RingCopies {
         if (tile * kTileKeys >= seen.first && tile * kTileKeys + kTileKeys - 1 <= seen.last)
           copy_spans<true>(tile, shared_.stage[buffer], at[0]);
         else copy_spans<false>(tile, shared_.stage[buffer], at[0]);
+      } else if constexpr (kByRow) {
+        unrolled<kLookups>([&](auto i) {
+          unrolled<kRowChunks / kRowThreads>([&](auto pass) {
+            copy_chunk(shared_.stage[buffer], row_of(i), thread_index() % kRowThreads + pass * kRowThreads,
+                       source_.rows() + at[i]);
+          });
+        });
       } else {
         unrolled<kPasses>([&](auto i) {
           const int chunk = thread_index() + i * kThreads;
           if (kChunks % kThreads == 0 || chunk < kChunks)
-            copy_chunk(shared_.stage[buffer], chunk, source_.rows() + at[i]);
+            copy_chunk(shared_.stage[buffer], chunk / kRowChunks, chunk % kRowChunks, source_.rows() + at[i]);
         });
       }
     }
@@ -150,15 +166,18 @@ class RingCopies {
           const KeySpan seen = source_.seen();
           row = span + max(seen.first - key, min(first + kFirst, seen.last - key)) * source_.stride();
         }
-        copy_chunk(stage, thread_index() + (s * (kSpan / kPassRows) + i) * kThreads, row);
+        const int chunk = thread_index() + (s * (kSpan / kPassRows) + i) * kThreads;
+        copy_chunk(stage, chunk / kRowChunks, chunk % kRowChunks, row);
       });
     });
   }
 
-  RF_DEVICE void copy_chunk(Stage& stage, int chunk, const Stored* row) {
-    const int to = chunk / kRowChunks, column = chunk % kRowChunks * kChunk;
+  RF_DEVICE void copy_chunk(Stage& stage, int to, int chunk, const Stored* row) {
+    const int column = chunk * kChunk;
     if (G::Problem::has_key(column)) copy_async16(stage.key_chunk(to, column), row + column + Format::key_at());
-    if (G::Problem::has_value(column)) copy_async16(stage.value_chunk(to, column), row + column + Format::value_at());
+    if constexpr (!Format::kValuesInKey) {
+      if (G::Problem::has_value(column)) copy_async16(stage.value_chunk(to, column), row + column + Format::value_at());
+    }
   }
 
   Source<Format> source_;
@@ -169,13 +188,18 @@ class RingCopies {
 
 // Rows are padded so that lanes that read different rows at once hit different banks.
 template <class G>
-struct alignas(16) PaddedStage {
+struct PaddedStage
+    : PaddedRows<typename G::Format::Stored, 1, G::kTileKeys, G::Problem::kKeyDims + G::kFeed.key_pad,
+                 G::Format::kValuesInKey ? 0 : G::Problem::kValueDims + G::kFeed.value_pad> {
   using Stored = typename G::Format::Stored;
-  Stored keys[G::kTileKeys][G::Problem::kKeyDims + G::kFeed.key_pad];
-  Stored values[G::kTileKeys][G::Problem::kValueDims + G::kFeed.value_pad];
 
-  RF_DEVICE Stored* key_chunk(int row, int column) { return &keys[row][column]; }
-  RF_DEVICE Stored* value_chunk(int row, int column) { return &values[row][column]; }
+  RF_DEVICE const Stored* key_row(int row) const { return this->keys[0][row]; }
+  RF_DEVICE const Stored* value_row(int row) const {
+    if constexpr (G::Format::kValuesInKey) return this->keys[0][row];
+    else return this->values[0][row];
+  }
+  RF_DEVICE Stored* key_chunk(int row, int column) { return &this->keys[0][row][column]; }
+  RF_DEVICE Stored* value_chunk(int row, int column) { return &this->values[0][row][column]; }
   RF_DEVICE static void arrived() {}
 };
 
@@ -196,19 +220,15 @@ class RingKeys : public RingCopies<G, PaddedStage<G>> {
   // The operands that piece P of the dims feeds, of key tile J.
   template <int J, int P>
   RF_DEVICE void key_piece(Operand* out) const {
-    const int dim = G::piece_dim(P);
-    Words<Stored, R::kPiece> piece{};
-    if (G::is_key_dim(dim))
-      piece = load_words<Stored, R::kPiece>(this->stage().keys[J * R::kKeys + R::operand_row(lane<R::kWave>())] + dim);
-    R::split(Format::unpack(piece), out);
+    R::split(Format::unpack(G::key_words(this->stage().key_row(G::key_row(J)), G::piece_dim(P))), out);
   }
 
   template <int Group, int Op, int Band>
   RF_DEVICE void value_runs(Words<Element, D::width(Band)> (&out)[R::kKeyElements]) const {
     const int l = lane<R::kWave>();
     unrolled<R::kKeyElements>([&](auto e) {
-      const Stored* const row = this->stage().values[Group * R::kPvKeys + R::template value_key<Op, e>(l)];
-      out[e] = Format::unpack(load_words<Stored, D::width(Band)>(row + D::run_start(Band, R::operand_row(l))));
+      const Stored* const row = this->stage().value_row(Group * R::kPvKeys + R::template value_key<Op, e>(l));
+      out[e] = Format::unpack(load_words<Stored, D::width(Band)>(row + G::value_dim(Band, R::operand_row(l))));
     });
   }
 };

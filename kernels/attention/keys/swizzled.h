@@ -8,25 +8,59 @@
 
 namespace rocmforge {
 
+// Rows in blocks of columns; none of values that lie in their keys.
+template <class T, int kKeyBlocks, int kValueBlocks, int kBlock>
+struct alignas(kHostTarget ? 64 : 1024) SwizzledBlocks {
+  T keys[kKeyBlocks][kBlock];
+  T values[kValueBlocks][kBlock];
+};
+template <class T, int kKeyBlocks, int kBlock>
+struct alignas(kHostTarget ? 64 : 1024) SwizzledBlocks<T, kKeyBlocks, 0, kBlock> {
+  T keys[kKeyBlocks][kBlock];
+};
+
 template <class G>
-struct alignas(kHostTarget ? 64 : 1024) SwizzledStage {
+constexpr int swizzled_blocks(int dims) {
+  return ceil_div(dims, SwizzledRows<typename G::T>::kColumns);
+}
+
+template <class G>
+struct SwizzledStage
+    : SwizzledBlocks<typename G::T, swizzled_blocks<G>(G::Problem::kKeyDims),
+                     G::Format::kValuesInKey ? 0 : swizzled_blocks<G>(G::Problem::kValueDims),
+                     G::kTileKeys * SwizzledRows<typename G::T>::kColumns> {
   using R = typename G::R;
   using T = typename G::T;
   using Rows = SwizzledRows<T>;
   static constexpr int kKeys = G::kTileKeys;
   // Of columns; the last may be filled in part.
-  static constexpr int kKeyBlocks = ceil_div(G::Problem::kKeyDims, Rows::kColumns);
-  static constexpr int kValueBlocks = ceil_div(G::Problem::kValueDims, Rows::kColumns);
-  T keys[kKeyBlocks][kKeys * Rows::kColumns];
-  T values[kValueBlocks][kKeys * Rows::kColumns];
+  static constexpr int kKeyBlocks = swizzled_blocks<G>(G::Problem::kKeyDims);
+  static constexpr int kValueBlocks = swizzled_blocks<G>(G::Problem::kValueDims);
 
   RF_DEVICE T* key_chunk(int row, int column) {
-    return keys[column / Rows::kColumns] + Rows::chunk_at(row, column % Rows::kColumns);
+    return this->keys[column / Rows::kColumns] + Rows::chunk_at(row, column % Rows::kColumns);
   }
   RF_DEVICE T* value_chunk(int row, int column) {
-    return values[column / Rows::kColumns] + Rows::chunk_at(row, column % Rows::kColumns);
+    return this->values[column / Rows::kColumns] + Rows::chunk_at(row, column % Rows::kColumns);
   }
   RF_DEVICE static void arrived() { R::Core::publish(); }
+};
+
+// For products with keys, and dims, on the core's rows (loops/key_rows.h): a tile's buffer is free, and copied to
+// again, when all waves have left it.
+template <class G>
+struct KeyRowsFeed : RingCopies<G, SwizzledStage<G>, -1> {
+  using Base = RingCopies<G, SwizzledStage<G>, -1>;
+  using Base::Base;
+  using Base::request;
+  static_assert(__is_same(typename G::Format::Stored, typename G::T) && G::Format::kValuesInKey);
+
+  RF_DEVICE void wait() {
+    this->arrived();
+    barrier();
+  }
+  // The tile's keys, in blocks of Rows::kColumns dims.
+  RF_DEVICE const typename G::T* keys() const { return this->stage().keys[0]; }
 };
 
 template <class G>

@@ -43,13 +43,13 @@ struct OrderedQueries {
     load_queries<G, OrderedQueries>(args, seg, shared, held, state);
   }
 
-  RF_DEVICE static void bring(const T* const (&row)[R::kStats], Shared&, Held& held, int) {
+  RF_DEVICE static void bring(const QueryRow<G> (&row)[R::kStats], Shared&, Held& held, int) {
     constexpr int kPair = 4 / sizeof(T);
     unrolled<kProducts>([&](auto i) {
       unrolled<R::kQueryElements / kPair>([&](auto word) {
         constexpr int kElement = word * kPair;
-        held.operand[i].word[word] = load_words<T, kPair>(row[query_stat<R>(kElement)] + i * G::Mma::kK +
-                                                          G::Mma::a_k(lane<R::kWave>(), kElement))
+        held.operand[i].word[word] = load_words<T, kPair>(row[query_stat<R>(kElement)].at(
+                                             i * G::Mma::kK + G::Mma::a_k(lane<R::kWave>(), kElement)))
                                          .word[0];
       });
     });
@@ -65,6 +65,7 @@ struct WarpgroupLoop {
   using Keys = SwizzledKeys<G>;
   using Queries = OrderedQueries<G>;
   using Softmax = RunningSoftmax<G>;
+  using Shared = typename Queries::Shared;
   struct State : G::State {
     typename Queries::Held query;
   };

@@ -9,6 +9,7 @@
 #include "../rows/queries.h"
 #include "../rows/running_softmax.h"
 #include "../tuning/choice.h"
+#include "score_parts.h"
 #include "wave_tiles.h"
 
 namespace rocmforge {
@@ -39,10 +40,16 @@ struct WaveLoop {
   static_assert(WaveFeed<Keys>);
   using Queries = PieceQueries<G>;
   using Softmax = RunningSoftmax<G>;
+  struct Shared {
+    typename Queries::Shared query;
+    typename ScoreParts<G>::Shared scores;
+  };
   struct State : G::State {
     typename Queries::Held query;
   };
-  static constexpr int kQueryTiles = G::kQueryTiles, kScoreTiles = G::kScoreTiles, kPieces = G::kPieces;
+  static constexpr int kQueryTiles = G::kQueryTiles, kPieces = G::kPieces;
+  // What a wave scores by itself.
+  static constexpr int kScoredRows = G::kOwnQueryTiles, kScoreTiles = G::kOwnScoreTiles;
   static constexpr int kMostOperands = G::kLoop.most_operands;
   // Whether a wave may leave out tiles of which none of its rows sees a key; where all waves have the same rows, every
   // tile of the item concerns them.
@@ -51,9 +58,8 @@ struct WaveLoop {
   static constexpr bool kByPiece = __is_same(Feed, Ring);
 
   // Takes the segment's tiles, the first of which has been requested.
-  RF_DEVICE static void attend(const Args& args, const Segment& seg, typename Queries::Shared& shared, Keys& keys,
-                               State& state) {
-    Queries::load(args, seg, shared, state.query, state);
+  RF_DEVICE static void attend(const Args& args, const Segment& seg, Shared& shared, Keys& keys, State& state) {
+    Queries::load(args, seg, shared.query, state.query, state);
     const WaveTiles wave = wave_tiles<G>(args, seg);
     for (int tile = seg.begin; tile < seg.end; ++tile) {
       keys.wait();
@@ -65,14 +71,20 @@ struct WaveLoop {
 
  private:
   using QueriesShared = typename Queries::Shared;
-  using Scores = Tile[kQueryTiles][kScoreTiles];
+  using OwnScores = Tile[kScoredRows][kScoreTiles];
+  using Scores = Tile[kQueryTiles][G::kScoreTiles];
 
-  RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, bool masked, QueriesShared& shared,
-                             Keys& keys, State& state) {
+  RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, bool masked, Shared& shared, Keys& keys,
+                             State& state) {
     const int first_key = (seg.first_tile + tile) * G::kTileKeys + G::key_wave() * G::kWaveKeys;
     Scores scores;
-    if constexpr (kByPiece) score_by_piece(shared, keys, state, scores);
-    else score_by_key(shared, keys, state, scores);
+    if constexpr (G::kDimWaves == 1) {
+      score(shared.query, keys, state, scores);
+    } else {
+      OwnScores own;
+      score(shared.query, keys, state, own);
+      ScoreParts<G>::join(shared.scores, own, scores);
+    }
     keys.next_keys(seg.first_tile + tile + 1);
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
@@ -84,17 +96,22 @@ struct WaveLoop {
     accumulate(keys, scores, state);
   }
 
+  RF_DEVICE static void score(QueriesShared& shared, const Keys& keys, const State& state, OwnScores& scores) {
+    if constexpr (kByPiece) score_by_piece(shared, keys, state, scores);
+    else score_by_key(shared, keys, state, scores);
+  }
+
   // Piece by piece of the dims: a query operand is fetched once for all keys of the tile.
-  RF_DEVICE static void score_by_piece(QueriesShared& shared, const Keys& keys, const State& state, Scores& scores) {
+  RF_DEVICE static void score_by_piece(QueriesShared& shared, const Keys& keys, const State& state, OwnScores& scores) {
     RF_UNROLL
-    for (int t = 0; t < kQueryTiles; ++t) {
+    for (int t = 0; t < kScoredRows; ++t) {
       RF_UNROLL
       for (int j = 0; j < kScoreTiles; ++j) scores[t][j] = fill<float, R::kScores>(0.0f);
     }
     unrolled<kPieces>([&](auto p) {
-      typename R::QueryOperand query[kQueryTiles][R::kSteps];
+      typename R::QueryOperand query[kScoredRows][R::kSteps];
       RF_UNROLL
-      for (int t = 0; t < kQueryTiles; ++t) {
+      for (int t = 0; t < kScoredRows; ++t) {
         RF_UNROLL
         for (int i = 0; i < R::kSteps; ++i) query[t][i] = Queries::operand(shared, state.query, t, p * R::kSteps + i);
       }
@@ -108,7 +125,7 @@ struct WaveLoop {
           RF_UNROLL
           for (int j = 0; j < kAtOnce; ++j) {
             RF_UNROLL
-            for (int t = 0; t < kQueryTiles; ++t)
+            for (int t = 0; t < kScoredRows; ++t)
               R::template score<1>(scores[t][part * kAtOnce + j], &operand[j][i], &query[t][i]);
           }
         }
@@ -116,17 +133,17 @@ struct WaveLoop {
     });
   }
 
-  RF_DEVICE static void score_by_key(QueriesShared& shared, const Keys& keys, const State& state, Scores& scores) {
+  RF_DEVICE static void score_by_key(QueriesShared& shared, const Keys& keys, const State& state, OwnScores& scores) {
     unrolled<kScoreTiles>([&](auto j) {
       RF_UNROLL
-      for (int t = 0; t < kQueryTiles; ++t) scores[t][j] = fill<float, R::kScores>(0.0f);
+      for (int t = 0; t < kScoredRows; ++t) scores[t][j] = fill<float, R::kScores>(0.0f);
       constexpr int kAtOnce = kHostTarget ? kPieces : 1;  // few operands alive at a time
       unrolled<kPieces / kAtOnce>([&](auto part) {
         constexpr int kCount = kAtOnce * R::kSteps;
         typename R::KeyOperand operand[kCount];
         unrolled<kAtOnce>([&](auto p) { keys.template key_piece<j, part * kAtOnce + p>(operand + p * R::kSteps); });
         RF_UNROLL
-        for (int t = 0; t < kQueryTiles; ++t) {
+        for (int t = 0; t < kScoredRows; ++t) {
           typename R::QueryOperand query[kCount];
           RF_UNROLL
           for (int i = 0; i < kCount; ++i) query[i] = Queries::operand(shared, state.query, t, part * kCount + i);

@@ -4,6 +4,8 @@
 //   Stored, Element        as an element lies in the cache; as it is multiplied, and as queries and results are
 //   kKeyDims, kValueDims   elements of a key, and of a value
 //   kRowElements           of Stored in a key's row of the cache, its value's included
+//   kValuesInKey           whether a value is the first part of its key, so that a tile of keys is one of values too
+//   kQueryPart             dims of the first of the two tensors that queries come in; kKeyDims where they come in one
 //   key_at(), value_at()   elements from a row's start to its key's, and to its value's
 //   unpack(words)          words of Stored as words of Element
 //   key_scale(pages, head), value_scale(pages, head)
@@ -21,6 +23,8 @@ concept KeyFormat = requires(const KeyPages& pages, Words<typename F::Stored, 8>
   F::kKeyDims;
   F::kValueDims;
   F::kRowElements;
+  F::kValuesInKey;
+  F::kQueryPart;
   { F::key_at() } -> SameAs<int>;
   { F::value_at() } -> SameAs<int>;
   { F::unpack(stored) } -> SameAs<Words<typename F::Element, 8>>;
@@ -35,6 +39,8 @@ struct Joined {
   using Element = T;
   static constexpr int kKeyDims = KeyDims, kValueDims = ValueDims;
   static constexpr int kRowElements = KeyDims + ValueDims;
+  static constexpr bool kValuesInKey = false;
+  static constexpr int kQueryPart = KeyDims;
 
   RF_DEVICE static constexpr int key_at() { return 0; }
   RF_DEVICE static constexpr int value_at() { return kKeyDims; }
@@ -44,6 +50,18 @@ struct Joined {
   }
   RF_DEVICE static constexpr float key_scale(const KeyPages&, int) { return 1.0f; }
   RF_DEVICE static constexpr float value_scale(const KeyPages&, int) { return 1.0f; }
+};
+
+// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): all heads share a key, a latent vector and
+// behind it the rotated dims, and the latent is the value. Queries are absorbed ones: theirs come apart likewise.
+template <class T, int KeyDims, int ValueDims>
+struct Latent : Joined<T, KeyDims, ValueDims> {
+  static_assert(ValueDims <= KeyDims);
+  static constexpr int kRowElements = KeyDims;
+  static constexpr bool kValuesInKey = true;
+  static constexpr int kQueryPart = ValueDims;
+
+  RF_DEVICE static constexpr int value_at() { return 0; }
 };
 
 }  // namespace rocmforge

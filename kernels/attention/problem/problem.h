@@ -15,10 +15,13 @@ struct Problem {
   using Element = typename Format::Element;
   static constexpr int kKeyDims = Format::kKeyDims, kValueDims = Format::kValueDims;
   static constexpr int kMostDims = max(kKeyDims, kValueDims);
+  static constexpr bool kLatent = Format::kValuesInKey;  // too many dims for one wave
 
-  // Whether a key, and a value, has a dim of this number below kMostDims.
+  // Whether a key has a dim of this number below kMostDims, and whether its value has one of its own.
   RF_DEVICE static constexpr bool has_key(int dim) { return kKeyDims == kMostDims || dim < kKeyDims; }
-  RF_DEVICE static constexpr bool has_value(int dim) { return kValueDims == kMostDims || dim < kValueDims; }
+  RF_DEVICE static constexpr bool has_value(int dim) {
+    return !Format::kValuesInKey && (kValueDims == kMostDims || dim < kValueDims);
+  }
 };
 
 }  // namespace rocmforge

@@ -9,33 +9,65 @@
 
 namespace rocmforge {
 
+// Where a row's query lies.
+template <class G>
+struct QueryRow {
+  using T = typename G::T;
+  static constexpr int kPart = G::Format::kQueryPart;
+  const T* data;
+  const T* rest;  // of dims from kPart on
+
+  RF_DEVICE QueryRow() {}
+  RF_DEVICE QueryRow(const AttentionArgs& args, const Segment& seg, Quotient at) {
+    const QueryRows& rows = args.query;
+    const int64_t token = seg.token_start + at.quotient, head = query_head(args.heads, seg.head, at);
+    data = static_cast<const T*>(rows.data) + token * rows.token_stride + head * rows.head_stride;
+    if constexpr (kPart < G::Problem::kKeyDims)
+      rest = static_cast<const T*>(rows.rest) + token * rows.rest_token_stride + head * rows.rest_head_stride - kPart;
+  }
+  // A run of dims that lies in one part.
+  RF_DEVICE const T* at(int dim) const {
+    if constexpr (kPart < G::Problem::kKeyDims) return (dim < kPart ? data : rest) + dim;
+    else return data + dim;
+  }
+};
+
 // Reads the rows' queries, and empties the state for them. Operands says where a query tile goes: it has Held, of one
-// lane, Shared, of all, and bring(source of each statistic's row, shared, held, query tile).
+// lane, Shared, of all, and bring(each statistic's row, shared, held, query tile).
 template <class G, class Operands>
 RF_DEVICE void load_queries(const AttentionArgs& args, const Segment& seg, typename Operands::Shared& shared,
                             typename Operands::Held& held, typename G::State& state) {
   using R = typename G::R;
-  using T = typename G::T;
-  const T* const queries = static_cast<const T*>(args.query.data);
-  RF_UNROLL
+ RF_UNROLL
   for (int t = 0; t < G::kQueryTiles; ++t) {
-    const T* source[R::kStats];
+    QueryRow<G> source[R::kStats];
     RF_UNROLL
     for (int s = 0; s < R::kStats; ++s) {
       const int row = seg.first_row + G::lane_row(t, s);
       // A row past the end repeats another: its result is never written.
       const Quotient at = split_row(args.heads, row < seg.rows ? row : seg.first_row);
       state.token[t][s] = at.quotient;
-      source[s] = queries + (seg.token_start + at.quotient) * args.query.token_stride +
-                  query_head(args.heads, seg.head, at) * args.query.head_stride;
+      source[s] = QueryRow<G>(args, seg, at);
       state.score[t][s] = G::Score::row(args.softmax, static_cast<int>(query_head(args.heads, seg.head, at)),
                                         seg.context.before + at.quotient);
     }
-    Operands::bring(source, shared, held, t);
+    if constexpr (G::kRowParts == 1) Operands::bring(source, shared, held, t);
     RF_UNROLL
     for (int n = 0; n < G::D::kTiles; ++n) state.out[t][n] = fill<float, R::kScores>(0.0f);
     RF_UNROLL
     for (int s = 0; s < R::kStats; ++s) state.row[t][s] = kNoKeys;
+  }
+  if constexpr (G::kRowParts > 1) {
+    RF_UNROLL
+    for (int t = 0; t < G::kOwnQueryTiles; ++t) {
+      QueryRow<G> source[R::kStats];
+      RF_UNROLL
+      for (int s = 0; s < R::kStats; ++s) {
+        const int row = seg.first_row + G::lane_row(G::row_part() * G::kOwnQueryTiles + t, s);
+        source[s] = QueryRow<G>(args, seg, split_row(args.heads, row < seg.rows ? row : seg.first_row));
+      }
+      Operands::bring(source, shared, held, t);
+    }
   }
 }
 
@@ -58,7 +90,7 @@ struct PieceQueries {
 
   struct Empty {};
   struct InRegisters {
-    Words<T, R::kQueryElements> operand[G::kQueryTiles][kProducts];
+    Words<T, R::kQueryElements> operand[G::kOwnQueryTiles][kProducts];
   };
   // An operand lies in parts of 16 bytes, each of all lanes before the next, so that lanes read from all banks.
   static constexpr int kPart = min(R::kQueryElements, static_cast<int>(16 / sizeof(T)));
@@ -76,7 +108,7 @@ struct PieceQueries {
     if constexpr (kInSharedMemory && G::kKeyWaves > 1) barrier();
   }
 
-  RF_DEVICE static void bring(const T* const (&source)[R::kStats], Shared& shared, Held& held, int t) {
+  RF_DEVICE static void bring(const QueryRow<G> (&source)[R::kStats], Shared& shared, Held& held, int t) {
     if constexpr (R::kQueryLanes == 1) {
       if (G::key_wave() == 0) share_pieces(source, shared, t);
     } else {
@@ -117,10 +149,14 @@ struct PieceQueries {
   // The elements of statistic S's row. Which go where is for the compiler to work out: left in loops, each load was
   // waited for before the next.
   template <int S>
-  RF_DEVICE static void load_pieces(const T* row, Operand (&operand)[kProducts]) {
+  RF_DEVICE static void load_pieces(const QueryRow<G>& row, Operand (&operand)[kProducts]) {
     unrolled<kPieces>([&](auto p) {
       const int dim = G::piece_dim(p);
-      const auto piece = G::is_key_dim(dim) ? load_vec<T, R::kPiece>(row + dim) : fill<T, R::kPiece>(T{});
+      constexpr bool kBranch = !G::kWholePieces && G::kDimParts == 1;
+      auto piece = fill<T, R::kPiece>(T{});
+      if (!kBranch || G::is_key_dim(dim))
+        piece = load_vec<T, R::kPiece>(row.at(kBranch ? dim : min(dim, G::Problem::kKeyDims - R::kPiece)));
+      if (!kBranch && !G::is_key_dim(dim)) piece = fill<T, R::kPiece>(T{});
       unrolled<R::kSteps * R::kQueryElements>([&](auto i) {
         constexpr int kStep = i / R::kQueryElements, kElement = i % R::kQueryElements;
         if constexpr (query_stat<R>(kElement) == S)
@@ -130,13 +166,13 @@ struct PieceQueries {
   }
 
   // Operands that are the same for all lanes: each lane brings one piece of all rows.
-  RF_DEVICE static void share_pieces(const T* const (&row)[R::kStats], Shared& shared, int t) {
+  RF_DEVICE static void share_pieces(const QueryRow<G> (&row)[R::kStats], Shared& shared, int t) {
     static_assert(kInSharedMemory && R::kSteps == 1 && G::Problem::kKeyDims % R::kPiece == 0 && kPieces <= R::kWave);
     const int piece = lane<R::kWave>();
     if (piece >= kPieces) return;
     RF_UNROLL
     for (int s = 0; s < R::kStats; ++s) {
-      const auto words = load_words<T, R::kPiece>(row[s] + piece * R::kPiece);
+      const auto words = load_words<T, R::kPiece>(row[s].at(piece * R::kPiece));
       RF_UNROLL
       for (int i = 0; i < words.kCount; ++i) {
         const int word = s * words.kCount + i;

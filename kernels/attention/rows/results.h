@@ -122,7 +122,7 @@ struct Results {
   };
 
   // Of the lanes that have a row's statistics, one.
-  RF_DEVICE static bool holds_stats() { return R::key(lane<R::kWave>(), 0) == 0 && G::key_wave() == 0; }
+  RF_DEVICE static bool holds_stats() { return R::key(lane<R::kWave>(), 0) == 0 && G::first_of_row(); }
 
   RF_DEVICE static RowResult row_result(const Args& args, const Segment& seg, int block_row, SoftmaxState row) {
     RowResult result;
@@ -148,7 +148,7 @@ struct Results {
   // Writes a run of a row's consecutive dims, of which register r holds the first.
   template <int Band, int Width>
   RF_DEVICE static void write_run(const RowResult& row, int r, const Vec<float, Width>& run) {
-    const int dim = D::run_start(Band, R::key(lane<R::kWave>(), r));
+    const int dim = G::value_dim(Band, R::key(lane<R::kWave>(), r));
     if (row.partial) {
       Vec<float, Width> partial;
       RF_UNROLL

@@ -15,6 +15,12 @@ template <int Depth>
 struct CdnaTuning {
   template <class P, int QueryTiles>
   static constexpr auto decode() {
+    if constexpr (P::kLatent) return latent<P, QueryTiles>();
+    else return direct<P, QueryTiles>();
+  }
+
+  template <class P, int QueryTiles>
+  static constexpr auto direct() {
     constexpr bool small = QueryTiles == 1 && P::kMostDims <= 128;
     // K, V, queries and output of a wave, together, would pass 512 registers.
     constexpr bool large = QueryTiles * P::kMostDims > (Depth == 16 ? 512 : 256);
@@ -22,6 +28,23 @@ struct CdnaTuning {
         .block = {.query_tiles = QueryTiles, .pv_groups = Depth == 16 && small ? 2 : 1},
         .loop = {.feed = {.key_waves = 4, .alternate = large}, .shared_query = large, .lazy_maximum = true},
         .residency = {.blocks_per_unit = 2, .simd_waves = small ? 2 : 1}};
+  }
+
+  // Keys of 32 tokens are 37 kB of shared memory, so one workgroup of four waves is alone on a unit, with 512 registers a
+  // lane: a wave's queries, 128 dims of the output and the keys on their way are 30, 32 and 36 of them for 16 rows.
+  template <class P, int QueryTiles>
+  static constexpr auto latent() {
+    return Choice<Waves<Staged>>{.block = {.query_tiles = QueryTiles, .pv_groups = Depth == 16 ? 2 : 1},
+                                 .loop = {.feed = {.row_waves = 1,
+                                                   .one_buffer = true,
+                                                   .ahead = true,
+                                                   .transposed = Depth == 32,
+                                                   .key_pad = pad(P::kKeyDims)},
+                                          .dim_waves = 4,
+                                          .key_parts = 2,
+                                          .lazy_maximum = true,
+                                          .value_run = Depth == 32 ? 1 : 8},
+                                 .residency = {.blocks_per_unit = 1}};
   }
 
   // Rows that are an odd multiple of 32 bytes long. The hardware takes 16-byte reads of eight lanes at a time: of each
@@ -33,6 +56,12 @@ struct CdnaTuning {
   // lanes read 32 bytes each of 16 rows, which 32 bytes of padding deal to all banks.
   template <class P>
   static constexpr auto prefill() {
+    if constexpr (P::kLatent) return latent<P, 4>();
+    else return staged<P>();
+  }
+
+  template <class P>
+  static constexpr auto staged() {
     constexpr bool narrow = P::kMostDims <= 128, transposed = Depth == 32;
     return Choice<Waves<Staged>>{.block = {.query_tiles = narrow ? 2 : 1, .pv_groups = Depth == 16 && narrow ? 2 : 1},
                                  .loop = {.feed = {.row_waves = 8,

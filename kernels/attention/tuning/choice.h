@@ -15,6 +15,7 @@ struct Direct {
 struct Staged {
   int row_waves;            // waves that hold different rows
   bool one_buffer = false;  // filled between tiles, instead of two
+  bool ahead = false;       // what fills the one buffer waits in registers while the tile before is worked on
   bool transposed = false;  // values are transposed as they are read (load_transposed)
   int key_pad = 0;          // elements added to a row of K, of V
   int value_pad = 0;
@@ -29,10 +30,15 @@ struct Ring {
   static constexpr int key_waves = 1;
 };
 
-// Each wave multiplies for itself (loops/waves.h).
+// Each wave multiplies for itself (loops/waves.h). Waves that share the dims have the same rows: each accumulates its
+// part of the value's dims, and for that they score together, each some keys of a tile and some of these keys' dims.
 template <class Feed>
 struct Waves {
   Feed feed;
+  int dim_waves = 1;
+  static constexpr int dim_group = 1;
+  int row_parts = 1;          // that different ones of them score, of the tiles of rows
+  int key_parts = 1;          // and of a tile's keys
   bool shared_query = false;  // queries wait in shared memory instead of registers
   bool lazy_maximum = false;  // probabilities first: a tile's maximum is found only if they show it to have risen
   int value_run = 8;          // dims of a value row that a lane reads at once, at most
@@ -45,7 +51,20 @@ struct Warpgroups {
     int stages;
     static constexpr int key_waves = 1;
   } feed;
+  static constexpr int dim_waves = 1, dim_group = 1, row_parts = 1, key_parts = 1;
   static constexpr bool lazy_maximum = false;
+  static constexpr int value_run = 1;
+};
+
+// Two groups of four waves multiply with keys, and dims, on the core's rows (loops/key_rows.h): a group scores half of
+// the queries and accumulates half of the dims.
+struct KeyRows {
+  struct Swizzled {
+    int stages;
+    static constexpr int row_waves = 1, key_waves = 1;
+  } feed;
+  static constexpr int dim_waves = 8, dim_group = 4, row_parts = 2, key_parts = 4;
+  static constexpr bool lazy_maximum = true;
   static constexpr int value_run = 1;
 };
 

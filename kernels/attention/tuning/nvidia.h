@@ -4,6 +4,7 @@
 
 #include "../../matrix/mma_sm80.h"
 #include "../../matrix/mma_sm90.h"
+#include "../../matrix/mma_sm90_keys.h"
 #include "tuning.h"
 
 namespace rocmforge {
@@ -16,7 +17,8 @@ struct Tuning<MmaSm80> {
   template <class P, int QueryTiles>
   static constexpr auto decode() {
     constexpr int kDims = P::kMostDims;
-    if constexpr (QueryTiles > 1)
+    if constexpr (P::kLatent) return latent<P, QueryTiles>();
+    else if constexpr (QueryTiles > 1)
       return Choice<Waves<Ring>>{
           .block = {.pv_groups = kDims <= 128 ? 2 : 1},
           .loop = {.feed = {.row_waves = QueryTiles, .stages = 3, .key_pad = key_pad(P::kKeyDims), .value_pad = 8},
@@ -33,7 +35,8 @@ struct Tuning<MmaSm80> {
   template <class P>
   static constexpr auto prefill() {
     constexpr bool wide = P::kMostDims > 128;
-    return Choice<Waves<Ring>>{.block = {.query_tiles = wide ? 1 : 2, .pv_groups = 2},
+    if constexpr (P::kLatent) return latent<P, 2>();
+    else return Choice<Waves<Ring>>{.block = {.query_tiles = wide ? 1 : 2, .pv_groups = 2},
                                .loop = {.feed = {.row_waves = wide ? 8 : 4,
                                                  .stages = wide ? 2 : 3,
                                                  .key_pad = key_pad(P::kKeyDims),
@@ -44,6 +47,15 @@ struct Tuning<MmaSm80> {
 
  private:
   static constexpr int key_pad(int dims) { return (96 - dims % 64) % 64; }
+
+  template <class P, int QueryTiles>
+  static constexpr auto latent() {
+    return Choice<Waves<Ring>>{.block = {.query_tiles = min(QueryTiles, 2), .pv_groups = 2},
+                               .loop = {.feed = {.row_waves = 1, .stages = 3, .key_pad = 8},
+                                        .dim_waves = 8,
+                                        .key_parts = 2},
+                               .residency = {.blocks_per_unit = 1}};
+  }
 };
 
 // From 33 rows on, 64 rows of a warpgroup multiply 64 keys straight from shared memory (32 keys at 256 dims, for
@@ -52,23 +64,43 @@ template <>
 struct Tuning<MmaSm90> {
   template <class P, int QueryTiles>
   static constexpr auto decode() {
-    if constexpr (QueryTiles < 4) return Tuning<MmaSm80>::decode<P, QueryTiles>();
+    if constexpr (P::kLatent) return latent<P>(min(QueryTiles, 3));
+    else if constexpr (QueryTiles < 4) return Tuning<MmaSm80>::decode<P, QueryTiles>();
     else return warpgroups<P>(1, 3, {.blocks_per_unit = P::kMostDims <= 64 ? 4 : 2});
   }
   template <class P>
   static constexpr auto prefill() {
     constexpr int kDims = P::kMostDims, groups = kDims <= 64 ? 4 : kDims <= 128 ? 3 : 2;
     constexpr int stages = kDims > 128 && kDims <= 192 ? 4 : 6;
-    return warpgroups<P>(groups, stages, {.blocks_per_unit = 1, .rounds = kRounds});
+    if constexpr (P::kLatent) return latent<P>(4);
+    else return warpgroups<P>(groups, stages, {.blocks_per_unit = 1, .rounds = kRounds});
   }
 
  private:
+  template <class P>
+  static constexpr auto latent(int sixteens) {
+    return Choice<KeyRows>{.block = {.query_tiles = 2 * sixteens, .pv_groups = 4},
+                           .loop = {.feed = {.stages = 2}},
+                           .residency = {.blocks_per_unit = 1}};
+  }
+
   template <class P>
   static constexpr auto warpgroups(int count, int stages, Residency residency) {
     return Choice<Warpgroups>{.block = {.pv_groups = P::kMostDims <= 192 ? 4 : 2},
                               .loop = {.feed = {.row_waves = 4 * count, .stages = stages}},
                               .residency = residency};
   }
+};
+
+template <class P, int QueryTiles>
+  requires(P::kLatent)
+struct DecodeCore<MmaSm90, P, QueryTiles> {
+  using Type = MmaSm90Keys<typename P::Element>;
+};
+template <class P>
+  requires(P::kLatent)
+struct PrefillCore<MmaSm90, P> {
+  using Type = MmaSm90Keys<typename P::Element>;
 };
 
 }  // namespace rocmforge

@@ -18,12 +18,14 @@ struct RdnaTuning {
 
   template <class P, int QueryTiles>
   static constexpr auto decode() {
-    if constexpr (QueryTiles == 1 && P::kMostDims <= kDirect) return direct<P>();
+    if constexpr (P::kLatent) return latent<P, min(QueryTiles, 2)>();
+    else if constexpr (QueryTiles == 1 && P::kMostDims <= kDirect) return direct<P>();
     else return staged<P>(max(QueryTiles, 2), 1);
   }
   template <class P>
   static constexpr auto prefill() {
-    return staged<P>(P::kMostDims > 128 ? 4 : 8, kRounds);
+    if constexpr (P::kLatent) return latent<P, 2>();
+    else return staged<P>(P::kMostDims > 128 ? 4 : 8, kRounds);
   }
 
  protected:
@@ -38,6 +40,21 @@ struct RdnaTuning {
   }
 
  private:
+  // A wave has 64 of 512 dims of the output, 32 registers for each 16 rows, and an eighth or a quarter of the queries.
+  template <class P, int QueryTiles>
+  static constexpr auto latent() {
+    constexpr bool wide = Operand == 16;
+    return Choice<Waves<Staged>>{
+        .block = {.query_tiles = QueryTiles, },
+        .loop = {.feed = {.row_waves = 1, .one_buffer = true, .ahead = true, .key_pad = 8},
+                 .dim_waves = 8,
+                 .row_parts = QueryTiles,
+                 .lazy_maximum = true,
+                 .value_run = wide ? 2 : 4,
+                 .most_operands = 2},
+        .residency = {.blocks_per_unit = 1}};
+  }
+
   template <class P>
   static constexpr auto staged(int row_waves, int rounds) {
     constexpr int kDims = P::kMostDims;
@@ -60,7 +77,7 @@ struct RdnaTuning {
 template <>
 struct Tuning<WmmaGfx11> : RdnaTuning<16> {
   template <class P>
-  static constexpr bool kDots = P::kKeyDims % 32 == 0 && P::kValueDims % 32 == 0;
+  static constexpr bool kDots = !P::kLatent && P::kKeyDims % 32 == 0 && P::kValueDims % 32 == 0;
 
   template <class P, int QueryTiles>
   static constexpr auto decode() {

@@ -9,12 +9,16 @@
 namespace rocmforge {
 
 // Of a matrix core: decode<P, QueryTiles>(), for up to so many tiles of rows, and prefill<P>() give the Choice for
-// problem P. Decode may have another core for some problems: DecodeCore.
+// problem P. Some problems have another core than the target's: DecodeCore, PrefillCore.
 template <template <class> class Mma>
 struct Tuning;
 
 template <template <class> class Mma, class P, int QueryTiles>
 struct DecodeCore {
+  using Type = Mma<typename P::Element>;
+};
+template <template <class> class Mma, class P>
+struct PrefillCore {
   using Type = Mma<typename P::Element>;
 };
 
