@@ -28,7 +28,19 @@ from typing import Any
 import torch
 
 from . import elementwise_peers as peers
-from .elementwise_cases import KINDS, MASKS, MODELS, Batch, Mask, Model, batches
+from .elementwise_cases import (
+    KINDS,
+    LATENT_KINDS,
+    LATENT_MODELS,
+    MASKS,
+    MODELS,
+    Batch,
+    LatentBatch,
+    LatentModel,
+    Mask,
+    Model,
+    batches,
+)
 from .timing import copy_bandwidth, device_and_host
 
 # Relative; bf16 rounds by 2^-9 at most, arithmetic in bf16 errs a few times more, and what is missing by about 1.
@@ -69,21 +81,23 @@ def timed(
     )
 
 
-def error_of(call: peers.Call, batch: Batch, kind: str) -> float:
+def error_of(call: peers.Call, batch: Batch | LatentBatch, kind: str) -> float:
     """Of one call on fresh tensors."""
     batch.reset()
-    return batch.error(kind, call(batch))
+    query = call(batch)
+    return batch.error(kind, query) if isinstance(batch, Batch) else batch.error(kind)
 
 
-def measure(model: Model, tokens: int, copy: float, only: Sequence[str]) -> list[dict[str, Any]]:
+def measure(model: Model | LatentModel, tokens: int, copy: float, only: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each kernel."""
     sets, rows = batches(model, tokens), []
-    for kind in KINDS:
+    bytes_of: Callable[..., int] = type(sets[0]).bytes_of
+    for kind in model.kinds:
         row: dict[str, Any] = {
             "case": model.name,
             "kernel": kind,
             "tokens": tokens,
-            "bytes": Batch.bytes_of(model, tokens, kind),
+            "bytes": bytes_of(model, tokens, kind),
             "results": {},
         }
         for name, make in peers.available(kind, model.interleaved).items():
@@ -130,7 +144,7 @@ def measure_mask(shape: tuple[int, ...], copy: float, only: Sequence[str]) -> di
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """For each kernel and peer, how many times rocmforge's speed is the peer's, in geometric mean over the cases."""
     means: dict[str, float] = {}
-    for kind in (*KINDS, "causal mask"):
+    for kind in (*KINDS, *LATENT_KINDS, "causal mask"):
         for peer in peers.PEERS:
             ratios = [
                 r["results"][peer]["ms"] / r["results"][peers.OURS]["ms"]
@@ -177,7 +191,8 @@ def main() -> int:
     def chosen(name: str) -> bool:
         return not arguments.cases or any(part in name for part in arguments.cases)
 
-    for model in filter(lambda m: chosen(m.name), MODELS):
+    models: Sequence[Model | LatentModel] = (*MODELS, *LATENT_MODELS)
+    for model in filter(lambda m: chosen(m.name), models):
         for tokens in arguments.tokens:
             rows += measure(model, tokens, copy, arguments.only)
             save()

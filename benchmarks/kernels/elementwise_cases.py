@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the elementwise benchmark computes: a layer's tensors between QKV product and attention, and fp64 results."""
+"""What the elementwise benchmark computes: a layer's tensors between its products and attention, and fp64 results."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from rocmforge_plugin import reference
+
+from .mla_cases import LATENT, ROPE
 
 HEAD, BLOCK, EPS = 128, 16, 1e-5
 POSITIONS = 131072
@@ -21,6 +25,8 @@ ROTARY, WRITE, BOTH, BOTH_OUT, NORM = KINDS = (
     "rotary + write, q out",
     "norm + rotary + write",
 )
+# The same of a layer with latent attention.
+LATENT_WRITE, LATENT_BOTH = LATENT_KINDS = ("latent write", "rotary + latent write")
 MASKS = ((8, 32, 2048, 2048), (32, 64, 8256), (1, 16384, 16384))  # scores: [..., queries, keys]
 
 
@@ -33,8 +39,21 @@ class Model:
     kv_heads: int
     rotary_dim: int
     interleaved: bool
+    kinds: ClassVar[Sequence[str]] = KINDS
 
 
+@dataclass(frozen=True)
+class LatentModel:
+    """A layer with latent attention: heads, what each has of elements before the ROPE that are rotated, and pairs."""
+
+    name: str
+    heads: int
+    nope: int
+    interleaved: bool
+    kinds: ClassVar[Sequence[str]] = LATENT_KINDS
+
+
+LATENT_MODELS = (LatentModel("GLM-4.7-Flash 20", 20, 192, True), LatentModel("DeepSeek-V3 128", 128, 128, True))
 MODELS = (
     Model("GLM-4-9B 32/2", 32, 2, 64, True),
     Model("GLM-4.6 96/8", 96, 8, 64, False),
@@ -124,15 +143,78 @@ class Batch:
         """Largest over the results of the error's norm over the result's; NaN where nothing was written, infinite if a
         slot was written that is not a token's.
         """
-        found = self.found(kind, query)
-        errors = [
-            ((found[name].double() - value).norm() / value.norm()).item() for name, value in self.expected(kind).items()
-        ]
-        others = torch.ones(self.pages.shape[0] * BLOCK, dtype=torch.bool, device=self.pages.device)
-        others[self.slots] = False
-        if not self.pages.flatten(0, 1)[others].isnan().all():
-            return float("inf")
-        return max(errors) if all(e == e for e in errors) else float("nan")
+        return largest_error(self.found(kind, query), self.expected(kind), self.pages, self.slots)
+
+
+class LatentBatch:
+    """One set of tensors of a layer with latent attention for `tokens` tokens, bf16.
+
+    query [tokens, heads, nope + ROPE] is what the query's product leaves, projected [tokens, LATENT + ROPE] the
+    latent's; query_rope and k_rope are views of their last ROPE elements, and latent [tokens, LATENT] is what a norm
+    makes of the rest of the latter. The cache is pages [blocks, BLOCK, LATENT + ROPE].
+    """
+
+    def __init__(self, model: LatentModel, tokens: int, device: str = "cuda", seed: int = 0) -> None:
+        self.model, self.tokens = model, tokens
+        generator = torch.Generator(device=device).manual_seed(seed)
+        options = {"dtype": torch.bfloat16, "device": device}
+        self.query_start = torch.randn(tokens, model.heads, model.nope + ROPE, generator=generator, **options)
+        self.projected_start = torch.randn(tokens, LATENT + ROPE, generator=generator, **options)
+        self.query, self.projected = torch.empty_like(self.query_start), torch.empty_like(self.projected_start)
+        self.query_rope, self.k_rope = self.query[..., model.nope :], self.projected[:, None, LATENT:]
+        self.latent = torch.randn(tokens, LATENT, generator=generator, **options)
+        self.positions = torch.randint(0, POSITIONS, (tokens,), device=device, generator=generator)
+        blocks = tokens // BLOCK + 8
+        self.pages = torch.empty(blocks, BLOCK, LATENT + ROPE, **options)
+        self.slots = torch.randperm(blocks * BLOCK, device=device, generator=generator)[:tokens]
+        self.table = table(ROPE, device)
+        self.one = torch.ones((), device=device)  # vLLM's scale of the cache
+        self.reset()
+
+    def reset(self) -> None:
+        """As before any call; NaN where a call should write."""
+        self.query.copy_(self.query_start)
+        self.projected.copy_(self.projected_start)
+        self.pages.fill_(float("nan"))
+
+    @staticmethod
+    def bytes_of(model: LatentModel, tokens: int, kind: str) -> int:
+        """Read and written at least, as of a `Batch`; rotated keys are written twice, in place and to the cache."""
+        size = 2 * 2 * tokens * (LATENT + ROPE)
+        return size if kind == LATENT_WRITE else size + 2 * tokens * ROPE * (2 * model.heads + 1 + 1)
+
+    def expected(self, kind: str) -> dict[str, torch.Tensor]:
+        """Name of each result and its fp64 value, from what was there before any call."""
+        query = self.query_start[..., self.model.nope :].double()
+        key = self.projected_start[:, None, LATENT:].double()
+        if kind == LATENT_BOTH:
+            query, key = (
+                reference.rotary(self.positions, x, self.table, head_size=ROPE, interleaved=self.model.interleaved)
+                for x in (query, key)
+            )
+        return {"query": query, "key": key, "stored latents": self.latent.double(), "stored keys": key[:, 0]}
+
+    def found(self) -> dict[str, torch.Tensor]:
+        """What a call left behind, by `expected`'s names."""
+        stored = self.pages.flatten(0, 1)[self.slots]
+        rows = {"stored latents": stored[:, :LATENT], "stored keys": stored[:, LATENT:]}
+        return {"query": self.query_rope, "key": self.k_rope} | rows
+
+    def error(self, kind: str) -> float:
+        """As of a `Batch`."""
+        return largest_error(self.found(), self.expected(kind), self.pages, self.slots)
+
+
+def largest_error(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], pages: torch.Tensor, slots: torch.Tensor
+) -> float:
+    """Of the error's norm over the result's; NaN where nothing was written, infinite where another slot was."""
+    errors = [((found[name].double() - value).norm() / value.norm()).item() for name, value in expected.items()]
+    others = torch.ones(pages.shape[0] * BLOCK, dtype=torch.bool, device=pages.device)
+    others[slots] = False
+    if not pages.flatten(0, 1)[others].isnan().all():
+        return float("inf")
+    return max(errors) if all(e == e for e in errors) else float("nan")
 
 
 TABLES: dict[tuple[int, str], torch.Tensor] = {}
@@ -147,10 +229,17 @@ def table(rotary_dim: int, device: str) -> torch.Tensor:
     return TABLES[rotary_dim, device]
 
 
-def batches(model: Model, tokens: int, device: str = "cuda") -> list[Batch]:
+def batches(model: Model | LatentModel, tokens: int, device: str = "cuda") -> Sequence[Batch | LatentBatch]:
     """Sets that are together larger than the L2 cache."""
+
+    def seeds(size: int) -> range:
+        return range(max(1, min(MOST_SETS, -(-L2_BYTES // size))))
+
+    if isinstance(model, LatentModel):
+        size = LatentBatch.bytes_of(model, tokens, LATENT_WRITE)
+        return [LatentBatch(model, tokens, device, seed) for seed in seeds(size)]
     size = 2 * tokens * (model.heads + 2 * model.kv_heads) * HEAD
-    return [Batch(model, tokens, device, seed) for seed in range(max(1, min(MOST_SETS, -(-L2_BYTES // size))))]
+    return [Batch(model, tokens, device, seed) for seed in seeds(size)]
 
 
 class Mask:

@@ -8,7 +8,7 @@ that its backends make. The contestants, and what they do beside what is asked:
 * vLLM CUDA: the rotary operation of vLLM's layers, which rotates the key in place where rocmforge's fused one leaves
   it, then the write that FLASH_ATTN makes; with head norms its fused norm and rotary in place of the first.
 * vLLM one launch: its operation for norm, rotary and write; for pairs that are halves only. It also returns the
-  rotated keys and a copy of the values.
+  rotated keys and a copy of the values. Of latents its operation for rotary and write, which computes in bf16.
 * inductor: torch.compile of the same fp32 arithmetic as rocmforge's, static shapes; with a write, vLLM's Triton write
   follows, as in a compiled vLLM model. In place it writes only what is rotated; otherwise all of query and key.
 * torch: eager `masked_fill_` with a mask made before.
@@ -24,11 +24,25 @@ import torch
 
 from rocmforge_plugin import ops
 
-from .elementwise_cases import BOTH_OUT, EPS, HEAD, NORM, ROTARY, WRITE, Batch, Mask
+from .elementwise_cases import (
+    BOTH_OUT,
+    EPS,
+    HEAD,
+    LATENT_BOTH,
+    LATENT_KINDS,
+    LATENT_WRITE,
+    NORM,
+    ROTARY,
+    WRITE,
+    Batch,
+    LatentBatch,
+    Mask,
+)
+from .mla_cases import ROPE
 
 OURS = "rocmforge"
 PEERS = ("vLLM CUDA", "vLLM Triton", "vLLM one launch", "inductor", "torch")
-Call = Callable[[Batch], torch.Tensor | None]  # the query, if it is not rotated in place
+Call = Callable[[Any], torch.Tensor | None]  # of a Batch or LatentBatch; the query, if it is not rotated in place
 
 
 def ours(kind: str) -> Call:
@@ -59,7 +73,16 @@ def ours(kind: str) -> Call:
         )
         return out
 
-    return {ROTARY: rotary, WRITE: write}.get(kind, both)
+    def latent_write(b: LatentBatch) -> None:
+        ops.latent_kv_write(b.latent, b.k_rope, b.pages, b.slots)
+
+    def latent_both(b: LatentBatch) -> None:
+        ops.rotary_latent_kv_write(
+            b.positions, b.query_rope, b.k_rope, b.table, b.latent, b.pages, b.slots, interleaved=b.model.interleaved
+        )
+
+    calls: dict[str, Call] = {ROTARY: rotary, WRITE: write, LATENT_WRITE: latent_write, LATENT_BOTH: latent_both}
+    return calls.get(kind, both)
 
 
 def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool) -> torch.Tensor:
@@ -221,6 +244,27 @@ def vllm_one_launch(kind: str) -> Call:
     )[0]
 
 
+def vllm_cuda_latent(kind: str) -> Call:
+    """vLLM's compiled operations for latents, one after another."""
+    from vllm import _custom_ops as vllm_ops
+
+    def call(b: LatentBatch) -> None:
+        if kind == LATENT_BOTH:
+            vllm_ops.rotary_embedding(b.positions, b.query_rope, b.k_rope, ROPE, b.table, not b.model.interleaved)
+        vllm_ops.concat_and_cache_mla(b.latent, b.k_rope.squeeze(1), b.pages, b.slots, "auto", b.one)
+
+    return call
+
+
+def vllm_one_launch_latent(kind: str) -> Call:
+    """vLLM's fused operation for latents."""
+    from vllm._custom_ops import concat_and_cache_mla_rope_fused
+
+    return lambda b: concat_and_cache_mla_rope_fused(
+        b.positions, b.query_rope, b.k_rope, b.latent, b.table, not b.model.interleaved, b.slots, b.pages, "auto", b.one
+    )
+
+
 def vllm_triton(kind: str) -> Call:
     """The write alone."""
     write = triton_write()
@@ -247,6 +291,11 @@ def available(kind: str, interleaved: bool) -> dict[str, Callable[[str], Call]]:
     has_write = has_triton and importlib.util.find_spec("vllm") is not None
     has_cuda_write = has_op("_C_cache_ops", "reshape_and_cache_flash")
     found: dict[str, Callable[[str], Call]] = {OURS: ours}
+    if kind in LATENT_KINDS:
+        found |= {"vLLM CUDA": vllm_cuda_latent} if has_op("_C_cache_ops", "concat_and_cache_mla") else {}
+        if kind == LATENT_BOTH and has_op("_C_cache_ops", "concat_and_cache_mla_rope_fused"):
+            found["vLLM one launch"] = vllm_one_launch_latent
+        return found
     if kind == WRITE:
         found |= {"vLLM CUDA": vllm_cuda} if has_cuda_write else {}
         return found | ({"vLLM Triton": vllm_triton} if has_write else {})

@@ -36,6 +36,26 @@ def test_elementwise_contestants_that_compute_are_right():
                 assert bench.error_of(call, batch, kind) < 0.004, (model.name, kind)
 
 
+@pytest.mark.parametrize("model", cases.LATENT_MODELS, ids=lambda model: model.name)
+def test_writes_of_latents(model):
+    """Ours on the CPU target is right; nothing at all, unrotated keys and the other kind of pairs are not."""
+    batch = cases.LatentBatch(model, 21, "cpu")
+    for kind in cases.LATENT_KINDS:
+        assert bench.error_of(peers.ours(kind), batch, kind) < 0.004, kind
+        assert not bench.error_of(lambda b: None, batch, kind) <= bench.WRONG
+    assert bench.error_of(peers.ours(cases.LATENT_WRITE), batch, cases.LATENT_BOTH) > bench.WRONG
+    assert bench.error_of(peers.ours(cases.LATENT_BOTH), batch, cases.LATENT_WRITE) > bench.WRONG
+    other = cases.LatentModel(model.name, model.heads, model.nope, not model.interleaved)
+    assert bench.error_of(peers.ours(cases.LATENT_BOTH), cases.LatentBatch(other, 21, "cpu"), cases.LATENT_BOTH) < 0.004
+
+    def other_pairs(b):
+        b.model = other
+        peers.ours(cases.LATENT_BOTH)(b)
+        b.model = model
+
+    assert bench.error_of(other_pairs, batch, cases.LATENT_BOTH) > bench.WRONG
+
+
 def stand_ins():
     """vLLM's operations by what their documentation says, on tensors given by their parameters' names."""
     from rocmforge_plugin import reference
@@ -84,7 +104,17 @@ def stand_ins():
         flash_write({**a, "key": k, "value": v})
         return q.flatten(1), k.flatten(1), v.flatten(1)
 
+    def concat_and_cache_mla(a):
+        row = torch.cat((a["kv_c"], a["k_pe"]), -1)
+        a["kv_cache"].copy_(reference.latent_kv_write(row, None, a["kv_cache"], a["slot_mapping"]))
+
+    def concat_and_cache_mla_rope_fused(a):
+        rotary_embedding({**a, "query": a["q_pe"], "key": a["k_pe"], "head_size": a["q_pe"].shape[-1]})
+        concat_and_cache_mla({**a, "k_pe": a["k_pe"].squeeze(1)})
+
     return {
+        "concat_and_cache_mla": concat_and_cache_mla,
+        "concat_and_cache_mla_rope_fused": concat_and_cache_mla_rope_fused,
         "reshape_and_cache_flash": flash_write,
         "rotary_embedding": rotary_embedding,
         "fused_qk_norm_rope": fused_qk_norm_rope,
@@ -110,7 +140,7 @@ def test_vllm_operations_are_called_as_they_are_declared(monkeypatch):
 
     replace(triton, "triton_reshape_and_cache_flash", made["reshape_and_cache_flash"])
     found = [name for name in made if hasattr(vllm_ops, name)]
-    assert {"reshape_and_cache_flash", "rotary_embedding"} <= set(found)
+    assert {"reshape_and_cache_flash", "rotary_embedding", "concat_and_cache_mla"} <= set(found)
     for name in found:
         replace(vllm_ops, name, made[name])
     monkeypatch.setattr(peers, "compiled", peers.as_it_is)
@@ -125,9 +155,18 @@ def test_vllm_operations_are_called_as_they_are_declared(monkeypatch):
             contestants["triton"] = peers.vllm_triton if kind == cases.WRITE else peers.inductor
             for name, make in contestants.items():
                 assert bench.error_of(make(kind), batch, kind) < 0.004, (model.name, kind, name)
+    for layer in cases.LATENT_MODELS:
+        latents = cases.LatentBatch(layer, 21, "cpu")
+        for kind in cases.LATENT_KINDS:
+            makers = [peers.vllm_cuda_latent]
+            if kind == cases.LATENT_BOTH and "concat_and_cache_mla_rope_fused" in found:
+                makers.append(peers.vllm_one_launch_latent)
+            for make in makers:
+                assert bench.error_of(make(kind), latents, kind) < 0.004, (layer.name, kind, make)
 
 
-def test_elementwise_rows(monkeypatch, capsys):
+@pytest.mark.parametrize("model", [cases.MODELS[1], cases.LATENT_MODELS[0]], ids=lambda model: model.name)
+def test_elementwise_rows(monkeypatch, capsys, model):
     """Of all contestants that are here; one that refuses is named, one that is wrong is marked, ours may do neither."""
 
     def refuses(kind):
@@ -136,7 +175,8 @@ def test_elementwise_rows(monkeypatch, capsys):
 
         return call
 
-    monkeypatch.setattr(bench, "batches", lambda model, tokens: [cases.Batch(model, tokens, "cpu", i) for i in (0, 1)])
+    make = cases.LatentBatch if isinstance(model, cases.LatentModel) else cases.Batch
+    monkeypatch.setattr(bench, "batches", lambda model, tokens: [make(model, tokens, "cpu", i) for i in (0, 1)])
     monkeypatch.setattr(timing, "milliseconds", lambda calls: ([call() for call in calls] and 0.5, 0.0))
     monkeypatch.setattr(timing, "host_microseconds", lambda calls: [call() for call in calls] and 7.5)
     monkeypatch.setattr(
@@ -148,18 +188,18 @@ def test_elementwise_rows(monkeypatch, capsys):
             "torch": lambda kind: lambda batch: None,
         },
     )
-    rows = bench.measure(cases.MODELS[1], 5, 1e12, [])
-    assert [row["kernel"] for row in rows] == list(cases.KINDS)
+    rows = bench.measure(model, 5, 1e12, [])
+    assert [row["kernel"] for row in rows] == list(model.kinds)
     for row in rows:
         assert row["results"].keys() == {peers.OURS, "torch"}
         assert row["results"]["torch"]["wrong"] and not row["results"][peers.OURS]["wrong"]
         assert row["results"][peers.OURS]["host_us"] == 7.5
         assert row["results"][peers.OURS]["gb_s"] == pytest.approx(row["bytes"] / 0.5e-3 / 1e9)
     shown = capsys.readouterr().out
-    assert shown.count("does not take this case: not this case") == shown.count("WRONG RESULT") == len(cases.KINDS)
+    assert shown.count("does not take this case: not this case") == shown.count("WRONG RESULT") == len(model.kinds)
     monkeypatch.setattr(peers, "available", lambda kind, interleaved: {peers.OURS: refuses})
     with pytest.raises(ValueError, match="not this case"):
-        bench.measure(cases.MODELS[1], 5, 1e12, [])
+        bench.measure(model, 5, 1e12, [])
 
 
 def test_attention_rows(monkeypatch, capsys):
