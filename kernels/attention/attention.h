@@ -75,6 +75,7 @@ struct Attention {
     Shared& shared = shared_memory<Shared>();
     if constexpr (requires(Keys keys, KeySpan seen) { keys.restart(0, 0, seen, 0, 0); }) {
       // The next item's copies are under way while this one's result is written.
+      fetch_queries(args, seg);
       Keys keys = start_keys(args, seg);
       for (bool more = true; more;) {
         const Segment done = seg;
@@ -82,10 +83,12 @@ struct Attention {
         Loop::attend(args, done, shared.loop, keys, state);
         more = segments.next(args.heads, seg);
         if (more && seg.end > seg.begin) {
+          fetch_queries(args, seg);
           keys.restart(seg.request, seg.head, item_keys<G>(args, seg), seg.first_tile + seg.begin,
                        seg.first_tile + seg.end);
         }
-        Result::write(args, done, shared.merge, state);
+        if constexpr (kWritesItself) Loop::write(args, done, shared.loop, state);
+        else Result::write(args, done, shared.merge, state);
       }
     } else {
       do {
@@ -99,6 +102,18 @@ struct Attention {
   }
 
  private:
+  static constexpr bool kWritesItself =
+      requires(const Args& args, const Segment& seg, typename Loop::Shared& shared, State& state) {
+        Loop::write(args, seg, shared, state);
+      };
+
+  // Where they are copied, as the keys are: before these, so that they do not come in behind two tiles.
+  RF_DEVICE static void fetch_queries(const Args& args, const Segment& seg) {
+    if constexpr (requires(typename Loop::Shared& shared) { Loop::fetch_queries(args, seg, shared); }) {
+      if (seg.end > seg.begin) Loop::fetch_queries(args, seg, shared_memory<Shared>().loop);
+    }
+  }
+
   RF_DEVICE static Keys start_keys(const Args& args, const Segment& seg) {
     Keys keys(args.keys, shared_memory<Shared>().keys, seg.request, seg.head, item_keys<G>(args, seg), G::key_wave());
     if (seg.end > seg.begin) keys.start(seg.first_tile + seg.begin, seg.first_tile + seg.end);

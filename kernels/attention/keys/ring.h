@@ -32,11 +32,11 @@ class RingCopies {
   // All threads copy kPassRows whole rows in a pass (0: not whole ones). Where such passes make up spans, and these the
   // tile, one table lookup serves a span; else each pass has its own.
   static constexpr int kPassRows = kThreads % kRowChunks == 0 ? kThreads / kRowChunks : 0;
-  // Where a thread would copy many chunks in irregular passes, eight threads copy a row, or several.
+  // Where a thread copies many chunks, eight threads copy a row, or several.
   static constexpr int kRowThreads = 8;
-  static constexpr bool kByRow = kPassRows == 0 && kPasses > 8;
+  static constexpr bool kByRow = kPasses > 8;
   static_assert(!kByRow || (kRowChunks % kRowThreads == 0 && kTileKeys * kRowThreads % kThreads == 0));
-  static constexpr bool kRegular = kPassRows > 0 &&
+  static constexpr bool kRegular = !kByRow && kPassRows > 0 &&
                                    kSpan % max(kPassRows, 1) == 0 && kTileKeys % kSpan == 0 && kChunks % kThreads == 0;
   static constexpr int kLookups = kRegular ? kTileKeys / kSpan : kByRow ? kTileKeys * kRowThreads / kThreads : kPasses;
   struct Shared {

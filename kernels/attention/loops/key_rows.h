@@ -2,13 +2,14 @@
 // The loop over a segment's tiles with keys on the rows of the scores' products and dims on those of the output's
 // (mma_sm90_keys.h), for problems whose values are in their keys. Two groups of four waves share the tiles: a group
 // multiplies half of the dims for the scores, makes probabilities of half of the queries, which meet in shared memory,
-// and accumulates half of the dims. So a tile's keys are multiplied once: products read 64 rows from shared memory, and
-// take 32 clocks for that with however few queries.
+// and accumulates half of the dims. So each key is multiplied once: a product reads 64 rows from shared memory, which
+// takes as long for few queries as for many.
 #pragma once
 
 #include "../../target/convert.h"
 #include "../keys/swizzled.h"
 #include "../rows/queries.h"
+#include "../rows/results.h"
 #include "wave_tiles.h"
 
 namespace rocmforge {
@@ -22,7 +23,6 @@ struct KeyRowsLoop {
   using C = typename Core::C;
   using Score = typename G::Score;
   using Keys = KeyRowsFeed<G>;
-  using State = typename G::State;
 
   static constexpr int kRows = G::kBlockRows, kQueryTiles = G::kQueryTiles, kOwnTiles = G::kOwnQueryTiles;
   static constexpr int kTileKeys = G::kTileKeys, kColumns = Core::Rows::kColumns;
@@ -30,30 +30,50 @@ struct KeyRowsLoop {
   static constexpr int kKeyWaves = G::kKeyParts;  // of a group: each scores 16 keys
   static_assert(kTileKeys == kColumns && kTileKeys == kKeyWaves * Core::kM && G::kOwnScoreTiles == 1);
   static_assert(G::Problem::kKeyDims % kColumns == 0 && Core::kWaves == kKeyWaves);
-  // Groups hand each other sums over their dims: at once, or where shared memory is short in turn, where probabilities
-  // go later.
-  static constexpr bool kInTurn = kRows == 64;
+  // Whether a group multiplies half of the dims of all queries, for which groups hand each other sums, or all dims of
+  // half of the queries: 64 queries leave neither registers nor shared memory for sums.
+  static constexpr bool kHalfDims = kRows < 64;
   using Sums = C[kOwnTiles][kKeyWaves][R::kWave];
-  static_assert(sizeof(Sums) == sizeof(T) * kRows * kColumns);
-
+  struct Written {
+    void* row;
+    float scale;
+  };
   struct None {};
   struct OwnSums {
     Sums sums[2];  // for each group
   };
-  struct alignas(kHostTarget ? 64 : 1024) Shared : SelectType<kInTurn, None, OwnSums> {
+  struct alignas(kHostTarget ? 64 : 1024) Shared : SelectType<kHalfDims, OwnSums, None> {
     alignas(kHostTarget ? 64 : 1024) T query[kKeyBlocks][kRows * kColumns];
     T probability[kRows * kColumns];
-    float by_wave[kKeyWaves][kRows];  // of what is common to a row: each wave's
+    union {
+      float by_wave[kKeyWaves][kRows];  // of what is common to a row: each wave's
+      Written written[kRows];
+    };
     SoftmaxState row[kRows];
     float shrink[kRows];
     uint32_t outgrown[G::kWaves];
   };
 
+  struct State {
+    C out[kBands][kQueryTiles];
+  };
+
+  // Requests the segment's queries, which arrive with its first tile.
+  RF_DEVICE static void fetch_queries(const Args& args, const Segment& seg, Shared& shared) {
+    constexpr int kChunk = Core::Rows::kChunk, kRowChunks = G::Problem::kKeyDims / kChunk;
+    for (int i = thread_index(); i < kRows * kRowChunks; i += G::kThreads) {
+      const int row = i / kRowChunks, dim = i % kRowChunks * kChunk;
+      const int packed = seg.first_row + row;
+      const QueryRow<G> query(args, seg, split_row(args.heads, packed < seg.rows ? packed : seg.first_row));
+      copy_async16(shared.query[dim / kColumns] + Core::Rows::chunk_at(row, dim % kColumns), query.at(dim));
+    }
+  }
+
   // Takes the segment's tiles, the first of which has been requested.
   RF_DEVICE static void attend(const Args& args, const Segment& seg, Shared& shared, Keys& keys, State& state) {
     Own own;
-    C out[kBands][kQueryTiles];
-    start(args, seg, shared, own, out);
+    C(&out)[kBands][kQueryTiles] = state.out;
+    start(args, seg, own, out);
     const WaveTiles wave = wave_tiles<G>(args, seg);
     for (int tile = seg.begin; tile < seg.end; ++tile) {
       keys.wait();
@@ -68,14 +88,26 @@ struct KeyRowsLoop {
       keys.next(seg.first_tile + tile + 1);
     }
     keys.finish();
-    finish(shared, own, out, state);
+    finish(shared, own);
+  }
+
+  // Writes the rows of a segment. What a row needs for that one thread works out.
+  RF_DEVICE static void write(const Args& args, const Segment& seg, Shared& shared, const State& state) {
+    const int t = thread_index();
+    if (t < kRows) {
+      const auto result = Results<G>::row_result(args, seg, t, shared.row[t], true);
+      if (result.out) shared.written[t] = {result.out, result.scale};
+      else shared.written[t] = {result.partial, result.value_scale};
+    }
+    barrier();
+    if (seg.whole()) write_rows<T>(shared, state);
+    else write_rows<float>(shared, state);
   }
 
  private:
   // What a lane holds of the rows that its group scores.
   struct Own {
     SoftmaxState row[kOwnTiles][R::kStats];
-    int token[kOwnTiles][R::kStats];
     typename Score::Row score[kOwnTiles][R::kStats];
   };
 
@@ -88,17 +120,7 @@ struct KeyRowsLoop {
   // Whether a lane is the first of those that hold the same columns.
   RF_DEVICE static bool first_of_column() { return lane<R::kWave>() < 4; }
 
-  RF_DEVICE static void start(const Args& args, const Segment& seg, Shared& shared, Own& own,
-                              C (&out)[kBands][kQueryTiles]) {
-    constexpr int kChunk = Core::Rows::kChunk, kRowChunks = G::Problem::kKeyDims / kChunk;
-    for (int i = thread_index(); i < kRows * kRowChunks; i += G::kThreads) {
-      const int row = i / kRowChunks, dim = i % kRowChunks * kChunk;
-      const int packed = seg.first_row + row;
-      const QueryRow<G> query(args, seg, split_row(args.heads, packed < seg.rows ? packed : seg.first_row));
-      T* const to = shared.query[dim / kColumns] + Core::Rows::chunk_at(row, dim % kColumns);
-      store_words(to, load_words<T, kChunk>(query.at(dim)));
-    }
-    Core::publish();  // before the barrier of the first tile
+  RF_DEVICE static void start(const Args& args, const Segment& seg, Own& own, C (&out)[kBands][kQueryTiles]) {
     RF_UNROLL
     for (int t = 0; t < kOwnTiles; ++t) {
       RF_UNROLL
@@ -106,7 +128,6 @@ struct KeyRowsLoop {
         const int row = seg.first_row + own_row(t, s);
         const Quotient at = split_row(args.heads, row < seg.rows ? row : seg.first_row);
         own.row[t][s] = kNoKeys;
-        own.token[t][s] = at.quotient;
         own.score[t][s] = Score::row(args.softmax, static_cast<int>(query_head(args.heads, seg.head, at)),
                                      seg.context.before + at.quotient);
       }
@@ -118,32 +139,32 @@ struct KeyRowsLoop {
     }
   }
 
-  // A group multiplies half of each block of dims, and gets from the other what it has of its queries.
   RF_DEVICE static void score(Shared& shared, const Keys& keys, C (&scores)[kOwnTiles]) {
-    constexpr int kHalf = kColumns / 2, kSteps = kHalf / Core::kK;
     const int group = G::row_part();
-    C all[kQueryTiles];
-    Core::begin();
-    unrolled<kKeyBlocks * kSteps>([&](auto i) {
-      constexpr int kBlock = i / kSteps;
-      const int dim = group * kHalf + i % kSteps * Core::kK;
-      Core::template product<false, i == 0>(all, keys.keys(), kBlock * kTileKeys * kColumns, dim, shared.query[0],
-                                            kBlock * kRows * kColumns, dim);
-    });
-    Core::commit();
-    Core::wait(all);
-    RF_UNROLL
-    for (int turn = 0; turn < (kInTurn ? 2 : 1); ++turn) {
-      if (!kInTurn || turn == group) store_sums(sums_of(shared, group ^ 1), all);
+    if constexpr (!kHalfDims) {
+      multiply<kColumns>(shared.query[0] + group * kOwnTiles * R::kRows * kColumns, 0, keys, scores);
+    } else {
+      C all[kQueryTiles];
+      multiply<kColumns / 2>(shared.query[0], group * (kColumns / 2), keys, all);
+      store_sums(shared.sums[group ^ 1], all);
       barrier();
-      if (!kInTurn || turn != group) add_sums(sums_of(shared, group), all, scores);
-      if (kInTurn) barrier();
+      add_sums(shared.sums[group], all, scores);
     }
   }
 
-  RF_DEVICE static Sums& sums_of(Shared& shared, int group) {
-    if constexpr (kInTurn) return reinterpret_cast<Sums&>(shared.probability);
-    else return shared.sums[group];
+  // Queries with the tile's keys in `Dims` dims of each block, from dim `first` of it on.
+  template <int Dims, int Tiles>
+  RF_DEVICE static void multiply(const T* queries, int first, const Keys& keys, C (&scores)[Tiles]) {
+    constexpr int kSteps = Dims / Core::kK;
+    Core::begin();
+    unrolled<kKeyBlocks * kSteps>([&](auto i) {
+      constexpr int kBlock = i / kSteps;
+      const int dim = first + i % kSteps * Core::kK;
+      Core::template product<false, i == 0>(scores, keys.keys(), kBlock * kTileKeys * kColumns, dim, queries,
+                                            kBlock * kRows * kColumns, dim);
+    });
+    Core::commit();
+    Core::wait(scores);
   }
 
   // To the other group, of its queries; and from it.
@@ -178,9 +199,13 @@ struct KeyRowsLoop {
     RF_UNROLL
     for (int t = 0; t < kOwnTiles; ++t) {
       RF_UNROLL
-      for (int r = 0; r < Core::kC; ++r) {
-        const KeySpan seen = token_keys(args.mask, seg.context, own.token[t][stat_of(r)]);
-        if (!seen.contains(first_key + Core::Base::c_row(l, r))) scores[t][r] = -__builtin_inff();
+      for (int s = 0; s < R::kStats; ++s) {
+        // Worked out here, in the few tiles that need it: nothing of it stays in registers.
+        const int row = seg.first_row + own_row(t, s);
+        const KeySpan seen = row_keys(args, seg, row < seg.rows ? row : seg.first_row);
+        RF_UNROLL
+        for (int r = s; r < Core::kC; r += R::kStats)
+          if (!seen.contains(first_key + Core::Base::c_row(l, r))) scores[t][r] = -__builtin_inff();
       }
     }
   }
@@ -276,8 +301,8 @@ struct KeyRowsLoop {
     for (auto& band : out) Core::wait(band);
   }
 
-  // What results.h takes: sums that are still to be added up over a column's lanes.
-  RF_DEVICE static void finish(Shared& shared, const Own& own, const C (&out)[kBands][kQueryTiles], State& state) {
+  // The rows' statistics, over all waves of a group.
+  RF_DEVICE static void finish(Shared& shared, const Own& own) {
     each_own([&](int t, int s, int row) {
       const float sum = R::reduce(own.row[t][s].sum, [](float a, float b) { return a + b; });
       if (first_of_column()) shared.by_wave[G::key_part()][row] = sum;
@@ -290,15 +315,25 @@ struct KeyRowsLoop {
       if (first_of_column() && G::key_part() == 0) shared.row[row] = {own.row[t][s].maximum, sum};
     });
     barrier();
+  }
+
+  template <class Element>
+  RF_DEVICE static void write_rows(const Shared& shared, const State& state) {
+    const int l = lane<R::kWave>();
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s) {
-        state.row[t][s] = shared.row[t * R::kRows + R::stat_query(lane<R::kWave>(), s)];
-        if (!first_of_column()) state.row[t][s].sum = 0.0f;
+        const Written to = shared.written[t * R::kRows + R::stat_query(l, s)];
+        if (!to.row) continue;
+        RF_UNROLL
+        for (int band = 0; band < kBands; ++band) {
+          RF_UNROLL
+          for (int r = s; r < Core::kC; r += R::kStats)
+            static_cast<Element*>(to.row)[G::value_dim(band, Core::Base::c_row(l, r))] =
+                from_float<Element>(state.out[band][t][r] * to.scale);
+        }
       }
-      RF_UNROLL
-      for (int band = 0; band < kBands; ++band) state.out[t][band] = Core::ordered(out[band][t]);
     }
   }
 

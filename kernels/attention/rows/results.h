@@ -43,7 +43,7 @@ struct Results {
       for (int t = 0; t < kQueryTiles; ++t) {
         RowResult row[R::kStats];
         RF_UNROLL
-        for (int s = 0; s < R::kStats; ++s) row[s] = row_result(args, seg, G::lane_row(t, s), state.row[t][s]);
+        for (int s = 0; s < R::kStats; ++s) row[s] = row_result(args, seg, G::lane_row(t, s), state.row[t][s], holds_stats());
         unrolled<D::kBands>([&](auto band) {
           // Consecutive dims lie in consecutive tiles, or in consecutive registers of one.
           constexpr bool kAcross = D::width(band) > 1;
@@ -59,6 +59,37 @@ struct Results {
         });
       }
     }
+  }
+
+  // Where a row's dims go, the result if the segment is a whole item, else a partial; nowhere if there is no such row.
+  struct RowResult {
+    T* out = nullptr;
+    float* partial = nullptr;
+    float scale;  // of a result
+    float value_scale;  // of a partial
+  };
+
+  // Of a row, whose statistics `writes_stats` has the caller write, one of those that come here.
+  RF_DEVICE static RowResult row_result(const Args& args, const Segment& seg, int block_row, SoftmaxState row,
+                                        bool writes_stats) {
+    RowResult result;
+    result.value_scale = G::Format::value_scale(args.keys, seg.head);
+    if (seg.first_row + block_row >= seg.rows) return result;
+    if (!seg.whole()) {
+      const int64_t slot = 2 * seg.share + (seg.begin > 0 ? 0 : 1);
+      const int64_t at = slot * G::kBlockRows + block_row;
+      result.partial = args.work.partial_out + at * G::Problem::kValueDims;
+      if (writes_stats) store_vec(args.work.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
+      return result;
+    }
+    const Quotient at = split_row(args.heads, seg.first_row + block_row);
+    const int64_t head = query_head(args.heads, seg.head, at), token = seg.token_start + at.quotient;
+    result.out = static_cast<T*>(args.out.data) + token * args.out.token_stride + head * args.out.head_stride;
+    const float sink = args.softmax.sinks ? args.softmax.sinks[head] * kLog2E : kNoScore;
+    result.scale = final_scale(row, sink) * result.value_scale;
+    if (args.lse.data && writes_stats)
+      args.lse.data[head * args.lse.head_stride + token * args.lse.token_stride] = log_sum(row, sink);
+    return result;
   }
 
  private:
@@ -82,7 +113,7 @@ struct Results {
         SoftmaxState total = kNoKeys;
         for (int w = 0; w < G::kKeyWaves; ++w) total = merge(total, merged.stats[w][t][s][l]);
         mine[s] = exp2(state.row[t][s].maximum - total.maximum);
-        row[s] = row_result(args, seg, G::lane_row(t, s), total);
+        row[s] = row_result(args, seg, G::lane_row(t, s), total, holds_stats());
       }
       unrolled<D::kBands>([&](auto band) {
         constexpr int kWidth = D::width(band);
@@ -113,37 +144,8 @@ struct Results {
     }
   }
 
-  // Where a row's dims go, the result if the segment is a whole item, else a partial; nowhere if there is no such row.
-  struct RowResult {
-    T* out = nullptr;
-    float* partial = nullptr;
-    float scale;  // of a result
-    float value_scale;  // of a partial
-  };
-
   // Of the lanes that have a row's statistics, one.
   RF_DEVICE static bool holds_stats() { return R::key(lane<R::kWave>(), 0) == 0 && G::first_of_row(); }
-
-  RF_DEVICE static RowResult row_result(const Args& args, const Segment& seg, int block_row, SoftmaxState row) {
-    RowResult result;
-    result.value_scale = G::Format::value_scale(args.keys, seg.head);
-    if (seg.first_row + block_row >= seg.rows) return result;
-    if (!seg.whole()) {
-      const int64_t slot = 2 * seg.share + (seg.begin > 0 ? 0 : 1);
-      const int64_t at = slot * G::kBlockRows + block_row;
-      result.partial = args.work.partial_out + at * G::Problem::kValueDims;
-      if (holds_stats()) store_vec(args.work.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
-      return result;
-    }
-    const Quotient at = split_row(args.heads, seg.first_row + block_row);
-    const int64_t head = query_head(args.heads, seg.head, at), token = seg.token_start + at.quotient;
-    result.out = static_cast<T*>(args.out.data) + token * args.out.token_stride + head * args.out.head_stride;
-    const float sink = args.softmax.sinks ? args.softmax.sinks[head] * kLog2E : kNoScore;
-    result.scale = final_scale(row, sink) * result.value_scale;
-    if (args.lse.data && holds_stats())
-      args.lse.data[head * args.lse.head_stride + token * args.lse.token_stride] = log_sum(row, sink);
-    return result;
-  }
 
   // Writes a run of a row's consecutive dims, of which register r holds the first.
   template <int Band, int Width>
