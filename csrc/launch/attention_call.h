@@ -86,8 +86,7 @@ constexpr auto attention_query(const char* query = "query") {
       {query, "device", [](const Call& c) { return c.query.device == c.device(); }},
       {query, "shape",
        [](const Call& c) {
-         return c.query.dims == 3 && c.query.shape[1] == c.problem().heads() &&
-                c.query.shape[2] == c.query_dims();
+         return c.query.dims == 3 && c.query.shape[1] == c.problem().heads() && c.query.shape[2] == c.query_dims();
        }},
       {query, "aligned", [](const Call& c) { return aligned(c.query); }},
   });

@@ -130,8 +130,8 @@ void bind_attention(py::module_& module) {
   list_conditions(module, "paged_attention", kPagedConditions);
   module.attr("block_multiple") = kBlockMultiple;
   py::class_<Problem>(module, "Problem", "What attention computes: see rocmforge_plugin/problem.py.")
-      .def(py::init([](const std::string& op, const std::string& element, int key_dims, int value_dims, int kv_heads, int group, int window,
-                       std::string suffix, std::string combine_suffix) {
+      .def(py::init([](const std::string& op, const std::string& element, int key_dims, int value_dims, int kv_heads,
+                       int group, int window, std::string suffix, std::string combine_suffix) {
              return Problem{.op = op_named(op),
                             .element = element_named(element),
                             .key_dims = key_dims,
@@ -142,8 +142,8 @@ void bind_attention(py::module_& module) {
                             .suffix = std::move(suffix),
                             .combine_suffix = std::move(combine_suffix)};
            }),
-           py::kw_only(), py::arg("op"), py::arg("element"), py::arg("key_dims"), py::arg("value_dims"), py::arg("kv_heads"),
-           py::arg("group"), py::arg("window"), py::arg("suffix"), py::arg("combine_suffix"));
+           py::kw_only(), py::arg("op"), py::arg("element"), py::arg("key_dims"), py::arg("value_dims"),
+           py::arg("kv_heads"), py::arg("group"), py::arg("window"), py::arg("suffix"), py::arg("combine_suffix"));
   module.def(
       "decode_rows",
       [](OpDevice& device, const Problem& problem) { return DecodeKernels(device, problem).most_rows(); },

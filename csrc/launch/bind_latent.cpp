@@ -24,14 +24,15 @@ constexpr auto kLatentConditions = conditions(
     std::to_array<Condition<LatentCall>>({
         {"query_rope", "given", [](const LatentCall& c) { return c.query_rope.given == (c.rope_dims() > 0); }},
         {"query_rope", "tensor", [](const LatentCall& c) { return !c.query_rope.given || c.query_rope.readable; }},
-        {"query_rope", "dtype", [](const LatentCall& c) { return !c.query_rope.given || c.query_rope.type == c.type(); }},
+        {"query_rope", "dtype",
+         [](const LatentCall& c) { return !c.query_rope.given || c.query_rope.type == c.type(); }},
         {"query_rope", "device",
          [](const LatentCall& c) { return !c.query_rope.given || c.query_rope.device == c.device(); }},
         {"query_rope", "shape",
          [](const LatentCall& c) {
-           return !c.query_rope.given || (c.query_rope.dims == 3 && c.query_rope.shape[0] == c.tokens() &&
-                                          c.query_rope.shape[1] == c.problem().heads() &&
-                                          c.query_rope.shape[2] == c.rope_dims());
+           return !c.query_rope.given ||
+                  (c.query_rope.dims == 3 && c.query_rope.shape[0] == c.tokens() &&
+                   c.query_rope.shape[1] == c.problem().heads() && c.query_rope.shape[2] == c.rope_dims());
          }},
         {"query_rope", "aligned", [](const LatentCall& c) { return !c.query_rope.given || aligned(c.query_rope); }},
         {"kv_cache", "tensor", [](const LatentCall& c) { return c.cache.readable; }},
@@ -79,10 +80,10 @@ Refusal run_latent(AttentionPlanner& planner, Stream stream, int64_t requests, i
                    bool plan_causal, py::handle query_latent, py::handle query_rope, py::handle kv_cache,
                    py::handle block_table, py::handle seq_lens, py::handle out, py::handle lse, int64_t max_query_len,
                    double scale, bool causal) {
-  return run<kLatentConditions>(
-      planner, stream,
-      latent_call(planner, {requests, tokens, plan_query_len, plan_causal}, query_latent, query_rope, kv_cache,
-                  block_table, seq_lens, out, lse, max_query_len, scale, causal));
+  return run<kLatentConditions>(planner, stream,
+                                latent_call(planner, {requests, tokens, plan_query_len, plan_causal}, query_latent,
+                                            query_rope, kv_cache, block_table, seq_lens, out, lse, max_query_len, scale,
+                                            causal));
 }
 
 Refusal plan_and_run_latent(AttentionPlanner& planner, Stream stream, py::handle query_start_loc, int64_t tokens,

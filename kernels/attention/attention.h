@@ -102,10 +102,8 @@ struct Attention {
   }
 
  private:
-  static constexpr bool kWritesItself =
-      requires(const Args& args, const Segment& seg, typename Loop::Shared& shared, State& state) {
-        Loop::write(args, seg, shared, state);
-      };
+  static constexpr bool kWritesItself = requires(const Args& args, const Segment& seg, typename Loop::Shared& shared,
+                                                 State& state) { Loop::write(args, seg, shared, state); };
 
   // Where they are copied, as the keys are: before these, so that they do not come in behind two tiles.
   RF_DEVICE static void fetch_queries(const Args& args, const Segment& seg) {

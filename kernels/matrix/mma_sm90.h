@@ -43,8 +43,7 @@ struct MmaSm90 : MmaSm80<T> {
   RF_DEVICE static void product(C (&c)[Tiles], const A& a, const T* base, int offset, int k0) {
     static_assert(Tiles == 2 || Tiles == 4 || Tiles == 8);
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    const uint64_t descriptor =
-        swizzled_descriptor(base, offset + (Transposed ? k0 * SwizzledRows<T>::kColumns : k0));
+    const uint64_t descriptor = swizzled_descriptor(base, offset + (Transposed ? k0 * SwizzledRows<T>::kColumns : k0));
 #define RF_WGMMA(type, columns, c_list, a_list, b, transposed, more, ...)                                             \
   asm volatile("{.reg .pred p; setp.ne.b32 p, " more ", 0; wgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type \
                "." type " {" c_list "}, {" a_list "}, " b ", p, 1, 1, " transposed ";}"                               \

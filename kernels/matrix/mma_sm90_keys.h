@@ -53,17 +53,16 @@ struct MmaSm90Keys {
 #define RF_LIST16 RF_LIST8 ",%8,%9,%10,%11,%12,%13,%14,%15"
 #define RF_LIST24 RF_LIST16 ",%16,%17,%18,%19,%20,%21,%22,%23"
 #define RF_LIST32 RF_LIST24 ",%24,%25,%26,%27,%28,%29,%30,%31"
-#define RF_PRODUCTS(type)                                                                                    \
-  if constexpr (Tiles == 2) {                                                                                \
-    RF_WGMMA(type, "16", RF_LIST8, "%8", "%9", "%10", "%11", RF_C(0), RF_C(1));                              \
-  } else if constexpr (Tiles == 4) {                                                                         \
-    RF_WGMMA(type, "32", RF_LIST16, "%16", "%17", "%18", "%19", RF_C(0), RF_C(1), RF_C(2), RF_C(3));         \
-  } else if constexpr (Tiles == 6) {                                                                         \
-    RF_WGMMA(type, "48", RF_LIST24, "%24", "%25", "%26", "%27", RF_C(0), RF_C(1), RF_C(2), RF_C(3), RF_C(4), \
-             RF_C(5));                                                                                       \
-  } else {                                                                                                   \
-    RF_WGMMA(type, "64", RF_LIST32, "%32", "%33", "%34", "%35", RF_C(0), RF_C(1), RF_C(2), RF_C(3), RF_C(4), \
-             RF_C(5), RF_C(6), RF_C(7));                                                                     \
+#define RF_PRODUCTS(type)                                                                                              \
+  if constexpr (Tiles == 2) {                                                                                          \
+    RF_WGMMA(type, "16", RF_LIST8, "%8", "%9", "%10", "%11", RF_C(0), RF_C(1));                                        \
+  } else if constexpr (Tiles == 4) {                                                                                   \
+    RF_WGMMA(type, "32", RF_LIST16, "%16", "%17", "%18", "%19", RF_C(0), RF_C(1), RF_C(2), RF_C(3));                   \
+  } else if constexpr (Tiles == 6) {                                                                                   \
+    RF_WGMMA(type, "48", RF_LIST24, "%24", "%25", "%26", "%27", RF_C(0), RF_C(1), RF_C(2), RF_C(3), RF_C(4), RF_C(5)); \
+  } else {                                                                                                             \
+    RF_WGMMA(type, "64", RF_LIST32, "%32", "%33", "%34", "%35", RF_C(0), RF_C(1), RF_C(2), RF_C(3), RF_C(4), RF_C(5),  \
+             RF_C(6), RF_C(7));                                                                                        \
   }
     if constexpr (__is_same(T, bf16)) {
       RF_PRODUCTS("bf16")

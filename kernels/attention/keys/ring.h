@@ -188,9 +188,8 @@ class RingCopies {
 
 // Rows are padded so that lanes that read different rows at once hit different banks.
 template <class G>
-struct PaddedStage
-    : PaddedRows<typename G::Format::Stored, 1, G::kTileKeys, G::Problem::kKeyDims + G::kFeed.key_pad,
-                 G::Format::kValuesInKey ? 0 : G::Problem::kValueDims + G::kFeed.value_pad> {
+struct PaddedStage : PaddedRows<typename G::Format::Stored, 1, G::kTileKeys, G::Problem::kKeyDims + G::kFeed.key_pad,
+                                G::Format::kValuesInKey ? 0 : G::Problem::kValueDims + G::kFeed.value_pad> {
   using Stored = typename G::Format::Stored;
 
   RF_DEVICE const Stored* key_row(int row) const { return this->keys[0][row]; }

@@ -168,7 +168,8 @@ class StagedKeys {
 
   RF_DEVICE void copy(int buffer) {
     each_chunk([&](auto i, int row, int column) {
-      if (Problem::has_key(column)) copy_async16(&shared_.keys[buffer][row][column], place(i, column) + Format::key_at());
+      if (Problem::has_key(column))
+        copy_async16(&shared_.keys[buffer][row][column], place(i, column) + Format::key_at());
       if constexpr (!Format::kValuesInKey) {
         if (Problem::has_value(column))
           copy_async16(&shared_.values[buffer][row][column], place(i, column) + Format::value_at());

@@ -25,10 +25,9 @@ constexpr int swizzled_blocks(int dims) {
 }
 
 template <class G>
-struct SwizzledStage
-    : SwizzledBlocks<typename G::T, swizzled_blocks<G>(G::Problem::kKeyDims),
-                     G::Format::kValuesInKey ? 0 : swizzled_blocks<G>(G::Problem::kValueDims),
-                     G::kTileKeys * SwizzledRows<typename G::T>::kColumns> {
+struct SwizzledStage : SwizzledBlocks<typename G::T, swizzled_blocks<G>(G::Problem::kKeyDims),
+                                      G::Format::kValuesInKey ? 0 : swizzled_blocks<G>(G::Problem::kValueDims),
+                                      G::kTileKeys * SwizzledRows<typename G::T>::kColumns> {
   using R = typename G::R;
   using T = typename G::T;
   using Rows = SwizzledRows<T>;

@@ -191,8 +191,7 @@ struct KeyRowsLoop {
       RF_UNROLL
       for (int r = 0; r < Core::kC; ++r) {
         const int key = first_key + Core::Base::c_row(l, r);
-        scores[t][r] =
-            Score::shape(args.softmax, own.score[t][stat_of(r)], key, scores[t][r] * key_scale) * factor;
+        scores[t][r] = Score::shape(args.softmax, own.score[t][stat_of(r)], key, scores[t][r] * key_scale) * factor;
       }
     }
     if (!masked) return;
@@ -260,7 +259,8 @@ struct KeyRowsLoop {
   // Moves the maximum of the group's rows, with the sums, and says by how much.
   RF_DEVICE static void find_maximum(Shared& shared, const C (&scores)[kOwnTiles], Own& own) {
     each_own([&](int t, int s, int row) {
-      const float top = R::reduce(max(scores[t][s], scores[t][R::kStats + s]), [](float a, float b) { return max(a, b); });
+      const float top =
+          R::reduce(max(scores[t][s], scores[t][R::kStats + s]), [](float a, float b) { return max(a, b); });
       if (first_of_column()) shared.by_wave[G::key_part()][row] = top;
     });
     barrier();

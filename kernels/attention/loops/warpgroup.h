@@ -49,7 +49,7 @@ struct OrderedQueries {
       unrolled<R::kQueryElements / kPair>([&](auto word) {
         constexpr int kElement = word * kPair;
         held.operand[i].word[word] = load_words<T, kPair>(row[query_stat<R>(kElement)].at(
-                                             i * G::Mma::kK + G::Mma::a_k(lane<R::kWave>(), kElement)))
+                                                              i * G::Mma::kK + G::Mma::a_k(lane<R::kWave>(), kElement)))
                                          .word[0];
       });
     });

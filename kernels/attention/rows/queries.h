@@ -38,7 +38,7 @@ template <class G, class Operands>
 RF_DEVICE void load_queries(const AttentionArgs& args, const Segment& seg, typename Operands::Shared& shared,
                             typename Operands::Held& held, typename G::State& state) {
   using R = typename G::R;
- RF_UNROLL
+  RF_UNROLL
   for (int t = 0; t < G::kQueryTiles; ++t) {
     QueryRow<G> source[R::kStats];
     RF_UNROLL

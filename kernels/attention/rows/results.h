@@ -43,7 +43,8 @@ struct Results {
       for (int t = 0; t < kQueryTiles; ++t) {
         RowResult row[R::kStats];
         RF_UNROLL
-        for (int s = 0; s < R::kStats; ++s) row[s] = row_result(args, seg, G::lane_row(t, s), state.row[t][s], holds_stats());
+        for (int s = 0; s < R::kStats; ++s)
+          row[s] = row_result(args, seg, G::lane_row(t, s), state.row[t][s], holds_stats());
         unrolled<D::kBands>([&](auto band) {
           // Consecutive dims lie in consecutive tiles, or in consecutive registers of one.
           constexpr bool kAcross = D::width(band) > 1;

@@ -30,10 +30,12 @@ struct CdnaTuning {
         .residency = {.blocks_per_unit = 2, .simd_waves = small ? 2 : 1}};
   }
 
-  // Keys of 32 tokens are 37 kB of shared memory, so one workgroup of four waves is alone on a unit, with 512 registers a
-  // lane: a wave's queries, 128 dims of the output and the keys on their way are 30, 32 and 36 of them for 16 rows.
+  // Keys of 32 tokens are 37 kB of shared memory, so one workgroup of four waves is alone on a unit, with 512 registers
+  // a lane, but on gfx950, which has room for two. A wave's queries, 128 dims of the output and the keys on their way
+  // are 36, 32 and 36 registers for 16 rows.
   template <class P, int QueryTiles>
   static constexpr auto latent() {
+    constexpr bool two = Depth == 32 && QueryTiles <= 2;
     return Choice<Waves<Staged>>{.block = {.query_tiles = QueryTiles, .pv_groups = Depth == 16 ? 2 : 1},
                                  .loop = {.feed = {.row_waves = 1,
                                                    .one_buffer = true,
@@ -44,7 +46,7 @@ struct CdnaTuning {
                                           .key_parts = 2,
                                           .lazy_maximum = true,
                                           .value_run = Depth == 32 ? 1 : 8},
-                                 .residency = {.blocks_per_unit = 1}};
+                                 .residency = {.blocks_per_unit = two ? 2 : 1, .simd_waves = two ? 2 : 1}};
   }
 
   // Rows that are an odd multiple of 32 bytes long. The hardware takes 16-byte reads of eight lanes at a time: of each

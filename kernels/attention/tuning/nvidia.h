@@ -36,13 +36,14 @@ struct Tuning<MmaSm80> {
   static constexpr auto prefill() {
     constexpr bool wide = P::kMostDims > 128;
     if constexpr (P::kLatent) return latent<P, 2>();
-    else return Choice<Waves<Ring>>{.block = {.query_tiles = wide ? 1 : 2, .pv_groups = 2},
-                               .loop = {.feed = {.row_waves = wide ? 8 : 4,
-                                                 .stages = wide ? 2 : 3,
-                                                 .key_pad = key_pad(P::kKeyDims),
-                                                 .value_pad = 8},
-                                        .shared_query = true},
-                               .residency = {.blocks_per_unit = wide ? 1 : 2, .rounds = kRounds}};
+    else
+      return Choice<Waves<Ring>>{.block = {.query_tiles = wide ? 1 : 2, .pv_groups = 2},
+                                 .loop = {.feed = {.row_waves = wide ? 8 : 4,
+                                                   .stages = wide ? 2 : 3,
+                                                   .key_pad = key_pad(P::kKeyDims),
+                                                   .value_pad = 8},
+                                          .shared_query = true},
+                                 .residency = {.blocks_per_unit = wide ? 1 : 2, .rounds = kRounds}};
   }
 
  private:
@@ -50,11 +51,10 @@ struct Tuning<MmaSm80> {
 
   template <class P, int QueryTiles>
   static constexpr auto latent() {
-    return Choice<Waves<Ring>>{.block = {.query_tiles = min(QueryTiles, 2), .pv_groups = 2},
-                               .loop = {.feed = {.row_waves = 1, .stages = 3, .key_pad = 8},
-                                        .dim_waves = 8,
-                                        .key_parts = 2},
-                               .residency = {.blocks_per_unit = 1}};
+    return Choice<Waves<Ring>>{
+        .block = {.query_tiles = min(QueryTiles, 2), .pv_groups = 2},
+        .loop = {.feed = {.row_waves = 1, .stages = 3, .key_pad = 8}, .dim_waves = 8, .key_parts = 2},
+        .residency = {.blocks_per_unit = 1}};
   }
 };
 

@@ -44,15 +44,17 @@ struct RdnaTuning {
   template <class P, int QueryTiles>
   static constexpr auto latent() {
     constexpr bool wide = Operand == 16;
-    return Choice<Waves<Staged>>{
-        .block = {.query_tiles = QueryTiles, },
-        .loop = {.feed = {.row_waves = 1, .one_buffer = true, .ahead = true, .key_pad = 8},
-                 .dim_waves = 8,
-                 .row_parts = QueryTiles,
-                 .lazy_maximum = true,
-                 .value_run = wide ? 2 : 4,
-                 .most_operands = 2},
-        .residency = {.blocks_per_unit = 1}};
+    return Choice<Waves<Staged>>{.block =
+                                     {
+                                         .query_tiles = QueryTiles,
+                                     },
+                                 .loop = {.feed = {.row_waves = 1, .one_buffer = true, .ahead = true, .key_pad = 8},
+                                          .dim_waves = 8,
+                                          .row_parts = QueryTiles,
+                                          .lazy_maximum = true,
+                                          .value_run = wide ? 2 : 4,
+                                          .most_operands = 2},
+                                 .residency = {.blocks_per_unit = 2}};
   }
 
   template <class P>
