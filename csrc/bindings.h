@@ -16,6 +16,7 @@ void bind_latent(pybind11::module_& module);
 void bind_cache(pybind11::module_& module);
 void bind_mask(pybind11::module_& module);
 void bind_position(pybind11::module_& module);
+void bind_varlen(pybind11::module_& module);  // after bind_attention, whose planners it takes
 // Adds use_torch, which comes before any op.
 void bind_tensor(pybind11::module_& module);
 

@@ -110,6 +110,7 @@ PYBIND11_MODULE(_C, module) {
   bind_position(module);
   bind_attention(module);
   bind_latent(module);
+  bind_varlen(module);
 }
 
 }  // namespace rocmforge

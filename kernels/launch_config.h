@@ -8,7 +8,7 @@
 namespace rocmforge {
 
 // Raised whenever an Args struct or this struct changes: a stale code object is refused at load.
-inline constexpr int32_t kLaunchAbi = 8;
+inline constexpr int32_t kLaunchAbi = 9;
 
 struct LaunchConfig {
   int32_t abi = kLaunchAbi;

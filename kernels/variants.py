@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rocmforge_build.units import Unit
 from rocmforge_plugin.problem import combine_suffix, kernel_suffix
-from rocmforge_plugin.served import ELEMENTS, PROBLEMS
+from rocmforge_plugin.served import ELEMENTS, PREFILL_ONLY, PROBLEMS
 
 TYPES = tuple(ELEMENTS.values())
 HALVES = ("bf16", "f16")  # what GPUs' attention takes
@@ -44,7 +44,7 @@ def attention(
     core: str = "",
     decode: bool = True,
 ) -> list[Unit]:
-    """Paged attention of one problem; `core` names a matrix core other than the target's own, and a core of 32 rows has
+    """Attention of one problem; `core` names a matrix core other than the target's own, and a core of 32 rows has
     no decode.
     """
     problem = f"Problem<{format.capitalize()}<{element},{key_dims},{value_dims}>,{score.capitalize()}>"
@@ -79,6 +79,14 @@ def combine(element: str, value_dims: int, targets: tuple[str, ...]) -> Unit:
 CORES = ("Mfma16x16x32", "WmmaGfx11", "WmmaGfx12", "MmaSm80")
 CORE_UNITS = [(core, element, size) for core in CORES for element, size in (("f16", 64), ("bf16", 80))]
 CORE_UNITS += [("MmaSm90", element, size) for element, size in (("f16", 64), ("f16", 80), ("bf16", 256))]
+# Of the split format: one for each feed, and for cores that differ in how they hold keys.
+SPLIT_CORE_UNITS = [
+    ("Mfma16x16x32", "bf16", 192, 128),
+    ("WmmaGfx11", "f16", 96, 64),
+    ("MmaSm80", "bf16", 192, 128),
+    ("MmaSm90", "f16", 192, 128),
+    ("Mfma32x32x8", "f16", 96, 64),
+]
 WIDE_CORES = ("Mfma32x32x8", "Mfma32x32x16")  # 32 rows a tile: head sizes in multiples of 32, prefill only
 
 
@@ -90,7 +98,9 @@ def attention_units() -> list[Unit]:
         results = set()
         for format, score, heads in PROBLEMS:
             for key_dims, value_dims in heads:
-                units += attention(element, format, score, key_dims, value_dims, targets)
+                units += attention(
+                    element, format, score, key_dims, value_dims, targets, decode=format not in PREFILL_ONLY
+                )
                 results.add(value_dims)
         units += [combine(element, value_dims, targets) for value_dims in sorted(results)]
     for core, element, size in CORE_UNITS:
@@ -100,6 +110,8 @@ def attention_units() -> list[Unit]:
     for core in WIDE_CORES:
         for element in HALVES:
             units += attention(element, "joined", "plain", 64, 64, ("cpu",), core, decode=False)
+    for core, element, key_dims, value_dims in SPLIT_CORE_UNITS:
+        units += attention(element, "split", "plain", key_dims, value_dims, ("cpu",), core, decode=False)
     return units
 
 

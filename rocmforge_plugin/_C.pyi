@@ -144,6 +144,40 @@ def plan_and_run_latent(
     scale: float,
     causal: bool,
 ) -> str | None: ...
+def run_varlen(
+    planner: AttentionPlanner,
+    stream: int,
+    requests: int,
+    tokens: int,
+    plan_query_len: int,
+    plan_causal: bool,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    key_start_loc: torch.Tensor,
+    seq_lens: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+    max_query_len: int,
+    scale: float,
+    causal: bool,
+) -> str | None: ...
+def plan_and_run_varlen(
+    planner: AttentionPlanner,
+    stream: int,
+    query_start_loc: torch.Tensor,
+    tokens: int,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    key_start_loc: torch.Tensor,
+    seq_lens: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor | None,
+    max_query_len: int,
+    scale: float,
+    causal: bool,
+) -> str | None: ...
 def decode_rows(device: Device, problem: Problem) -> int: ...
 def causal_mask(device: Device, stream: int, scores: torch.Tensor, cache_len: int) -> str | None: ...
 def kv_write(

@@ -75,14 +75,14 @@ class Problem:
     """One kind of attention. Layers that agree in it share kernels and plans.
 
     Attributes:
-        dtype: of queries, cache and output, as torch names it ("bfloat16"); a torch.dtype becomes its name.
+        dtype: of queries, keys, values and output, as torch names it ("bfloat16"); a torch.dtype becomes its name.
         num_heads: query heads.
         num_kv_heads: KV heads, each of which serves num_heads / num_kv_heads query heads.
         key_dims: elements of a query's and a key's head.
         value_dims: elements of a value's and a result's head.
         window: keys a query sees, its own included; 0 for all.
-        format: how keys and values lie in the cache; "joined": a key and its value in one row; "latent": a key, whose
-            first elements are the value.
+        format: how keys and values lie in memory; "joined": in pages, a key and its value in one row; "latent": in pages,
+            keys whose first elements are the value; "split": in two tensors without pages.
         score: what becomes of a product of query and key before the softmax; "plain": it is scaled.
         core: another matrix core than the device's own, on the CPU only: for tests.
     """
@@ -106,16 +106,16 @@ class Problem:
         return self.num_heads // self.num_kv_heads
 
     @property
-    def op(self) -> str:
-        """Which of ``rocmforge_plugin.ops`` computes it: how keys lie decides."""
-        return "latent_attention" if self.format == "latent" else "paged_attention"
-
-    @property
     def suffix(self) -> str:
         """How the names of this problem's kernels end, such as ``bf16_d128``."""
         return kernel_suffix(
             served.ELEMENTS[self.dtype], self.format, self.score, self.key_dims, self.value_dims, self.core
         )
+
+    @property
+    def op(self) -> str:
+        """Which of ``rocmforge_plugin.ops`` computes it: how keys lie decides."""
+        return served.OPS.get(self.format, "paged_attention")
 
     def refusals(self, target: str) -> list[Refusal]:
         """Why there are no kernels for this on a target ("amd", "nvidia" or "cpu"); empty if there are."""

@@ -9,6 +9,7 @@ Nothing is changed in place and results have dtype `compute`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -217,3 +218,29 @@ def paged_attention_reference(
 def paged_attention_naive(query: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
     """As paged_attention_reference, every step in query's own dtype."""
     return paged_attention_reference(query, *arguments, **{**options, "compute": query.dtype})
+
+
+def varlen_attention_reference(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    key_start_loc: torch.Tensor,
+    scale: float,
+    causal: bool,
+    compute: torch.dtype = torch.float64,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of each request's tokens over its keys (`attend`); shapes as for ops.varlen_attention.
+
+    Returns:
+        What `attend` does, of all requests' tokens; zero and -inf of tokens behind them.
+    """
+    tokens, heads, _ = query.shape
+    out = torch.zeros(tokens, heads, value.shape[2], dtype=compute, device=query.device)
+    lse = torch.full((heads, tokens), float("-inf"), dtype=compute, device=query.device)
+    starts = zip(query_start_loc.tolist(), key_start_loc.tolist(), strict=True)
+    for (begin, first), (end, last) in pairwise(starts):
+        if begin < end:
+            of_request = query[begin:end], key[first:last], value[first:last]
+            out[begin:end], lse[:, begin:end] = attend(*of_request, scale, causal, compute=compute)
+    return out, lse

@@ -12,7 +12,11 @@ PROBLEMS = (
     # format, score, heads
     ("joined", "plain", tuple((size, size) for size in HEAD_SIZES)),
     ("latent", "plain", ((576, 512), (512, 512), (320, 256))),
+    ("split", "plain", ((256, 256), (192, 128), (128, 128), (96, 64))),
 )
+# The op that takes a format's tensors, where it is not paged_attention.
+OPS = {"latent": "latent_attention", "split": "varlen_attention"}
+PREFILL_ONLY = ("split",)  # formats without decode kernels: their ops have no decode steps
 
 BLOCK_MULTIPLE = 16  # of the keys of a cache block
 

@@ -68,6 +68,7 @@ struct AttentionCall {
   int query_dims() const { return problem().key_dims; }
 };
 
+// Of the numbers, and that the plan is one for the op.
 template <class Call, AttentionOp kOp>
 constexpr auto attention_numbers() {
   return std::to_array<Condition<Call>>({

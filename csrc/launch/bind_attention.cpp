@@ -111,16 +111,16 @@ Refusal plan_and_run_paged(AttentionPlanner& planner, Stream stream, py::handle 
   });
 }
 
-AttentionOp op_named(const std::string& name) {
-  for (int i = 0; i < kAttentionOps; ++i)
-    if (name == kAttentionOpNames[i]) return static_cast<AttentionOp>(i);
-  throw std::invalid_argument("Problem: op is " + name + "; it must be paged_attention or latent_attention");
-}
-
 Element element_named(const std::string& name) {
   for (int i = 0; i < kElements; ++i)
     if (name == kElementNames[i]) return static_cast<Element>(i);
   throw std::invalid_argument("Problem: element is " + name + "; it must be bf16, f16 or float");
+}
+
+AttentionOp op_named(const std::string& name) {
+  for (int i = 0; i < kAttentionOps; ++i)
+    if (name == kAttentionOpNames[i]) return static_cast<AttentionOp>(i);
+  throw std::invalid_argument("Problem: op is " + name + "; it must be an op of attention");
 }
 
 }  // namespace

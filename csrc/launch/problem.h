@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <string>
 
 #include "launch/element.h"
@@ -13,10 +14,10 @@ namespace rocmforge {
 
 inline constexpr int64_t kBlockMultiple = 16;  // of the keys of a cache block
 
-// The op that takes a problem's tensors: how keys lie decides.
-enum class AttentionOp : int { kPaged, kLatent };
-inline constexpr int kAttentionOps = 2;
-inline constexpr const char* kAttentionOpNames[kAttentionOps] = {"paged_attention", "latent_attention"};
+// The ops, which differ in the tensors that hold keys: a key format belongs to one of them.
+enum class AttentionOp : int { kPaged, kLatent, kVarlen };
+inline constexpr const char* kAttentionOpNames[] = {"paged_attention", "latent_attention", "varlen_attention"};
+inline constexpr int kAttentionOps = static_cast<int>(std::size(kAttentionOpNames));
 
 struct Problem {
   AttentionOp op;

@@ -33,13 +33,21 @@ struct LogSums {
   int64_t head_stride, token_stride;
 };
 
-// [blocks, kv_heads, block_size, elements of a row], as the key format says.
+// Values that do not lie with their keys: [tokens, kv_heads, value dims].
+struct ValueRows {
+  const void* data;
+  int64_t token_stride, head_stride;
+};
+
+// [blocks, kv_heads, block_size, elements of a row], as the key format says. Keys without pages (Split) are
+// [tokens, kv_heads, key dims]; then the table says where each request's first key is, and blocks are tokens.
 struct KeyPages {
   const void* data;
   const int32_t* block_table;  // [requests, table_stride]
   int64_t block_stride, head_stride, token_stride, table_stride;
   FastDiv block_size;
   int32_t blocks;
+  ValueRows values;  // of Split alone
 };
 
 struct Mask {

@@ -14,6 +14,7 @@ from .latent_cache import latent_kv_write, rotary_latent_kv_write
 from .mask import causal_mask
 from .planner import AttentionPlan, AttentionPlanner
 from .position import apply_rotary, rotary, rotary_2d, rotary_kv_write, rotary_out
+from .varlen import varlen_attention
 
 __all__ = [
     "AttentionPlan",
@@ -29,4 +30,5 @@ __all__ = [
     "rotary_kv_write",
     "rotary_latent_kv_write",
     "rotary_out",
+    "varlen_attention",
 ]

@@ -63,7 +63,9 @@ def refuse(op: str, condition: str, works: Works, arguments: Mapping[str, Any]) 
     if what == "tensor":
         unreadable(op, argument, value)
     first_name, first = next(iter(arguments.items()))
-    text = _Words().vformat(works_of(condition, works), (), {**arguments, "first_name": first_name, "first": first})
+    text = _Words().vformat(
+        works_of(condition, works), (), {"op": op, "first_name": first_name, "first": first, **arguments}
+    )
     came, error = _CAME.get(what, (_as_it_is, ValueError))
     fail(op, argument, came(value), text, error)
 
@@ -76,6 +78,7 @@ def _as_it_is(value: object) -> object:
 _CAME: Mapping[str, tuple[Callable[[Any], object], type[Exception]]] = {
     "dtype": (lambda tensor: tensor.dtype, TypeError),
     "device": (lambda tensor: f"on {tensor.device}", ValueError),
+    "op": (lambda plan: f"for {plan.planner.problem.op}", ValueError),
     "aligned": (lambda tensor: f"{shape_of(tensor)} at address {tensor.data_ptr():#x}", ValueError),
 }
 

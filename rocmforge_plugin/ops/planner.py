@@ -30,7 +30,7 @@ PLAN: checks.Works = {
 ALIGNED = "contiguous in its last dimension, with address and other strides multiples of 16 bytes"
 # What all ops of attention demand, whatever holds the keys.
 COMMON: checks.Works = {
-    "plan.op": "made for it; this one's problem is {planner.problem.op}'s",
+    "plan.op": "for {op}",
     "scale.range": "positive and finite",
     "causal.plan": "{plan.causal}, as the plan has it",
     "max_query_len.plan": "at most {plan.max_query_len}, as the plan has it",

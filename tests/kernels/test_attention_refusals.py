@@ -12,7 +12,7 @@ import torch
 import rocmforge_plugin
 from rocmforge_plugin import _C, device, served
 from rocmforge_plugin.ops.attention import RUN, paged_attention
-from rocmforge_plugin.ops.planner import PLAN, AttentionPlanner
+from rocmforge_plugin.ops.planner import PLAN, AttentionPlan, AttentionPlanner
 from rocmforge_plugin.problem import Problem
 
 from .attention_support import Batch, launches_of
@@ -101,8 +101,23 @@ TENSORS = [
     Refusal("lse.shape", {"lse": lambda t: t[0]}, ValueError, r"\[num_heads, tokens\]"),
     Refusal("lse.own", {"lse": lambda t: t[:, :1].expand(8, 2)}, ValueError, "expanded"),
 ]
+
+
+def varlen_plan() -> AttentionPlan:
+    """Of a format whose rows are as long as those of the batch's cache, which would pass for it."""
+    batch = a_batch()
+    planner = AttentionPlanner(Problem(torch.bfloat16, 8, 2, 128, 128, format="split"), DEVICE, 2, 2)
+    return planner.plan(batch.starts, batch.seq_lens, 1, 2)
+
+
 # What does not agree with the plan that was made for a call.
 OF_THE_PLAN = [
+    Refusal(
+        "plan.op",
+        {"plan": lambda _: varlen_plan()},
+        ValueError,
+        "paged_attention: plan is for varlen_attention; it must be for paged_attention",
+    ),
     Refusal("query.device", {"query": elsewhere}, ValueError, "as the plan is"),
     Refusal("query.shape", {"query": lambda t: t[:, :4]}, ValueError, r"\[tokens, 8, 64\], as the plan has it"),
     Refusal("kv_cache.shape", {"kv_cache": lambda t: t[:, :1]}, ValueError, r"\[blocks, 2, block_size, 128\]"),
@@ -118,9 +133,9 @@ OF_THE_PLAN = [
 def test_with_a_plan(refusal: Refusal) -> None:
     batch = a_batch()
     arguments = arguments_of(batch)
+    arguments["plan"] = batch.planner().plan(batch.starts, batch.seq_lens, 1, batch.tokens)
     arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
-    plan = batch.planner().plan(batch.starts, batch.seq_lens, 1, batch.tokens)
-    check_refusal(refusal, lambda: paged_attention(**arguments, plan=plan))
+    check_refusal(refusal, lambda: paged_attention(**arguments))
 
 
 def test_every_condition_has_words() -> None:
@@ -278,5 +293,13 @@ def test_the_host_module_agrees_with_what_is_served() -> None:
     assert list(served.ELEMENTS.values()) == list(SUFFIX.values())
     with pytest.raises(ValueError, match="element is f8"):
         _C.Problem(
-            element="f8", key_dims=64, value_dims=64, kv_heads=1, group=1, window=0, suffix="", combine_suffix=""
+            element="f8",
+            key_dims=64,
+            value_dims=64,
+            kv_heads=1,
+            group=1,
+            window=0,
+            op="paged_attention",
+            suffix="",
+            combine_suffix="",
         )

@@ -28,7 +28,7 @@ class DirectKeys {
   static constexpr bool kAlternate = G::kFeed.alternate;
   static constexpr int kSpans = G::kWaveKeys / kSpan;
   static constexpr int kSpansOfTile = max(1, R::kKeys / kSpan);  // two: one for either half of the lanes
-  static_assert(kSpansOfTile <= 2 && G::kDimWaves == 1);
+  static_assert(kSpansOfTile <= 2 && G::kDimWaves == 1 && !Format::kApart);
 
   RF_DEVICE DirectKeys(const KeyPages& pages, Shared&, int request, int head, KeySpan seen, int key_wave)
       : source_(pages, request, head, seen),

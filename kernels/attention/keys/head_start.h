@@ -17,6 +17,16 @@ RF_DEVICE void fetch_first_keys(const KeyPages& pages, const Share& share, const
   const int tile = block.first_tile + max(share.at - block.begin, 0);
   const int key = tile * tile_keys + thread_index();
   if (share.tiles == 0 || thread_index() >= tile_keys || key >= block.seq_len) return;
+  if constexpr (Format::kApart) {
+    const int64_t row = load_unsettled(pages.block_table + block.request * pages.table_stride) + int64_t{key};
+    if (row < 0 || row >= pages.blocks) return;
+    const ValueRows& values = pages.values;
+    fetch_to_l2(static_cast<const Stored*>(pages.data) + row * pages.token_stride + share.head * pages.head_stride,
+                Format::kKeyDims * sizeof(Stored));
+    fetch_to_l2(static_cast<const Stored*>(values.data) + row * values.token_stride + share.head * values.head_stride,
+                Format::kValueDims * sizeof(Stored));
+    return;
+  }
   const Quotient page = divide(key, pages.block_size);
   const int number = load_unsettled(pages.block_table + block.request * pages.table_stride + page.quotient);
   if (number < 0 || number >= pages.blocks) return;

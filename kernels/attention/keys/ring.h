@@ -20,6 +20,7 @@ class RingCopies {
   using R = typename G::R;
   using Format = typename G::Format;
   using Stored = typename Format::Stored;
+  using Place = typename Source<Format>::Place;
 
   static constexpr int kStages = G::kFeed.stages;
   static constexpr int kLead = kStages - 1 - Held;  // tiles on their way
@@ -157,11 +158,11 @@ class RingCopies {
     const int first = thread_index() / kRowChunks;
     const int64_t first_at = first * source_.stride();
     unrolled<kLookups>([&](auto s) {
-      const Stored* const span = source_.rows() + shuffle<R::kWave>(at, s);
+      const Place span = source_.rows() + shuffle<R::kWave>(at, s);
       const int key = lookup_key(tile, s);
       unrolled<kSpan / kPassRows>([&](auto i) {
         constexpr int kFirst = i * kPassRows;
-        const Stored* row = span + first_at + kFirst * source_.stride();
+        Place row = span + first_at + kFirst * source_.stride();
         if constexpr (!Whole) {
           const KeySpan seen = source_.seen();
           row = span + max(seen.first - key, min(first + kFirst, seen.last - key)) * source_.stride();
@@ -172,11 +173,11 @@ class RingCopies {
     });
   }
 
-  RF_DEVICE void copy_chunk(Stage& stage, int to, int chunk, const Stored* row) {
+  RF_DEVICE void copy_chunk(Stage& stage, int to, int chunk, Place row) {
     const int column = chunk * kChunk;
-    if (G::Problem::has_key(column)) copy_async16(stage.key_chunk(to, column), row + column + Format::key_at());
+    if (G::Problem::has_key(column)) copy_async16(stage.key_chunk(to, column), source_.key(row, column));
     if constexpr (!Format::kValuesInKey) {
-      if (G::Problem::has_value(column)) copy_async16(stage.value_chunk(to, column), row + column + Format::value_at());
+      if (G::Problem::has_value(column)) copy_async16(stage.value_chunk(to, column), source_.value(row, column));
     }
   }
 

@@ -139,7 +139,7 @@ class StagedKeys {
     for (int i = 0; i < kPlaces; ++i) {
       const int chunk = min(thread_index() + i * kThreads, kChunks - 1);
       const int row = kByRow ? thread_index() / kRowLanes : chunk / kRowChunks;
-      const int column = kByRow ? 0 : chunk % kRowChunks;
+      const int column = kByRow || Format::kApart ? 0 : chunk % kRowChunks;
       const int key = source_.nearest(tile * kTileKeys + row);
       chunk_[i] = source_.rows() + source_.page_at(source_.page(key)) + source_.in_page(key) + column * kChunk;
     }
@@ -163,16 +163,19 @@ class StagedKeys {
     }
   }
 
-  // Where the thread's chunk i, from `column` on, lies in the cache.
-  RF_DEVICE const Stored* place(int i, int column) const { return kByRow ? chunk_[0] + column : chunk_[i]; }
+  // Where the thread's chunk i lies, which begins in `column` of its row.
+  RF_DEVICE const Stored* key_from(int i, int column) const {
+    return source_.key(chunk_[kByRow ? 0 : i], kByRow || Format::kApart ? column : 0);
+  }
+  RF_DEVICE const Stored* value_from(int i, int column) const {
+    return source_.value(chunk_[kByRow ? 0 : i], kByRow || Format::kApart ? column : 0);
+  }
 
   RF_DEVICE void copy(int buffer) {
     each_chunk([&](auto i, int row, int column) {
-      if (Problem::has_key(column))
-        copy_async16(&shared_.keys[buffer][row][column], place(i, column) + Format::key_at());
+      if (Problem::has_key(column)) copy_async16(&shared_.keys[buffer][row][column], key_from(i, column));
       if constexpr (!Format::kValuesInKey) {
-        if (Problem::has_value(column))
-          copy_async16(&shared_.values[buffer][row][column], place(i, column) + Format::value_at());
+        if (Problem::has_value(column)) copy_async16(&shared_.values[buffer][row][column], value_from(i, column));
       }
     });
     copy_commit();
@@ -181,9 +184,8 @@ class StagedKeys {
   // Where there is no asynchronous copy, a tile waits in registers until its buffer is free.
   RF_DEVICE void fetch() {
     each_chunk<false>([&](auto i, int, int column) {
-      const Stored* const from = place(i, column);
-      if (Problem::has_key(column)) held_keys_[i] = load_words<Stored, kChunk>(from + Format::key_at());
-      if (Problem::has_value(column)) held_values_[i] = load_words<Stored, kChunk>(from + Format::value_at());
+      if (Problem::has_key(column)) held_keys_[i] = load_words<Stored, kChunk>(key_from(i, column));
+      if (Problem::has_value(column)) held_values_[i] = load_words<Stored, kChunk>(value_from(i, column));
     });
   }
 
@@ -202,7 +204,7 @@ class StagedKeys {
   Shared& shared_;
   int end_ = 0, buffer_ = 0;
   bool more_ = false;  // chunk_ names a tile still to be moved
-  const Stored* chunk_[kPlaces];
+  typename Source<Format>::Place chunk_[kPlaces];
   Words<Stored, kChunk> held_keys_[kPasses], held_values_[kPasses];
 };
 

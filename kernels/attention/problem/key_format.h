@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// How keys and values lie in the cache and how they become what the matrix core multiplies. A format is a template of
-// the element, the key dims and the value dims, with
+// How keys and values lie in memory and how they become what the matrix core multiplies. A format is a template of the
+// element, the key dims and the value dims, with
 //   Stored, Element        as an element lies in the cache; as it is multiplied, and as queries and results are
 //   kKeyDims, kValueDims   elements of a key, and of a value
-//   kRowElements           of Stored in a key's row of the cache, its value's included
+//   kRowElements           of Stored in a key's row, its value's included where that lies in it
 //   kValuesInKey           whether a value is the first part of its key, so that a tile of keys is one of values too
+//   kApart                 whether values have rows of their own (KeyPages::values), and neither keys nor they pages
 //   kQueryPart             dims of the first of the two tensors that queries come in; kKeyDims where they come in one
 //   key_at(), value_at()   elements from a row's start to its key's, and to its value's
 //   unpack(words)          words of Stored as words of Element
@@ -24,6 +25,7 @@ concept KeyFormat = requires(const KeyPages& pages, Words<typename F::Stored, 8>
   F::kValueDims;
   F::kRowElements;
   F::kValuesInKey;
+  F::kApart;
   F::kQueryPart;
   { F::key_at() } -> SameAs<int>;
   { F::value_at() } -> SameAs<int>;
@@ -39,7 +41,7 @@ struct Joined {
   using Element = T;
   static constexpr int kKeyDims = KeyDims, kValueDims = ValueDims;
   static constexpr int kRowElements = KeyDims + ValueDims;
-  static constexpr bool kValuesInKey = false;
+  static constexpr bool kValuesInKey = false, kApart = false;
   static constexpr int kQueryPart = KeyDims;
 
   RF_DEVICE static constexpr int key_at() { return 0; }
@@ -60,6 +62,15 @@ struct Latent : Joined<T, KeyDims, ValueDims> {
   static constexpr int kRowElements = KeyDims;
   static constexpr bool kValuesInKey = true;
   static constexpr int kQueryPart = ValueDims;
+
+  RF_DEVICE static constexpr int value_at() { return 0; }
+};
+
+// Keys and values in two tensors, as a projection leaves them. There are no decode kernels.
+template <class T, int KeyDims, int ValueDims>
+struct Split : Joined<T, KeyDims, ValueDims> {
+  static constexpr int kRowElements = KeyDims;
+  static constexpr bool kApart = true;
 
   RF_DEVICE static constexpr int value_at() { return 0; }
 };
