@@ -20,7 +20,7 @@ from rocmforge_plugin import _C, device, ops
 from rocmforge_plugin.ops.planner import AttentionPlanner, forget_planners
 from rocmforge_plugin.problem import Problem
 
-from ..kernels import attention_cases, elementwise_cases
+from ..kernels import attention_cases, elementwise_cases, mla_cases
 from ..kernels.attention_cases import Case, spread
 from ..kernels.elementwise_cases import MODELS
 from .machine_code import unit_of
@@ -92,6 +92,33 @@ def attend(case: Case) -> Callable[[], None]:
             out=inputs.out,
             plan=plan,
         )
+
+    return run
+
+
+def attend_latent(case: mla_cases.Case) -> Callable[[], None]:
+    """Decode from a latent cache, plan and all."""
+    inputs = mla_cases.Inputs(case, 0, "cpu")
+    problem = Problem(case.dtype, case.heads, 1, mla_cases.KEY, mla_cases.LATENT, format="latent")
+    planner = AttentionPlanner(problem, "cpu", len(case.lens), case.tokens, case.query_len)
+
+    def run() -> None:
+        plan = planner.plan(inputs.query_start, inputs.seq_lens, case.query_len, case.tokens)
+        ops.latent_attention(
+            inputs.query_latent,
+            inputs.query_rope,
+            inputs.pages,
+            inputs.block_table,
+            inputs.seq_lens,
+            inputs.query_start,
+            max_query_len=case.query_len,
+            scale=case.scale,
+            out=inputs.out,
+            plan=plan,
+        )
+        error = mla_cases.sampled_error(case, inputs, inputs.out)
+        if not error < LARGEST_ERROR:
+            raise RuntimeError(f"{case.name}: the error of the result is {error:.3g}")
 
     return run
 

@@ -103,7 +103,7 @@ CASES = (
     *_decode(64, ("b16 8k", (8192,) * 16)),
     *_decode(128, ("b1 32k", (32768,)), ("b32 4k", (4096,) * 32)),
 )
-AMD = Case("4 x 4096 keys, 20 heads", (4096,) * 4, 20, page=16)  # what benchmarks/amd counts, and compiles Triton for
+AMD = Case("16 x 8192 keys, 20 heads", (8192,) * 16, 20, page=16)  # what benchmarks/amd counts and compiles Triton for
 PREFILL = (
     PrefillCase("1x2k, 20 heads 256/256, causal", 2048, 2048, 20, 256, 256, True),
     PrefillCase("1x8k, 20 heads 256/256, causal", 8192, 8192, 20, 256, 256, True),
