@@ -16,19 +16,29 @@ from amdgpu.traffic import STALLS, Memory, Traffic
 from benchmarks.amd import counters, executed, model
 from benchmarks.amd.cards import CARDS, Card
 from benchmarks.amd.executed import Executed
-from benchmarks.kernels import elementwise_cases
+from benchmarks.kernels import elementwise_cases, elementwise_peers
 from benchmarks.kernels.attention_cases import Case
 from rocmforge_build.code_object import Resources
 from rocmforge_plugin.device import kernels_dir
 
 from .conftest import TARGETS
 
+
+
+def latents(kind: str) -> Callable[[], object]:
+    """A write to the cache of latents of 33 tokens of GLM-4.7-Flash."""
+    batch = elementwise_cases.LatentBatch(elementwise_cases.LATENT_MODELS[0], 33, "cpu")
+    return partial(elementwise_peers.ours(kind), batch)
+
+
 CARD = {target: counters.card_of(target) for target in TARGETS}
-CASES: dict[str, Callable[[], Callable[[], None]]] = {
+CASES: dict[str, Callable[[], Callable[[], object]]] = {
     "decode": partial(executed.attend, Case("", (1000, 3000), 1, 32, 2)),
     "prefill": partial(executed.attend, Case("", (200, 200), 200, 16, 2)),
     "norm_rotary_kv_write": partial(executed.write, elementwise_cases.MODELS[1], 33, elementwise_cases.NORM),
     "kv_write": partial(executed.write, elementwise_cases.MODELS[1], 33, elementwise_cases.WRITE),
+    "latent_kv_write": partial(latents, elementwise_cases.LATENT_WRITE),
+    "rotary_latent_kv_write": partial(latents, elementwise_cases.LATENT_BOTH),
 }
 # Clocks of LDS, lines of loads and lines of stores, over the fewest, that the kernels are held to. CDNA's decode merges
 # waves by pairs of words. Of 128-byte lines a matrix operand's loads touch halves (64 bytes of each of 16 rows); lanes
@@ -41,7 +51,14 @@ BOUNDS = {
     "gfx11": {"decode": (1.01, 4.7, 4.0), "prefill": (1.01, 3.6, 6.4)},
     "gfx12": {"decode": (1.01, 2.7, 8.0), "prefill": (1.01, 2.2, 8.0)},
 }
-ELEMENTWISE = {"norm_rotary_kv_write": (1.01, 2.0, 2.0), "kv_write": (1.0, 1.01, 1.01), "combine": (1.01, 1.2, 1.01)}
+# Of rows to rotate a lane takes two parts half a row apart, and of latents too, whose halves are 4.5 lines.
+ELEMENTWISE = {
+    "norm_rotary_kv_write": (1.01, 2.0, 2.0),
+    "kv_write": (1.0, 1.01, 1.01),
+    "latent_kv_write": (1.0, 1.2, 1.25),
+    "rotary_latent_kv_write": (1.0, 1.7, 1.7),
+}
+COMBINE = (1.01, 1.2, 1.01)
 
 
 @cache
@@ -77,9 +94,9 @@ def test_bounds_of_attention(target: str, case: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_bounds_of_the_others(target: str) -> None:
-    for case in ("norm_rotary_kv_write", "kv_write"):
-        check(kernel(target, case, case), ELEMENTWISE[case])
-    check(kernel(target, "decode", "attention_combine"), ELEMENTWISE["combine"])
+    for case, bounds in ELEMENTWISE.items():
+        check(kernel(target, case, case), bounds)
+    check(kernel(target, "decode", "attention_combine"), COMBINE)
 
 
 @pytest.mark.parametrize("target", TARGETS)
