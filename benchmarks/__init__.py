@@ -4,7 +4,7 @@
 From the repository's root, with rocmforge installed:
 
     python -m benchmarks.run FOLDER                every benchmark of one GPU, and a report
-    python -m benchmarks.kernels.attention         kernels beside their peers; also elementwise, counters (the
+    python -m benchmarks.kernels.attention         kernels beside their peers; also mla, elementwise, counters (the
                                                    hardware's) and cpu (numbers of threads)
     python -m benchmarks.serving                   vLLM through rocmforge beside its own backends
     python -m benchmarks.amd.resources             what AMD code objects need and cost; also loops, counters, mla and

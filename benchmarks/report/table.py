@@ -3,9 +3,9 @@
 
     python -m benchmarks.report.table benchmarks/results/h200.json docs/benchmarks_h200.md
 
-What kernels/attention.py wrote goes to <!-- tables -->, elementwise.py's results to <!-- elementwise -->, those of
-counters.py to <!-- counters -->, those of serving's section `bench` to <!-- bench -->; of these several files may be
-named, one for each run of some of the backends.
+What kernels/attention.py wrote goes to <!-- tables -->, mla.py's results to <!-- mla -->, those of elementwise.py to
+<!-- elementwise -->, of counters.py to <!-- counters -->, of serving's section `bench` to <!-- bench -->; of these
+several files may be named, one for each run of some of the backends.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PEERS = ("vLLM Triton", "FlashAttention-3", "torch SDPA")
+MLA_PEERS = ("vLLM Triton", "FlashAttention-3", "FlashMLA")
 ELEMENTWISE_PEERS = ("vLLM CUDA", "vLLM Triton", "vLLM one launch", "inductor", "torch")
 
 
@@ -24,22 +25,18 @@ def table(head: list[str], lines: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(cells)} |" for cells in lines)]
 
 
-def rows(cases: list[dict], host: bool) -> list[str]:
+def rows(
+    cases: list[dict], host: bool, peers: tuple[str, ...] = PEERS, what: str = "case (q heads/kv heads)"
+) -> list[str]:
     """A line for each case: our time, its share of the floor, what precedes it, and peers' times with our speed-up."""
-    head = [
-        "case (q heads/kv heads)",
-        "rocmforge",
-        "of floor",
-        *(["plan, once a step", "host, us a call"] if host else []),
-        *PEERS,
-    ]
+    head = [what, "rocmforge", "of floor", *(["plan, once a step", "host, us a call"] if host else []), *peers]
     lines = []
     for case in cases:
         times = case["results"]
         ours = times["rocmforge"]
         cells = [case["case"], f"{ours['ms']:.4g}", f"{ours['of_floor']:.0%}"]
         cells += [f"{case['plan_ms']:.3g}", f"{ours['host_us']:.1f}"] if host else []
-        cells += [f"{times[p]['ms']:.4g} ({times[p]['ms'] / ours['ms']:.2f}x)" if p in times else "" for p in PEERS]
+        cells += [f"{times[p]['ms']:.4g} ({times[p]['ms'] / ours['ms']:.2f}x)" if p in times else "" for p in peers]
         lines.append(cells)
     return table(head, lines)
 
@@ -60,6 +57,23 @@ def attention(result: dict[str, Any]) -> str:
     for name, cases in result.get("sweeps", {}).items():
         lines += ["", f"### Over {name}", "", *rows(cases, False)]
     return "\n".join(lines) + "\n"
+
+
+def mla(result: dict[str, Any]) -> str:
+    """Decode from a latent cache, prefill of its expanded heads, and the geometric means."""
+    ceiling = result["ceilings"]
+    ceilings = (
+        f"{result['device']}, torch {result['torch']}, vLLM {result['vllm']}. Ceilings of the same run: copy "
+        f"{ceiling['copy'] / 1e9:.0f} GB/s, matrix product {ceiling['product'] / 1e12:.0f} TFLOP/s."
+    )
+    lines = [ceilings]
+    for part, what, peers in (
+        ("mla_decode", "decode (h: query heads)", MLA_PEERS),
+        ("mla_prefill", "prefill (dims of keys/values)", MLA_PEERS[:2]),
+    ):
+        lines += ["", *rows(result[part], True, peers, what)]
+    worst = max(row["results"]["rocmforge"]["error"] for row in result["mla_decode"] + result["mla_prefill"])
+    return "\n".join((*lines, "", f"Largest error of ours: {worst:.1e}. {means(result)}")) + "\n"
 
 
 def elementwise(result: dict[str, Any]) -> str:
@@ -185,6 +199,7 @@ def counters(result: dict[str, Any]) -> str:
 
 KINDS = {
     "cases": ("tables", attention),
+    "mla_decode": ("mla", mla),
     "elementwise": ("elementwise", elementwise),
     "bench": ("bench", bench),
     "counters": ("counters", counters),
