@@ -7,6 +7,7 @@
 
 #include "../../target/unrolled.h"
 #include "../../target/words.h"
+#include "padded_rows.h"
 #include "source.h"
 
 namespace rocmforge {
@@ -187,7 +188,6 @@ class RingCopies {
   int page_[kHeld];
 };
 
-// Rows are padded so that lanes that read different rows at once hit different banks.
 template <class G>
 struct PaddedStage : PaddedRows<typename G::Format::Stored, 1, G::kTileKeys, G::Problem::kKeyDims + G::kFeed.key_pad,
                                 G::Format::kValuesInKey ? 0 : G::Problem::kValueDims + G::kFeed.value_pad> {

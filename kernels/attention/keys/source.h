@@ -8,17 +8,6 @@
 
 namespace rocmforge {
 
-// A tile's rows in shared memory, each KeyRow and ValueRow elements long; no rows of values that lie in their keys.
-template <class T, int kBuffers, int kRows, int kKeyRow, int kValueRow>
-struct alignas(16) PaddedRows {
-  T keys[kBuffers][kRows][kKeyRow];
-  T values[kBuffers][kRows][kValueRow];
-};
-template <class T, int kBuffers, int kRows, int kKeyRow>
-struct alignas(16) PaddedRows<T, kBuffers, kRows, kKeyRow, 0> {
-  T keys[kBuffers][kRows][kKeyRow];
-};
-
 inline constexpr int kSpan = 16;  // cache blocks are multiples of 16 keys, so 16 aligned keys lie together
 
 // Keys that may be read; others, even if the block table names a page for them, may hold NaN. Those are replaced by the

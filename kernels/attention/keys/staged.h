@@ -8,6 +8,7 @@
 
 #include "../../target/unrolled.h"
 #include "../../target/words.h"
+#include "padded_rows.h"
 #include "source.h"
 
 namespace rocmforge {
@@ -39,7 +40,6 @@ class StagedKeys {
   static constexpr int kPlaces = kByRow ? 1 : kPasses;
   static constexpr int kBuffers = kOneBuffer ? 1 : 2;
 
-  // Rows are padded so that lanes that read different rows at once hit different banks.
   using Shared = PaddedRows<Stored, kBuffers, kTileKeys, Problem::kKeyDims + G::kFeed.key_pad,
                             Format::kValuesInKey ? 0 : Problem::kValueDims + G::kFeed.value_pad>;
 

@@ -40,10 +40,12 @@ struct WaveLoop {
   static_assert(WaveFeed<Keys>);
   using Queries = PieceQueries<G>;
   using Softmax = RunningSoftmax<G>;
-  struct Shared {
+  struct QueriesAndScores {
     typename Queries::Shared query;
     typename ScoreParts<G>::Shared scores;
   };
+  // An empty member would cost 16 bytes, and with them gfx11 a workgroup of decode at 128 dims.
+  using Shared = SelectType<G::kDimWaves == 1, typename Queries::Shared, QueriesAndScores>;
   struct State : G::State {
     typename Queries::Held query;
   };
@@ -59,7 +61,7 @@ struct WaveLoop {
 
   // Takes the segment's tiles, the first of which has been requested.
   RF_DEVICE static void attend(const Args& args, const Segment& seg, Shared& shared, Keys& keys, State& state) {
-    Queries::load(args, seg, shared.query, state.query, state);
+    Queries::load(args, seg, queries_in(shared), state.query, state);
     const WaveTiles wave = wave_tiles<G>(args, seg);
     for (int tile = seg.begin; tile < seg.end; ++tile) {
       keys.wait();
@@ -74,12 +76,17 @@ struct WaveLoop {
   using OwnScores = Tile[kScoredRows][kScoreTiles];
   using Scores = Tile[kQueryTiles][G::kScoreTiles];
 
+  RF_DEVICE static QueriesShared& queries_in(Shared& shared) {
+    if constexpr (G::kDimWaves == 1) return shared;
+    else return shared.query;
+  }
+
   RF_DEVICE static void step(const Args& args, const Segment& seg, int tile, bool masked, Shared& shared, Keys& keys,
                              State& state) {
     const int first_key = (seg.first_tile + tile) * G::kTileKeys + G::key_wave() * G::kWaveKeys;
     Scores scores;
     if constexpr (G::kDimWaves == 1) {
-      score(shared.query, keys, state, scores);
+      score(shared, keys, state, scores);
     } else {
       OwnScores own;
       score(shared.query, keys, state, own);
