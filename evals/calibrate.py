@@ -5,8 +5,9 @@
     python evals/calibrate.py run --dtype bfloat16 --out build/calibration
     python evals/calibrate.py table --out build/calibration > evals/CALIBRATION.md
 
-The faults are those of the test-only plugin in tests/evals/plugin; `run` does the reference first, in a process where
-that plugin is off, then everything else in one engine whose attention is switched from run to run.
+and the same with `--model evals/checkpoints/glm4-moe-lite-tiny` and another folder for latent attention. The faults are
+those of the test-only plugin in tests/evals/plugin; `run` does the reference first, in a process where that plugin is
+off, then everything else in one engine whose attention is switched from run to run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +47,8 @@ EVERY_PHASE = (
 )
 #: All positions one late is no fault, rotary embedding sees differences only; late in one phase is.
 ONE_PHASE = ("rotary_late",)
+#: Of pages; latent attention on the CPU reads none in prefill, which makes a prompt's keys and values anew.
+OF_PAGES = ("page_dropped", "pages_swapped", "wrong_page", "tail_read")
 
 
 def plan(size: str, model: str) -> session.Plan:
@@ -75,8 +79,8 @@ def measure(engine: session.Session, size: str, seed: int, path: Path, order: in
 
 
 def reference(args: argparse.Namespace) -> None:
-    """CPU_ATTN on every seed, and once more in another order."""
-    engine = session.Session(plan(args.size, args.model), "CPU_ATTN", args.dtype, f"reference {args.dtype}")
+    """vLLM's own backend on every seed, and once more in another order."""
+    engine = session.Session(plan(args.size, args.model), "auto", args.dtype, f"reference {args.dtype}")
     for seed in SEEDS[: args.seeds]:
         measure(engine, args.size, seed, args.out / f"reference.{args.dtype}.{seed}.json.gz")
         measure(engine, args.size, seed, args.out / f"clean.{args.dtype}.{seed}.shuffled.json.gz", order=seed)
@@ -87,7 +91,7 @@ def reference(args: argparse.Namespace) -> None:
 def planted(args: argparse.Namespace) -> None:
     """The torch attention: clean variants on every seed, then every fault in every phase on the first."""
     os.environ["ROCMFORGE_BROKEN"] = "none:both"
-    engine = session.Session(plan(args.size, args.model), "CPU_ATTN", args.dtype, f"planted {args.dtype}")
+    engine = session.Session(plan(args.size, args.model), "auto", args.dtype, f"planted {args.dtype}")
     import rocmforge_broken as broken
 
     if broken.__name__ not in engine.selected():
@@ -96,11 +100,23 @@ def planted(args: argparse.Namespace) -> None:
         for variant in broken.CLEAN:
             broken.state.fault, broken.state.phase = variant, "both"
             measure(engine, args.size, seed, args.out / f"clean.{args.dtype}.{seed}.{variant}.json.gz", order=seed)
-    known = (*broken.ATTENTION_FAULTS, *broken.ROTARY_FAULTS)
+    known = [*broken.ATTENTION_FAULTS, *broken.ROTARY_FAULTS]
+    latent = engine.backend == "CPU_MLA"
+    if latent:
+        known = [name for name in (*broken.LATENT_FAULTS, *known) if name not in broken.NOT_LATENT]
     for fault in args.faults or sorted(known, key=lambda name: name not in EVERY_PHASE):
-        for phase in PHASES if fault in EVERY_PHASE else PHASES[:2] if fault in ONE_PHASE else PHASES[2:]:
+        for phase in phases(fault, latent, broken.LATENT_FAULTS):
             broken.state.fault, broken.state.phase = fault, phase
             measure(engine, args.size, SEEDS[0], args.out / f"fault.{args.dtype}.{fault}.{phase}.json.gz")
+
+
+def phases(fault: str, latent: bool, of_latents: Sequence[str]) -> Sequence[str]:
+    """Where a fault is planted, one after another."""
+    if latent and fault in OF_PAGES:
+        return ("decode",)
+    if fault in EVERY_PHASE:
+        return PHASES
+    return PHASES[:2] if fault in (*ONE_PHASE, *of_latents) else PHASES[2:]
 
 
 def run(args: argparse.Namespace) -> None:

@@ -137,6 +137,11 @@ class Model(nn.Module):
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
         nn.init.normal_(self.model.embed_tokens.weight, std=1.0)
         nn.init.normal_(self.lm_head.weight, std=0.02)
+        if shape.latent:
+            # A query that looks at a place, whatever the token, needs what tokens have in common; a narrow latent of
+            # random embeddings has little of that.
+            with torch.no_grad():
+                self.model.embed_tokens.weight.add_(torch.randn(shape.hidden))
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.model.embed_tokens(ids)

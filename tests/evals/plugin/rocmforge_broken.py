@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Test-only vLLM plugin: attention and rotary in plain torch, with faults that can be switched on.
 
-It takes the place of CPU_ATTN. `state.fault` names what is broken and `state.phase` where: "prefill", "decode" or
-"both". The environment variable ROCMFORGE_BROKEN=fault:phase sets it for a process of its own. Nothing in the product
-imports this file.
+It takes the place of CPU_ATTN, and rocmforge_broken_latent that of CPU_MLA. `state.fault` names what is broken and
+`state.phase` where: "prefill", "decode" or "both". The environment variable ROCMFORGE_BROKEN=fault:phase sets it for a
+process of its own. Nothing in the product imports this file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from vllm.forward_context import get_forward_context
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend, CPUAttentionBackendImpl
 
-PATH = "rocmforge_broken.TorchBackend"
+PATH, LATENT_PATH = "rocmforge_broken.TorchBackend", "rocmforge_broken_latent.LatentBackend"
 
 #: What can be broken in attention and in rotary embedding.
 ATTENTION_FAULTS = (
@@ -37,6 +37,10 @@ ATTENTION_FAULTS = (
     "value_shift",
     "chunk_context",
 )
+#: And in latent attention alone.
+LATENT_FAULTS = ("rope_dropped", "scale_latent", "values_late", "values_half", "heads_rolled")
+#: What has no place in latent attention on the CPU: one KV head, prompts in one piece, and all of a rope slice turned.
+NOT_LATENT = ("gqa_order", "chunk_context", "rotary_all")
 ROTARY_FAULTS = ("neox_pairs", "rotary_all", "rotary_base", "rotary_late", "rotary_clipped")
 #: Correct, but computed otherwise: these must pass.
 CLEAN = ("none", "rounded_probabilities", "split_rescaled")
@@ -137,42 +141,60 @@ class TorchImpl(CPUAttentionBackendImpl):
     def request(self, query: Tensor, kv_cache: Tensor, table: Tensor, context: int, fault: str) -> Tensor:
         """One request: query [new, heads, head] -> [new, heads, head]."""
         size, new = kv_cache.shape[2], query.shape[0]
-        pages = table[: -(-context // size)].tolist()
-        visible = torch.ones(len(pages) * size, dtype=torch.bool)
-        visible[context:] = fault == "tail_read"
-        if fault == "future_key" and new == 1:
-            # A decoding request has no future key in its context: one key too many is the slot after it.
-            visible[context : context + 1] = True
-        if fault == "page_dropped" and len(pages) > 4:
-            visible[3 * size : 4 * size] = False
-        if fault == "pages_swapped" and len(pages) > 2:
-            # The order of whole pages does not matter to attention; the halves of two pages do, through what is masked.
-            pages[0], pages[-1] = pages[-1], pages[0]
-        if fault == "wrong_page" and len(pages) > 4:
-            pages[2] = pages[1]
+        pages, visible = paged(table, size, context, new, fault)
         cached = kv_cache[pages].permute(1, 0, 2, 3).flatten(1, 2).float()
-        cached = torch.where(visible[:, None] | (torch.arange(len(visible)) < context)[:, None], cached, 0.0)
-        keys, values = cached.chunk(2, -1)
+        keys, values = hidden_cleared(cached, visible, context).chunk(2, -1)
         if fault == "fp8_kv":
             keys, values = (part.to(torch.float8_e4m3fn).float() for part in (keys, values))
-        at = torch.arange(len(visible))
-        mine = torch.arange(context - new, context)[:, None]
-        last = mine + 1 if fault == "future_key" else mine
-        kept = (at[None] <= last) & visible
-        if fault == "future_key":
-            kept &= visible
-        elif fault == "own_key_hidden":
-            kept &= (at[None] != mine) | (mine == 0)
-        elif fault == "oldest_key_hidden":
-            kept &= (at[None] != 0) | (mine == 0)
-        elif fault == "window_256":
-            kept &= at[None] > mine - 256
-        elif fault == "tail_read":
-            kept = at[None] <= torch.where(mine == context - 1, len(visible), mine)
-        elif fault == "chunk_context" and 1 < new < context:
-            kept &= (at[None] >= 8) | (mine < 16)
-        scale = self.scale * {"scale_2": 1.02, "scale_half": 1.005}.get(fault, 1.0)
-        return attend(query.transpose(0, 1), keys, values, scale, fault, kept).transpose(0, 1)
+        kept = seen(visible, context, new, fault)
+        return attend(query.transpose(0, 1), keys, values, scaled(self.scale, fault), fault, kept).transpose(0, 1)
+
+
+def paged(table: Tensor, size: int, context: int, new: int, fault: str) -> tuple[list[int], Tensor]:
+    """The pages of a request, of `size` keys each, and bool [keys of these pages]: which of their keys are there."""
+    pages = table[: -(-context // size)].tolist()
+    visible = torch.ones(len(pages) * size, dtype=torch.bool)
+    visible[context:] = fault == "tail_read"
+    if fault == "future_key" and new == 1:
+        # A decoding request has no future key in its context: one key too many is the slot after it.
+        visible[context : context + 1] = True
+    if fault == "page_dropped" and len(pages) > 4:
+        visible[3 * size : 4 * size] = False
+    if fault == "pages_swapped" and len(pages) > 2:
+        # The order of whole pages does not matter to attention; the halves of two pages do, through what is masked.
+        pages[0], pages[-1] = pages[-1], pages[0]
+    if fault == "wrong_page" and len(pages) > 4:
+        pages[2] = pages[1]
+    return pages, visible
+
+
+def hidden_cleared(cached: Tensor, visible: Tensor, context: int) -> Tensor:
+    """cached [heads, keys, width] with zeros where nothing was written and nobody looks."""
+    return torch.where(visible[:, None] | (torch.arange(len(visible)) < context)[:, None], cached, 0.0)
+
+
+def seen(visible: Tensor, context: int, new: int, fault: str) -> Tensor:
+    """bool [new, keys]: who sees what. visible [keys]."""
+    at = torch.arange(len(visible))
+    mine = torch.arange(context - new, context)[:, None]
+    last = mine + 1 if fault == "future_key" else mine
+    kept = (at[None] <= last) & visible
+    if fault == "own_key_hidden":
+        kept &= (at[None] != mine) | (mine == 0)
+    elif fault == "oldest_key_hidden":
+        kept &= (at[None] != 0) | (mine == 0)
+    elif fault == "window_256":
+        kept &= at[None] > mine - 256
+    elif fault == "tail_read":
+        kept = at[None] <= torch.where(mine == context - 1, len(visible), mine)
+    elif fault == "chunk_context" and 1 < new < context:
+        kept &= (at[None] >= 8) | (mine < 16)
+    return kept
+
+
+def scaled(scale: float, fault: str) -> float:
+    """The softmax scale."""
+    return scale * {"scale_2": 1.02, "scale_half": 1.005}.get(fault, 1.0)
 
 
 def rotate(x: Tensor, positions: Tensor, width: int, base: float, interleaved: bool) -> Tensor:
@@ -196,6 +218,10 @@ def decoding_tokens(count: int) -> Tensor:
     found = torch.zeros(count, dtype=torch.bool)
     if isinstance(metadata, dict) and metadata:
         one = next(iter(metadata.values()))
+        if hasattr(one, "num_decode_tokens"):
+            # Latent attention's metadata: requests that decode come first.
+            found[: one.num_decode_tokens] = True
+            return found
         starts, lengths = one.query_start_loc.tolist(), one.seq_lens.tolist()
         for place, context in enumerate(lengths[: len(starts) - 1]):
             if starts[place + 1] - starts[place] == 1 and context > 1:
@@ -230,7 +256,7 @@ def register() -> None:
         return
     state.fault, _, phase = wanted.partition(":")
     state.phase = phase or "both"
-    if state.fault not in (*ATTENTION_FAULTS, *ROTARY_FAULTS, *CLEAN) or state.phase not in (
+    if state.fault not in (*ATTENTION_FAULTS, *LATENT_FAULTS, *ROTARY_FAULTS, *CLEAN) or state.phase not in (
         "both",
         "prefill",
         "decode",
@@ -240,6 +266,7 @@ def register() -> None:
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
     register_backend(AttentionBackendEnum.CPU_ATTN, PATH)
+    register_backend(AttentionBackendEnum.CPU_MLA, LATENT_PATH)
 
     def forward(
         layer: torch.nn.Module, positions: Tensor, query: Tensor, key: Tensor | None = None, *_: object
