@@ -81,8 +81,8 @@ class Problem:
         key_dims: elements of a query's and a key's head.
         value_dims: elements of a value's and a result's head.
         window: keys a query sees, its own included; 0 for all.
-        format: how keys and values lie in memory; "joined": in pages, a key and its value in one row; "latent": in pages,
-            keys whose first elements are the value; "split": in two tensors without pages.
+        format: how keys and values lie in memory; "joined": in pages, a key and its value in one row; "latent": in
+            pages, keys whose first elements are the value; "split": in two tensors without pages.
         score: what becomes of a product of query and key before the softmax; "plain": it is scaled.
         core: another matrix core than the device's own, on the CPU only: for tests.
     """

@@ -67,6 +67,7 @@ def test_decode(emulated: Use, target: str, dtype: torch.dtype, head: int) -> No
             sinks=group % 3 == 1,
             token_major=group > 3,
             padding=group % 4,
+            with_lse=group % 3 == 1,
         )
         launches = check(batch)
         kernel = "attention_decode1" if group <= rows else "attention_decode2"
@@ -92,14 +93,19 @@ def test_several_tokens_a_step(emulated: Use, target: str, dtype: torch.dtype, h
 
 @pytest.mark.parametrize(("target", "dtype", "head"), CASES)
 def test_prefill(emulated: Use, target: str, dtype: torch.dtype, head: int) -> None:
-    """Prompts, chunks of prompts and decode in one batch, with row blocks and tiles that end anywhere."""
+    """Prompts, chunks of prompts and decode in one batch, with row blocks and tiles that end anywhere; and all of them
+    over context without a mask, of which one request has none.
+    """
     rows, keys = rows_and_keys(emulated(target), "prefill", dtype, head)
     # Waves that run from barrier to barrier, in either order, are as far apart as barriers let them be.
     more = [(1, 0, ("forward",)), (8, 70, ("reverse",)), (8, 0, (3, 127))] if ALL else []
-    for group, window, schedule in (*more, (4, 0, ("forward",)), (3, 40, ("reverse",))):
+    full = [(2, 0, ("reverse",))] if ALL or dtype == TYPES[0] else []
+    for group, window, schedule in (*more, *full, (4, 0, ("forward",)), (3, 40, ("reverse",))):
         emulated(target, *schedule)
         tokens = -(-rows // group) + 1  # one more than a row block holds
         requests = [(tokens, tokens), (17, keys + 40), (1, 2 * keys + 1), (keys - 1, keys + 15)]
+        if group == 2:
+            requests[1:3] = [(5, 0), (1, 0)]
         batch = Batch(
             dtype,
             head,
@@ -112,6 +118,8 @@ def test_prefill(emulated: Use, target: str, dtype: torch.dtype, head: int) -> N
             sinks=window > 0,
             token_major=group == 4,
             padding=2,
+            causal=group != 2,
+            with_lse=group != 3,
         )
         launches = check(batch)
         assert launches["attention_prefill"] == 1

@@ -291,15 +291,7 @@ def test_cores_are_the_cpus() -> None:
 def test_the_host_module_agrees_with_what_is_served() -> None:
     assert _C.block_multiple == served.BLOCK_MULTIPLE
     assert list(served.ELEMENTS.values()) == list(SUFFIX.values())
-    with pytest.raises(ValueError, match="element is f8"):
-        _C.Problem(
-            element="f8",
-            key_dims=64,
-            value_dims=64,
-            kv_heads=1,
-            group=1,
-            window=0,
-            op="paged_attention",
-            suffix="",
-            combine_suffix="",
-        )
+    known: dict[str, Any] = {"key_dims": 64, "value_dims": 64, "kv_heads": 1, "group": 1, "window": 0}
+    for op, element, says in (("paged_attention", "f8", "element is f8"), ("kv_write", "bf16", "op is kv_write")):
+        with pytest.raises(ValueError, match=says):
+            _C.Problem(op=op, element=element, **known, suffix="", combine_suffix="")
