@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train one small checkpoint: `python -m evals.train --arch glm4 --minutes 6 --out DIR`.
 
-A first run fits its steps into `--minutes` and prints the counts; `--steps a,b,c` repeats them anywhere.
+A first run fits its steps into `--minutes`, to which compiling adds, and prints the counts; `--steps a,b,c` repeats
+them anywhere. `--within` bounds both together, by a shorter last phase, where a machine is lent for a time; the checks
+at the end come on top.
 """
 
 from __future__ import annotations
@@ -48,12 +50,10 @@ def train(args: argparse.Namespace, network: torch.nn.Module, device: str) -> li
         length = min(longest, args.longest)
         data = batches.loader(args.seed + phase, max(1, args.tokens // length), length, args.workers)
         compute = torch.compile(loss_of, dynamic=False) if args.compile else loss_of
-        begun, first = time.time(), step
+        begun, first, seconds = time.time(), step, args.minutes * 60 * share
         while True:
             # Time already given to earlier phases never shortens this one: each has its own share.
-            inside = (
-                ((step - first) / planned[phase]) if planned else (time.time() - begun) / (args.minutes * 60 * share)
-            )
+            inside = ((step - first) / planned[phase]) if planned else (time.time() - begun) / seconds
             if inside >= 1:
                 break
             ids, weights = (part.to(device, non_blocking=True) for part in next(data))
@@ -74,6 +74,8 @@ def train(args: argparse.Namespace, network: torch.nn.Module, device: str) -> li
                 # Compilation of this length is over; it is no part of the phase's share.
                 loss.item()
                 begun = time.time()
+                if phase == len(PHASES) - 1:
+                    seconds = min(seconds, max(1.0, args.within * 60 - (begun - started)))
             step += 1
         done += share
         counts.append(step - first)
@@ -120,6 +122,7 @@ def main() -> None:
     parser.add_argument("--arch", choices=tuple(shape.ARCHITECTURES), default="glm4")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=6.0)
+    parser.add_argument("--within", type=float, default=math.inf, help="minutes of training with compiling, at most")
     parser.add_argument("--steps", default="", help="steps of each phase, as the log of a run gives them")
     parser.add_argument("--tokens", type=int, default=65536, help="tokens of a batch")
     parser.add_argument("--hidden", type=int, default=256)
