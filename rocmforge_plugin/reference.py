@@ -220,6 +220,32 @@ def paged_attention_naive(query: torch.Tensor, *arguments: Any, **options: Any) 
     return paged_attention_reference(query, *arguments, **{**options, "compute": query.dtype})
 
 
+def latent_attention_reference(
+    query_latent: torch.Tensor,
+    query_rope: torch.Tensor | None,
+    kv_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    scale: float,
+    causal: bool = True,
+    compute: torch.dtype = torch.float64,
+    lse: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attention of absorbed queries over pages of latents; shapes as for ops.latent_attention.
+
+    It is paged attention with one KV head, whose values repeat the beginning of its keys.
+
+    Returns:
+        [tokens, heads, L] in `compute`; zero where a query sees no key. `lse` is written, if given.
+    """
+    query = query_latent if query_rope is None else torch.cat((query_latent, query_rope), dim=-1)
+    rows = torch.cat((kv_cache, kv_cache[..., : query_latent.shape[2]]), dim=-1)[:, None]
+    return paged_attention_reference(
+        query, rows, block_table, seq_lens, query_start_loc, scale, causal=causal, compute=compute, lse=lse
+    )
+
+
 def varlen_attention_reference(
     query: torch.Tensor,
     key: torch.Tensor,

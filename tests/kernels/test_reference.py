@@ -169,6 +169,36 @@ def test_paged_attention_with_a_soft_cap():
     torch.testing.assert_close(paged.run(soft_cap=2.0)[5], wanted)
 
 
+@pytest.mark.parametrize("rope_dims", [4, 0])
+def test_latent_attention_is_that_of_every_heads_own_keys_and_values(rope_dims):
+    """As before absorption: latents projected up to keys, to which all heads add a rotated part, and to values."""
+    length, new, heads, nope, latent_dims = 21, 5, 3, 8, 12
+    latent, k_rope = randn(length, latent_dims), randn(length, rope_dims, seed=1)
+    query_nope, query_rope = randn(new, heads, nope, seed=2), randn(new, heads, rope_dims, seed=3)
+    to_key, to_value = randn(heads, nope, latent_dims, seed=4), randn(heads, 7, latent_dims, seed=5)
+    cache = torch.full((3, 16, latent_dims + rope_dims), math.nan, dtype=torch.float64)
+    cache[2], cache[0, :5] = torch.cat((latent, k_rope), dim=-1).tensor_split([16])
+    lse = torch.zeros(heads, new, dtype=torch.float64)
+    out = reference.latent_attention_reference(
+        torch.einsum("tnd,ndl->tnl", query_nope, to_key),
+        query_rope if rope_dims else None,
+        cache,
+        torch.tensor([[2, 0]], dtype=torch.int32),
+        torch.tensor([length], dtype=torch.int32),
+        torch.tensor([0, new], dtype=torch.int32),
+        0.3,
+        lse=lse,
+    )
+    query = torch.cat((query_nope, query_rope), dim=-1).transpose(0, 1)
+    key = torch.einsum("ndl,kl->nkd", to_key, latent)
+    key = torch.cat((key, k_rope.expand(heads, -1, -1)), dim=-1)
+    value = torch.einsum("nvl,kl->nkv", to_value, latent)
+    mask = causal(torch.arange(length - new, length)[:, None].double(), torch.arange(length).double())
+    wanted = F.scaled_dot_product_attention(query[None], key[None], value[None], mask, scale=0.3)[0].transpose(0, 1)
+    torch.testing.assert_close(torch.einsum("tnl,nvl->tnv", out, to_value), wanted)
+    torch.testing.assert_close(lse, ((query @ key.transpose(1, 2)) * 0.3 + mask).logsumexp(-1))
+
+
 def test_naive_is_the_same_in_the_inputs_dtype():
     paged = Paged()
     naive = reference.paged_attention_naive(
