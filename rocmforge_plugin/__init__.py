@@ -43,14 +43,14 @@ def summary(torch_device: torch.device | str) -> str:
 
 
 def register() -> None:
-    """Entry point `vllm.general_plugins`: the attention backend, the position layer and the model classes."""
+    """Entry point `vllm.general_plugins`: the attention backends, the position layer and the model classes."""
     from rocmforge_plugin.vllm import register as implementation
 
     implementation.register()
 
 
-def platform() -> str | None:
-    """Entry point `vllm.platform_plugins`: a CPU platform that honours the backend; None where vLLM has a GPU."""
+def platform() -> None:
+    """Entry point `vllm.platform_plugins`: the backends' names, early enough; vLLM's platform stays its own."""
     from rocmforge_plugin.vllm import register as implementation
 
-    return implementation.platform()
+    implementation.platform()

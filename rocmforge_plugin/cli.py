@@ -62,7 +62,7 @@ def _ask_vllm(say: Callable[[str], None]) -> bool:
     from vllm.plugins import load_general_plugins
     from vllm.v1.attention.selector import AttentionSelectorConfig
 
-    from rocmforge_plugin.vllm import register
+    from rocmforge_plugin.vllm import BACKEND_PATH, register
 
     load_general_plugins()
     layer = AttentionSelectorConfig(head_size=128, dtype=torch.bfloat16, kv_cache_dtype="auto", block_size=None)
@@ -72,7 +72,7 @@ def _ask_vllm(say: Callable[[str], None]) -> bool:
         say(f"vLLM on {current_platform.device_name or current_platform}: {error}")
         return False
     say(f"vLLM on {current_platform.device_name or current_platform}: --attention-backend rocmforge gives {chosen}")
-    return bool(chosen == register.BACKEND_PATH)
+    return bool(chosen == BACKEND_PATH)
 
 
 def selftest(device: str | None) -> int:

@@ -45,13 +45,38 @@ SHAPE = {
     "max_position_embeddings": 2048,
     "sliding_window": 0,
     "attention_chunk_size": 0,
+    "mtp_layers": 0,
 }
 # Heads of the released models' size, so that their M-RoPE sections fit; heads * head_dim must be hidden_size.
 VISION_SHAPE = SHAPE | {"head_dim": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
 VISION = ("glm4v", "glm4v_moe", "glm_ocr")
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 512,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 0.7,
+    "mscale_all_dim": 1.0,
+}
+SIGMOID = {"topk_method": "noaux_tc", "scoring_func": "sigmoid"}  # read by vLLM, and in released files
+# Latent attention, in the released sizes but for q_lora_rank: Transformers' class, q_lora_rank, kv_lora_rank,
+# qk_nope_head_dim, qk_rope_head_dim, v_head_dim; and what else the kind has.
+LATENT: dict[str, tuple[str, tuple[int | None, ...], dict[str, Any]]] = {
+    "glm4_moe_lite": ("Glm4MoeLite", (64, 512, 192, 64, 256), {}),
+    "deepseek_v2": ("DeepseekV2", (None, 512, 128, 64, 128), {"n_group": 1, "topk_group": 1}),  # DeepSeek-V2-Lite
+    "deepseek_v3": (
+        "DeepseekV3",
+        (64, 512, 128, 64, 128),
+        {"n_group": 2, "topk_group": 1, "rope_parameters": YARN, **SIGMOID},
+    ),
+    "kimi_k2": ("DeepseekV3", (64, 512, 128, 64, 128), {"n_group": 1, "topk_group": 1, **SIGMOID}),
+    "mistral4": ("DeepseekV3", (64, 256, 64, 64, 128), {"n_group": 1, "topk_group": 1, **SIGMOID}),
+}
 # Wide enough that attention decides the next token, so that a fault in it changes the text.
 SPREAD = 0.12
-MAKER = "rocmforge seeded checkpoint, format 2"
+MAKER = "rocmforge seeded checkpoint, format 3"
 
 
 def save_tokenizer(folder: pathlib.Path, special: tuple[str, ...] = SPECIAL) -> None:
@@ -75,6 +100,7 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
 
     common = dict(shape, vocab_size=VOCAB, eos_token_id=[EOS], pad_token_id=EOS, initializer_range=SPREAD)
     window, chunk = common.pop("sliding_window"), common.pop("attention_chunk_size")
+    drafting = common.pop("mtp_layers")
     if kind == "glm4":
         return hf.Glm4ForCausalLM(hf.Glm4Config(**common))
     if kind == "glm":
@@ -97,8 +123,8 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
         )
     if kind in VISION:
         return _vision_model(kind, common)
-    if kind == "glm4_moe_lite":
-        return _latent_model(common)
+    if kind in LATENT:
+        return _latent_model(kind, common, drafting)
     experts = {
         "moe_intermediate_size": 128,
         "n_routed_experts": 4,
@@ -111,28 +137,51 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
     return hf.Glm4MoeForCausalLM(hf.Glm4MoeConfig(**{**common, **experts}))
 
 
-def _latent_model(common: dict[str, Any]) -> Any:
-    """GLM-4.7-Flash: latent attention with the released sizes of the latent and its rope slice (vLLM's CPU kernel has
-    no other), small otherwise; 192 + 64 elements a query head, so that the rope slice is a strided view.
-    """
+def _latent_model(kind: str, common: dict[str, Any], drafting: int) -> Any:
+    """A model with latent attention; a drafter's layers are made as further layers of its own, see `_split_drafter`."""
     import transformers as hf
 
-    sizes = {
-        "q_lora_rank": 64,
-        "kv_lora_rank": 512,
-        "qk_nope_head_dim": 192,
-        "qk_rope_head_dim": 64,
-        "v_head_dim": 64,
-        "moe_intermediate_size": 128,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "n_shared_experts": 1,
-    }
+    name, ranks, rest = LATENT[kind]
+    sizes = dict(
+        zip(("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"), ranks, strict=True)
+    )
+    sizes |= {"moe_intermediate_size": 128, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
     del common["head_dim"]
     common["num_key_value_heads"] = common["num_attention_heads"]
-    config = hf.Glm4MoeLiteConfig(**common, **sizes)
+    common["num_hidden_layers"] += drafting
+    if name == "DeepseekV3":
+        rest = rest | {"num_mtp_layers": 0}
+    config = getattr(hf, f"{name}Config")(**common, **sizes, **rest)
     config.first_k_dense_replace = 1  # in the released config.json, and read by vLLM
-    return hf.Glm4MoeLiteForCausalLM(config)
+    return getattr(hf, f"{name}ForCausalLM")(config)
+
+
+def _split_drafter(folder: pathlib.Path, layers: int) -> None:
+    """Makes the last layer of a checkpoint the drafter's, with the matrices that such a layer has besides."""
+    from safetensors.torch import load_file, save_file
+
+    config = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    prefix, hidden = f"model.layers.{layers}.", config["hidden_size"]
+    drafter = {
+        "enorm.weight": torch.ones(hidden),
+        "hnorm.weight": torch.ones(hidden),
+        "eh_proj.weight": torch.randn(hidden, 2 * hidden) * SPREAD,
+        "embed_tokens.weight": weights["model.embed_tokens.weight"],
+        "shared_head.norm.weight": weights["model.norm.weight"],
+        "shared_head.head.weight": weights["lm_head.weight"],
+    }
+    weights |= {prefix + name: value.to(torch.bfloat16).clone() for name, value in drafter.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    edits = {"num_hidden_layers": layers, "num_nextn_predict_layers": 1}
+    if "mlp_layer_types" in config:
+        edits["mlp_layer_types"] = config["mlp_layer_types"][:layers]
+    _edit_config(folder, **edits)
+
+
+def _edit_config(folder: pathlib.Path, **edits: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edits, indent=1))
 
 
 def _vision_model(kind: str, common: dict[str, Any]) -> Any:
@@ -304,6 +353,10 @@ def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pat
                     if "norm" in name:
                         parameter.add_(torch.randn_like(parameter) * 0.05)
             model.to(torch.bfloat16).save_pretrained(folder)
+            if full["mtp_layers"]:
+                _split_drafter(folder, full["num_hidden_layers"])
+            if kind == "kimi_k2":  # whose own name Transformers has no class for
+                _edit_config(folder, model_type=kind)
     finally:
         torch.set_rng_state(generator_state)
     save_tokenizer(folder, SPECIAL + VISION_SPECIAL if kind in VISION else SPECIAL)
@@ -313,7 +366,7 @@ def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pat
     return folder
 
 
-KINDS = ("glm4", "glm", "glm4_moe", "glm4_moe_lite", "chatglm", "llama", "llama4", "mistral", *VISION)
+KINDS = ("glm4", "glm", "glm4_moe", "chatglm", "llama", "llama4", "mistral", *LATENT, *VISION)
 
 
 def main() -> None:

@@ -77,6 +77,8 @@ class AttentionPlanner:
         max_num_reqs: most requests of a batch.
         max_num_tokens: most query tokens of a batch.
         decode_query_len: query tokens of a request in a decode step (1, or more with speculative decoding).
+        beside: a planner of the same problem and device whose attention runs on the same stream: the plans of both are
+            valid at a time, and what attention leaves in memory for its own next launch has one place.
 
     Raises:
         TypeError, ValueError: an argument is none of these, or there are no kernels for the problem.
@@ -89,6 +91,7 @@ class AttentionPlanner:
         max_num_reqs: int,
         max_num_tokens: int,
         decode_query_len: int = 1,
+        beside: AttentionPlanner | None = None,
     ) -> None:
         op = "AttentionPlanner"
         target = torch.device(device)
@@ -108,7 +111,11 @@ class AttentionPlanner:
         )
         # The workspace holds the parts of items that several workgroups share; a batch writes what it reads.
         self._words = torch.zeros(self.native.plan_words, dtype=torch.int32, device=target)
-        self._workspace = torch.empty(self.native.workspace_floats, dtype=torch.float32, device=target)
+        self._workspace = (
+            torch.empty(self.native.workspace_floats, dtype=torch.float32, device=target)
+            if beside is None
+            else self._workspace_of(beside)
+        )
         self.row_elements = self.native.row_elements
         self.device = self._words.device
         self._index = self._words.get_device()
@@ -149,6 +156,14 @@ class AttentionPlanner:
                 },
             )
         return AttentionPlan(self, seq_lens.shape[0], num_tokens, max_query_len, causal)
+
+    def _workspace_of(self, beside: AttentionPlanner) -> torch.Tensor:
+        """Another planner's, if it will do."""
+        alike = beside.problem == self.problem and beside.device == self._words.device
+        if not alike or beside._workspace.numel() < self.native.workspace_floats:
+            works = f"a planner of {self.problem} on {self._words.device}, with this one's decode_query_len"
+            checks.fail("AttentionPlanner", "beside", f"of {beside.problem} on {beside.device}", works)
+        return beside._workspace
 
     def stream(self) -> int:
         """Torch's current stream on the planner's device, as the host module takes it."""

@@ -6,10 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from rocmforge_plugin import __version__
-from rocmforge_plugin.vllm import NAME
+from rocmforge_plugin.vllm import BACKEND_PATH, MLA_PREFILL_PATH, NAME
 
-BACKEND_PATH = "rocmforge_plugin.vllm.backend.backend.RocmForgeBackend"
-PLATFORM_PATH = "rocmforge_plugin.vllm.platform.RocmForgeCpuPlatform"
 # First and last minor release of vLLM that the tests ran with.
 TESTED = ((0, 32), (0, 33))
 
@@ -30,6 +28,17 @@ def backend_member() -> Any:
         member = AttentionBackendEnum[NAME]
         member.__reduce_ex__ = lambda protocol: (backend_member, ())
     return AttentionBackendEnum[NAME]
+
+
+def prefill_member() -> Any:
+    """As above for attention_config.mla_prefill_backend. Nobody needs to name it: the backend brings it along."""
+    from vllm.v1.attention.backends.mla.prefill.registry import MLAPrefillBackendEnum, register_mla_prefill_backend
+
+    if NAME not in MLAPrefillBackendEnum.__members__:
+        register_mla_prefill_backend(NAME, MLA_PREFILL_PATH)
+        member = MLAPrefillBackendEnum[NAME]
+        member.__reduce_ex__ = lambda protocol: (prefill_member, ())
+    return MLAPrefillBackendEnum[NAME]
 
 
 def check_version() -> None:
@@ -57,44 +66,29 @@ def check_version() -> None:
         )
 
 
-def adopt_cpu_platform() -> None:
-    """Make the flag count on a CPU platform that was resolved without the platform entry point.
-
-    With VLLM_TARGET_DEVICE=cpu vLLM loads no platform plugin, and its own CPU platform would quietly run CPU_ATTN for
-    `--attention-backend rocmforge`. The platform object is shared by every module that imported it, so its class is
-    what changes.
-    """
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        from rocmforge_plugin.vllm.platform import RocmForgeCpuPlatform
-
-        if not isinstance(current_platform, RocmForgeCpuPlatform):
-            current_platform.__class__ = RocmForgeCpuPlatform
-
-
 def register() -> None:
-    """`vllm.general_plugins` entry point: backend name, position layer, model classes."""
+    """`vllm.general_plugins` entry point: backend names, their selection, position layer, model classes."""
     if _state["registered"]:
         return
     _state["registered"] = True
     check_version()
     backend_member()
-    adopt_cpu_platform()
+    prefill_member()
+    from vllm.platforms import current_platform
+
+    from rocmforge_plugin.vllm import selection
     from rocmforge_plugin.vllm.position import layers, models
 
+    selection.adopt(current_platform)
     layers.register()
     models.register()
 
 
-def platform() -> str | None:
-    """`vllm.platform_plugins` entry point: the CPU platform's class on a CPU build, None on every other one.
+def platform() -> None:
+    """`vllm.platform_plugins` entry point: no platform, which stays vLLM's or another plugin's, but the names.
 
-    It also registers the backend's name: `LLM(attention_config={"backend": "rocmforge"})` is parsed before vLLM loads
-    the general plugins, but after it has resolved its platform. vllm.platforms.current_platform must not be touched
-    here, since it is being resolved.
+    `LLM(attention_config={"backend": "rocmforge"})` is parsed before vLLM loads the general plugins, but after it has
+    resolved its platform. vllm.platforms.current_platform must not be touched here, since it is being resolved.
     """
-    from vllm.platforms import cpu_platform_plugin
-
     backend_member()
-    return PLATFORM_PATH if cpu_platform_plugin() else None
+    prefill_member()

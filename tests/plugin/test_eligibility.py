@@ -76,7 +76,6 @@ def test_served_variations(change):
         ("block_size", 0, "multiple of 16"),
         ("attn_type", "encoder_only", "decoder"),
         ("attn_type", "encoder_decoder", "decoder"),
-        ("use_mla", True, "leave out --attention-backend"),
         ("use_sparse", True, "leave out --attention-backend"),
         ("use_mm_prefix", True, "leave out --attention-backend"),
         ("use_per_head_quant_scales", True, "leave out --attention-backend"),
@@ -101,8 +100,8 @@ def test_refusal_names_setting_value_and_what_works(setting, value, instead):
         ("logits_soft_cap", 50.0, "leave out --attention-backend"),
         ("alibi_slopes", [0.5, 0.25], "leave out --attention-backend"),
         ("use_alibi_sqrt", True, "leave out --attention-backend"),
-        ("num_heads", 130, "1 to 64 times num_kv_heads"),
-        ("num_heads", 33, "1 to 64 times num_kv_heads"),
+        ("num_heads", 258, "1 to 128 times num_kv_heads"),
+        ("num_heads", 33, "1 to 128 times num_kv_heads"),
         ("head_size", 72, "128"),
         ("sliding_window", 0, "above 0"),
         ("chunk_lookback", 1, "leave out --attention-backend"),
@@ -142,7 +141,7 @@ def test_fp32_only_on_the_cpu():
 
 
 def test_every_reason_is_listed():
-    bad = GLM | {"head_size": 72, "use_mla": True, "kv_cache_dtype": "fp8"}
+    bad = GLM | {"head_size": 72, "use_sparse": True, "kv_cache_dtype": "fp8"}
     assert len(refusals(bad, "amd")) == 3
 
 

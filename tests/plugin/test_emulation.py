@@ -19,7 +19,7 @@ from rocmforge_plugin.evaluate import command, report, rule
 from rocmforge_plugin.evaluate.records import Run
 from rocmforge_plugin.ops.planner import AttentionPlanner
 from rocmforge_plugin.problem import Problem
-from rocmforge_plugin.vllm import register
+from rocmforge_plugin.vllm import BACKEND_PATH, register
 from rocmforge_plugin.vllm.backend import target
 from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
 from rocmforge_plugin.vllm.report import LaunchCounts
@@ -115,7 +115,7 @@ def test_the_cpu_answers_as_an_amd_gpu(named: str) -> None:
         with pytest.raises(ValueError, match="core is Mfma16x16x16"):
             AttentionPlanner(Problem("bfloat16", 4, 2, 128, 128, core="Mfma16x16x16"), "cpu", 1, 1)
         platform, member = vllm.platforms.current_platform, register.backend_member()
-        assert platform.get_attn_backend_cls(member, GLM, num_heads=32) == register.BACKEND_PATH
+        assert platform.get_attn_backend_cls(member, GLM, num_heads=32) == BACKEND_PATH
         with pytest.raises(ValueError, match="--dtype is float32, .* it must be bfloat16 or float16 on the amd target"):
             platform.get_attn_backend_cls(member, GLM._replace(dtype=torch.float32), num_heads=32)
         with pytest.raises(ValueError, match="logits_soft_cap=50.0"):

@@ -2,6 +2,7 @@
 """The backend's name, its way through process boundaries, and what the CPU platform makes of it."""
 
 import copy
+import importlib.metadata
 import os
 import pickle
 import subprocess
@@ -17,7 +18,7 @@ from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.attention.selector import AttentionSelectorConfig
 
 import rocmforge_plugin
-from rocmforge_plugin.vllm import register
+from rocmforge_plugin.vllm import BACKEND_PATH, register
 from rocmforge_plugin.vllm.log import logger
 from tests import HANG
 
@@ -38,6 +39,7 @@ def fresh(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def member():
+    register.register()
     return register.backend_member()
 
 
@@ -57,6 +59,7 @@ def test_registering_again_changes_nothing(member):
     assert [name for name in AttentionBackendEnum.__members__ if "ROCMFORGE" in name] == ["ROCMFORGE"]
 
 
+@pytest.mark.parametrize("named", [register.backend_member, register.prefill_member])
 @pytest.mark.parametrize(
     "through",
     [
@@ -66,17 +69,20 @@ def test_registering_again_changes_nothing(member):
         copy.deepcopy,
     ],
 )
-def test_member_survives_copies(member, through):
-    assert through(member) is member
+def test_member_survives_copies(named, through):
+    member = named()
+    assert through(member) is member is named()
 
 
-def test_member_reaches_a_process_that_has_loaded_no_plugin(member):
+def test_members_reach_a_process_that_has_loaded_no_plugin(member):
     done = fresh(f"""
         import pickle
+        from vllm.v1.attention.backends.mla.prefill.registry import MLAPrefillBackendEnum
         from vllm.v1.attention.backends.registry import AttentionBackendEnum
-        member = pickle.loads({pickle.dumps(member)!r})
+        member, prefill = pickle.loads({pickle.dumps((member, register.prefill_member()))!r})
         assert member is AttentionBackendEnum["ROCMFORGE"], member
-        assert member.get_class().get_name() == "ROCMFORGE"
+        assert prefill is MLAPrefillBackendEnum["ROCMFORGE"], prefill
+        assert member.get_class().get_name() == prefill.get_class().get_name() == "ROCMFORGE"
     """)
     assert done.returncode == 0, done.stderr
 
@@ -89,20 +95,29 @@ def test_name_is_known_before_general_plugins_are_loaded():
         assert current_platform.is_cpu() and not vllm.plugins.plugins_loaded
         assert AttentionConfig(backend="rocmforge").backend.name == "ROCMFORGE"
         assert AttentionConfig(backend="ROCMForge").backend.name == "ROCMFORGE"
+        assert AttentionConfig(mla_prefill_backend="rocmforge").mla_prefill_backend.name == "ROCMFORGE"
     """)
     assert done.returncode == 0, done.stderr
 
 
-def test_flag_counts_when_vllm_loads_no_platform_plugins():
+@pytest.mark.parametrize("environment", [{}, {"VLLM_TARGET_DEVICE": "cpu"}])
+def test_the_platform_stays_vllms_and_learns_the_name(environment):
+    """Whether vLLM looks for platform plugins or, with VLLM_TARGET_DEVICE, does not."""
     done = fresh(
         """
         from vllm.platforms import current_platform
-        assert type(current_platform).__name__ == "CpuPlatform", type(current_platform)
+        before = type(current_platform)
+        assert before.__name__ == "CpuPlatform", before
         from vllm.plugins import load_general_plugins
         load_general_plugins()
         assert type(current_platform).__name__ == "RocmForgeCpuPlatform", type(current_platform)
+        assert isinstance(current_platform, before)
+        from rocmforge_plugin.vllm import selection
+        after = type(current_platform)
+        selection.adopt(current_platform)
+        assert type(current_platform) is after
     """,
-        VLLM_TARGET_DEVICE="cpu",
+        **environment,
     )
     assert done.returncode == 0, done.stderr
 
@@ -121,7 +136,7 @@ def test_without_the_plugin_the_name_is_refused_loudly():
 def test_selection_on_the_cpu(member):
     platform = vllm.platforms.current_platform
     assert platform.is_cpu() and not platform.is_out_of_tree()
-    assert platform.get_attn_backend_cls(member, GLM, num_heads=32) == register.BACKEND_PATH
+    assert platform.get_attn_backend_cls(member, GLM, num_heads=32) == BACKEND_PATH
     assert "CPUAttentionBackend" in platform.get_attn_backend_cls(None, GLM, num_heads=32)
     assert "CPUAttentionBackend" in platform.get_attn_backend_cls(AttentionBackendEnum.CPU_ATTN, GLM)
 
@@ -131,7 +146,6 @@ def test_selection_on_the_cpu(member):
     [
         ({"head_size": 72}, "head_size"),
         ({"kv_cache_dtype": "fp8"}, "--kv-cache-dtype"),
-        ({"use_mla": True}, "use_mla"),
         ({"attn_type": "encoder_only"}, "attn_type"),
         ({"block_size": 24}, "--block-size"),
         ({"use_dcp": True}, "--decode-context-parallel-size"),
@@ -158,7 +172,7 @@ def test_kernels_that_were_not_built_are_a_reason(member, monkeypatch, tmp_path)
         "interface 0\nattention_plan x.so\nattention_prefill_bf16_d128 x.so\nattention_combine_bf16_d128 x.so\n"
     )
     select = vllm.platforms.current_platform.get_attn_backend_cls
-    assert select(member, GLM, num_heads=32) == register.BACKEND_PATH
+    assert select(member, GLM, num_heads=32) == BACKEND_PATH
     missing = "no attention_prefill_bf16_d64 and no attention_combine_bf16_d64 for the CPU.*ROCMFORGE_TARGETS=cpu"
     with pytest.raises(ValueError, match=missing):
         select(member, GLM._replace(head_size=64))
@@ -189,9 +203,9 @@ def test_tested_version_gets_none(version, warnings, monkeypatch):
     assert warnings == []
 
 
-def test_no_platform_of_its_own_where_vllm_has_a_gpu(monkeypatch):
-    monkeypatch.setattr(vllm.platforms, "cpu_platform_plugin", lambda: None)
-    assert rocmforge_plugin.platform() is None
+def test_the_place_of_a_platform_plugin_stays_free():
+    (entry,) = importlib.metadata.entry_points(group="vllm.platform_plugins", name="rocmforge")
+    assert entry.load()() is None
 
 
 def test_soft_cap_is_refused_by_the_layer():
@@ -199,5 +213,5 @@ def test_soft_cap_is_refused_by_the_layer():
 
     with pytest.raises(ValueError, match="logits_soft_cap=50.0.*leave out --attention-backend"):
         RocmForgeImpl(32, 128, 0.1, 2, None, None, "auto", 50.0, "decoder", None)
-    with pytest.raises(ValueError, match="num_heads is 130 beside num_kv_heads 2.*1 to 64 times num_kv_heads"):
-        RocmForgeImpl(130, 128, 0.1, 2, None, None, "auto", None, "decoder", None)
+    with pytest.raises(ValueError, match="num_heads is 258 beside num_kv_heads 2.*1 to 128 times num_kv_heads"):
+        RocmForgeImpl(258, 128, 0.1, 2, None, None, "auto", None, "decoder", None)

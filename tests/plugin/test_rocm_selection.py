@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM's own ROCm platform, with the device query stubbed, asked for rocmforge on every architecture.
 
-The code that decides is vLLM's `RocmPlatform.get_attn_backend_cls` and the plugin; only what a GPU would answer is
-made up: its gcnArchName, and which code objects are built.
+Only what a GPU would answer is made up (conftest.py). Latent attention is in test_mla_selection.py.
 """
 
 import dataclasses
-import importlib
 import sys
-import types
+from typing import Any
 
 import pytest
 import torch
@@ -16,19 +14,10 @@ from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.attention.selector import AttentionSelectorConfig
 
 from rocmforge_plugin import served
-from rocmforge_plugin.problem import Problem
-from rocmforge_plugin.vllm import register
-from rocmforge_plugin.vllm.backend import target
+from rocmforge_plugin.vllm import BACKEND_PATH, register
 from rocmforge_plugin.vllm.backend.target import ROCM_ARCHS
 
 ARCHS = [arch for archs in ROCM_ARCHS.values() for arch in archs]
-# Of every problem that is served on AMD's GPUs.
-KERNELS = [
-    name
-    for dtype in served.DTYPES["amd"]
-    for size in served.HEAD_SIZES
-    for name in target.kernels_of(Problem(dtype, 1, 1, size, size))
-]
 GPU_NAMES = {"gfx90a": "gfx90a:sramecc+:xnack-", "gfx942": "gfx942:sramecc+:xnack-", "gfx950": "gfx950:sramecc+:xnack-"}
 
 
@@ -66,32 +55,6 @@ SERVED = {
 }
 
 
-@pytest.fixture
-def rocm(monkeypatch, tmp_path):
-    """Function: an architecture's RocmPlatform class, with code built for `built` (default: that architecture)."""
-    monkeypatch.setenv("ROCMFORGE_KERNELS", str(tmp_path))
-    for name in ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
-
-    def become(gcn_arch, built=None):
-        for folder in built if built is not None else [gcn_arch.split(":")[0]]:
-            (tmp_path / folder).mkdir()
-            (tmp_path / folder / "kernels.txt").write_text("\n".join(KERNELS))
-        device = types.SimpleNamespace(gcnArchName=gcn_arch, multi_processor_count=64)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: device)
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-        sys.modules.pop("vllm.platforms.rocm", None)
-        # It loads vllm._C, beside which a CPU build's library for another instruction set ends the process.
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(sys.modules, "vllm._C", None)
-            module = importlib.import_module("vllm.platforms.rocm")
-        monkeypatch.setattr(target, "current_platform", module.RocmPlatform())
-        return module.RocmPlatform
-
-    yield become
-    sys.modules.pop("vllm.platforms.rocm", None)
-
-
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_architecture_serves_every_geometry(arch, rocm):
     from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
@@ -100,7 +63,7 @@ def test_every_architecture_serves_every_geometry(arch, rocm):
     member = register.backend_member()
     for name, (config, arguments) in SERVED.items():
         chosen = platform.get_attn_backend_cls(member, config, num_heads=arguments[0])
-        assert chosen == register.BACKEND_PATH, name
+        assert chosen == BACKEND_PATH, name
         sinks = {"sinks": torch.zeros(arguments[0])} if config.has_sink else {}
         impl = RocmForgeImpl(*arguments, **sinks)
         problem = impl.problem(torch.bfloat16)
@@ -111,8 +74,6 @@ def test_every_architecture_serves_every_geometry(arch, rocm):
 @pytest.mark.parametrize(
     ("name", "refused", "named"),
     [
-        ("GLM-4.7-Flash (MLA)", layer(576, 20, 1, use_mla=True), "use_mla"),
-        ("GLM-5 (sparse MLA)", layer(576, 64, 1, use_mla=True, use_sparse=True), "use_sparse"),
         ("Gemma-3 image spans", layer(256, 8, 4, use_mm_prefix=True), "use_mm_prefix"),
         ("MPT head 72", layer(72, 16, 16), "head_size is 72"),
         ("BERT", layer(64, 12, 12, attn_type="encoder_only"), "encoder_only"),
@@ -131,7 +92,7 @@ def test_gemma_2_soft_cap_is_refused_by_the_layer(rocm):
 
     config, arguments = layer(256, 16, 8, window=4096, soft_cap=50.0)
     platform = rocm("gfx1100")
-    assert platform.get_attn_backend_cls(register.backend_member(), config) == register.BACKEND_PATH
+    assert platform.get_attn_backend_cls(register.backend_member(), config) == BACKEND_PATH
     with pytest.raises(ValueError, match="logits_soft_cap=50.0"):
         RocmForgeImpl(*arguments)
 
@@ -144,9 +105,20 @@ def test_an_architecture_without_code_is_refused(arch, rocm):
     assert f"ROCMFORGE_TARGETS={arch}" in str(raised.value)
 
 
+def test_vllms_own_selection_agrees(rocm):
+    """As for a process that has the name and not yet the selection."""
+    platform = rocm("gfx942")
+    unadopted: Any = type(platform).__mro__[2]
+    assert unadopted.__name__ == "RocmPlatform"
+    member = register.backend_member()
+    assert unadopted.get_attn_backend_cls(member, SERVED["GLM-4-9B"][0]) == BACKEND_PATH
+    with pytest.raises(ValueError, match="head_size is 576"):
+        unadopted.get_attn_backend_cls(member, layer(576, 20, 1, use_mla=True)[0])
+
+
 def test_generic_code_serves_a_relative(rocm):
     platform = rocm("gfx1102", built=["gfx11-generic"])
-    assert platform.get_attn_backend_cls(register.backend_member(), SERVED["GLM-4-9B"][0]) == register.BACKEND_PATH
+    assert platform.get_attn_backend_cls(register.backend_member(), SERVED["GLM-4-9B"][0]) == BACKEND_PATH
 
 
 def test_vllm_does_not_pick_rocmforge_unasked(rocm):

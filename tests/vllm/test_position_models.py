@@ -19,6 +19,7 @@ import rocmforge_plugin
 
 from .engines import checkpoint, engine, greedy, largest, prompt, score
 from .faults import flipped, half_table, planted
+from .oracle import Answer, transformers_says
 
 LAYERS, STEPS = 2, 6
 PROMPTS = [prompt(9), prompt(40, 3)]
@@ -27,12 +28,10 @@ TRANSFORMERS = ("glm4", "glm", "glm4_moe", "glm4_moe_lite")
 KINDS = (*TRANSFORMERS, "chatglm")
 MLA = {"block_size": 16}  # vLLM's CPU kernel of latent attention has no other
 
-Answer = tuple[list[list[int]], list[list[float]]]  # tokens and scores
-
 
 def answer(llm: Any) -> Answer:
     """STEPS greedy tokens a prompt, and the prompts' log probabilities."""
-    return [sequence.tokens for sequence in greedy(llm, PROMPTS, max_tokens=STEPS)], scores(llm)
+    return Answer([sequence.tokens for sequence in greedy(llm, PROMPTS, max_tokens=STEPS)], scores(llm))
 
 
 def scores(llm: Any) -> list[list[float]]:
@@ -40,29 +39,16 @@ def scores(llm: Any) -> list[list[float]]:
 
 
 @cache
-def transformers_says(kind: str, dtype: torch.dtype = torch.float32) -> Answer:
+def transformers_knows(kind: str, dtype: torch.dtype = torch.float32) -> Answer:
     """The same from Transformers' model."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(checkpoint(kind), dtype=dtype).eval()
-    tokens, rows = [], []
-    for one in PROMPTS:
-        text = torch.tensor([one["prompt_token_ids"]])
-        made = model.generate(
-            text, attention_mask=torch.ones_like(text), max_new_tokens=STEPS, do_sample=False, eos_token_id=None
-        )
-        tokens.append(made[0, text.shape[1] :].tolist())
-        with torch.no_grad():
-            logprobs = model(text).logits[0, :-1].float().log_softmax(-1)
-        rows.append(logprobs.gather(1, text[0, 1:, None])[:, 0].tolist())
-    return tokens, rows
+    return transformers_says(checkpoint(kind), PROMPTS, STEPS, dtype)
 
 
 @pytest.fixture(scope="module")
 def truth(reference):
     """Function: the oracle's answer for a kind of checkpoint."""
     future = reference.start(checkpoint("chatglm"), answer)
-    return lambda kind: future.result().result if kind == "chatglm" else transformers_says(kind)
+    return lambda kind: future.result().result if kind == "chatglm" else transformers_knows(kind)
 
 
 def differences(ours: list[list[float]], theirs: list[list[float]]) -> list[float]:
@@ -79,7 +65,7 @@ def counted(llm: Any) -> tuple[Answer, dict[str, int]]:
     rocmforge_plugin.reset_launches()
     tokens = [sequence.tokens for sequence in greedy(llm, PROMPTS, max_tokens=STEPS)]
     launches = rocmforge_plugin.launches()
-    return (tokens, scores(llm)), {
+    return Answer(tokens, scores(llm)), {
         name: count for name, count in launches.items() if count and not name.startswith("attention")
     }
 
@@ -140,17 +126,10 @@ def test_compiled(kind, kernel, inductor, truth, monkeypatch):
 
 def test_latent_attention_bf16_errors_are_rounding():
     """As close to fp32 as Transformers' own bf16."""
-    exact = transformers_says("glm4_moe_lite")[1]
+    exact = transformers_knows("glm4_moe_lite")[1]
     with start("glm4_moe_lite", dtype="bfloat16") as llm:
         ours = differences(scores(llm), exact)
         assert rocmforge_plugin.launches()["rotary_v16_bf16"] > 0
-    theirs = differences(transformers_says("glm4_moe_lite", torch.bfloat16)[1], exact)
+    theirs = differences(transformers_knows("glm4_moe_lite", torch.bfloat16)[1], exact)
     assert statistics.mean(ours) <= 2 * statistics.mean(theirs) + 1e-5
     assert largest(ours) <= 2 * largest(theirs) + 1e-5
-
-
-def test_rocmforge_attention_refuses_latent_attention():
-    """The position layer serves GLM-4.7-Flash, the attention backend does not, and says what works."""
-    with pytest.raises(Exception, match="MLA") as raised, start("glm4_moe_lite", "rocmforge"):
-        pytest.fail("the engine started")
-    assert "--attention-backend" in str(raised.value)

@@ -15,6 +15,7 @@ from vllm.v1.attention.backend import AttentionBackend, AttentionType, MultipleO
 from rocmforge_plugin import served
 from rocmforge_plugin.vllm import NAME
 from rocmforge_plugin.vllm.backend import eligibility
+from rocmforge_plugin.vllm.backend.settings import plain
 from rocmforge_plugin.vllm.backend.target import device_refusals, target
 
 
@@ -71,12 +72,7 @@ class RocmForgeBackend(AttentionBackend):
         Takes the fields of vLLM's AttentionSelectorConfig by name. The capability is ignored: on ROCm it does not
         tell the architectures apart.
         """
-        if isinstance(settings.get("dtype"), torch.dtype):
-            settings["dtype"] = str(settings["dtype"]).removeprefix("torch.")
-        attn_type = settings.get("attn_type")
-        if isinstance(attn_type, AttentionType):
-            settings["attn_type"] = attn_type.value
-        kind = target()
-        reasons = eligibility.refusals(settings, kind)
+        asked, kind = plain(settings), target()
+        reasons = eligibility.refusals(asked, kind)
         # A problem that no kernel is written for is not looked for among those that are built.
-        return reasons + device_refusals(None if reasons else eligibility.problem_of(settings, kind))
+        return reasons + device_refusals(None if reasons else eligibility.problem_of(asked, kind))

@@ -71,11 +71,7 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
         Raises ValueError for a batch that is not causal.
         """
         common = common_attn_metadata
-        if common.causal is not True:
-            raise ValueError(
-                "rocmforge computes causal attention only, and this batch asks for another mask; "
-                "leave out --attention-backend (for a drafter: speculative_config.attention_backend)"
-            )
+        refuse_other_masks(common)
         metadata = RocmForgeMetadata(
             num_actual_tokens=common.num_actual_tokens,
             max_query_len=common.max_query_len,
@@ -90,19 +86,32 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
         return metadata
 
     def build_for_cudagraph_capture(self, common_attn_metadata: CommonAttentionMetadata) -> RocmForgeMetadata:
-        """Metadata to capture a graph with: every request as short as its queries allow.
-
-        The lengths vLLM sets here are the longest a model may have; a capture over them would take seconds a graph,
-        and nothing that is captured depends on them.
-        """
-        starts = common_attn_metadata.query_start_loc
-        seq_lens = common_attn_metadata.seq_lens
-        torch.sub(starts[1:], starts[:-1], out=seq_lens)
+        """Metadata to capture a graph with."""
+        as_short_as_possible(common_attn_metadata)
         return self.build(0, common_attn_metadata)
 
     def update_draft_decode_metadata(self, metadata: RocmForgeMetadata) -> None:
         """Plan again from the same device buffers; a launch like any other, so it can be captured."""
         metadata.plan_again()
+
+
+def refuse_other_masks(common: CommonAttentionMetadata) -> None:
+    """Raises ValueError for a batch that is not causal."""
+    if common.causal is not True:
+        raise ValueError(
+            "rocmforge computes causal attention only, and this batch asks for another mask; "
+            "leave out --attention-backend (for a drafter: speculative_config.attention_backend)"
+        )
+
+
+def as_short_as_possible(common: CommonAttentionMetadata) -> None:
+    """Makes every request as short as its queries allow, for the capture of a graph.
+
+    The lengths vLLM sets here are the longest a model may have; a capture over them would take seconds a graph,
+    and nothing that is captured depends on them.
+    """
+    starts = common.query_start_loc
+    torch.sub(starts[1:], starts[:-1], out=common.seq_lens)
 
 
 def decode_query_len(vllm_config: VllmConfig) -> int:

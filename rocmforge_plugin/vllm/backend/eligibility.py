@@ -49,16 +49,19 @@ class Rule:
         return f"{self.reason}; {instead}".format(value=value, **asked._asdict())
 
 
-def _off(value: Any, asked: Asked) -> bool:
+def off(value: Any, asked: Asked) -> bool:
+    """Accepts a setting that is not set."""
     return value is None or (isinstance(value, (int, float)) and not value)
 
 
-def _any(value: Any, asked: Asked) -> bool:
+def whatever(value: Any, asked: Asked) -> bool:
+    """Accepts any value."""
     return True
 
 
-def _flag(setting: str, what: str, instead: str = OTHER_BACKEND) -> Rule:
-    return Rule(setting, _off, f"{what} ({setting}={{value}}) is not supported", instead)
+def flag(setting: str, what: str, instead: str = OTHER_BACKEND) -> Rule:
+    """A setting that must be off, and what it is about."""
+    return Rule(setting, off, f"{what} ({setting}={{value}}) is not supported", instead)
 
 
 def _kv_cache_dtype_is_served(value: Any, asked: Asked) -> bool:
@@ -84,45 +87,50 @@ ATTN_TYPE = Rule(
     "attention type {value} (attn_type) is not supported",
     "rocmforge serves decoder self-attention; " + OTHER_BACKEND,
 )
+BLOCK_SIZE = Rule(
+    "block_size",
+    lambda value, asked: value is None or (value > 0 and value % served.BLOCK_MULTIPLE == 0),
+    "KV block size {value} (--block-size) is not supported",
+    f"use a multiple of {served.BLOCK_MULTIPLE}",
+)
 
+# What decides alike for both kinds of attention, dense and latent (`mla.eligibility`).
+EITHER = (
+    KV_CACHE_DTYPE,
+    BLOCK_SIZE,
+    ATTN_TYPE,
+    flag("use_mm_prefix", "bidirectional attention over multimodal spans"),
+    flag("use_per_head_quant_scales", "per-head quantization scales"),
+    flag("use_non_causal", "non-causal decoder attention"),
+    flag("use_rswa", "reference sliding-window attention"),
+    flag("use_batch_invariant", "batch-invariant mode", "unset VLLM_BATCH_INVARIANT, or " + OTHER_BACKEND),
+    flag("use_pcp", "prefill context parallelism", "set --prefill-context-parallel-size 1"),
+    flag("use_dcp", "decode context parallelism", "set --decode-context-parallel-size 1"),
+    # Pages are read and written through their strides, and query lengths on the device.
+    Rule("use_kv_connector", whatever, ""),
+    Rule("use_adaptive_verification", whatever, ""),
+)
 # The fields of vLLM's AttentionSelectorConfig, 0.32 and 0.33.
 SELECTION = (
-    KV_CACHE_DTYPE,
-    Rule(
-        "block_size",
-        lambda value, asked: value is None or (value > 0 and value % served.BLOCK_MULTIPLE == 0),
-        "KV block size {value} (--block-size) is not supported",
-        f"use a multiple of {served.BLOCK_MULTIPLE}",
-    ),
-    ATTN_TYPE,
-    _flag("use_mla", "multi-head latent attention (MLA)"),
-    _flag("use_sparse", "sparse attention"),
-    _flag("use_mm_prefix", "bidirectional attention over multimodal spans"),
-    _flag("use_per_head_quant_scales", "per-head quantization scales"),
-    _flag("use_non_causal", "non-causal decoder attention"),
-    _flag("use_rswa", "reference sliding-window attention"),
-    _flag("use_batch_invariant", "batch-invariant mode", "unset VLLM_BATCH_INVARIANT, or " + OTHER_BACKEND),
-    _flag("use_pcp", "prefill context parallelism", "set --prefill-context-parallel-size 1"),
-    _flag("use_dcp", "decode context parallelism", "set --decode-context-parallel-size 1"),
-    Rule("has_sliding_window", _any, ""),
-    Rule("has_sink", _any, ""),
-    # Pages are read and written through their strides, and query lengths on the device.
-    Rule("use_kv_connector", _any, ""),
-    Rule("use_adaptive_verification", _any, ""),
+    *EITHER,
+    Rule("use_mla", whatever, ""),  # such a layer has another class, of `mla`
+    flag("use_sparse", "sparse attention"),
+    Rule("has_sliding_window", whatever, ""),
+    Rule("has_sink", whatever, ""),
 )
 
 # The arguments of a layer's implementation that the selection does not see.
 LAYER = (
-    Rule("alibi_slopes", _off, "ALiBi (alibi_slopes) is not supported"),
-    _flag("use_alibi_sqrt", "square-root ALiBi"),
-    _flag("logits_soft_cap", "a soft cap on attention logits"),
+    Rule("alibi_slopes", off, "ALiBi (alibi_slopes) is not supported"),
+    flag("use_alibi_sqrt", "square-root ALiBi"),
+    flag("logits_soft_cap", "a soft cap on attention logits"),
     Rule(
         "sliding_window",
         lambda value, asked: value is None or (isinstance(value, int) and value > 0),
         "sliding window {value} (sliding_window) is not supported",
         "use a whole number of keys above 0, or none",
     ),
-    Rule("sinks", _any, ""),
+    Rule("sinks", whatever, ""),
     Rule(
         "chunk_lookback",
         lambda value, asked: value is None or value < 0,
@@ -160,10 +168,22 @@ def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] =
         target: "amd", "nvidia" or "cpu".
         rules: SELECTION for the fields of vLLM's selector, LAYER for the arguments of an implementation.
     """
-    found = [
+    return problem_refusals(problem_of(settings, target), target) + rule_refusals(settings, target, rules, PROBLEM)
+
+
+def problem_refusals(problem: Problem, target: str) -> list[str]:
+    """Reasons why there is no kernel for a problem, in the words of vLLM's settings."""
+    return [
         f"{NAMES.get(field, field)} is {came}, for which there is no kernel; it must be {works}, or {OTHER_BACKEND}"
-        for field, came, works in problem_of(settings, target).refusals(target)
+        for field, came, works in problem.refusals(target)
     ]
+
+
+def rule_refusals(
+    settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...], elsewhere: tuple[str, ...]
+) -> list[str]:
+    """Reasons by a table; what is looked at `elsewhere` may be missing in it."""
+    found = []
     asked = Asked(target, settings.get("dtype"))
     known = {rule.setting: rule for rule in rules}
     for setting, value in settings.items():
@@ -171,7 +191,7 @@ def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] =
             reason = known[setting].refusal(value, asked)
             if reason is not None:
                 found.append(reason)
-        elif setting not in PROBLEM and value is not None and value is not False:
+        elif setting not in elsewhere and value is not None and value is not False:
             found.append(f"setting {setting}={value!r} is unknown to this version of rocmforge; {OTHER_BACKEND}")
     return found
 
@@ -185,5 +205,5 @@ def supported_table() -> list[tuple[str, str]]:
         ("KV cache dtypes", "auto, or the model's"),
         ("KV block sizes", f"multiples of {served.BLOCK_MULTIPLE}"),
         ("also", "sliding windows, attention sinks, prefix caching, chunked prefill, KV sharing, KV connectors"),
-        ("refused", ", ".join(sorted({r.setting for r in (*SELECTION, *LAYER) if r.accepts is _off}))),
+        ("refused", ", ".join(sorted({r.setting for r in (*SELECTION, *LAYER) if r.accepts is off}))),
     ]

@@ -11,8 +11,7 @@ from vllm.platforms import current_platform
 from vllm.v1.attention.backend import AttentionMetadata
 
 from rocmforge_plugin.ops.planner import AttentionPlan
-from rocmforge_plugin.problem import Problem
-from rocmforge_plugin.vllm.backend.plans import Planners
+from rocmforge_plugin.vllm.backend.plans import Planned, Planners
 
 
 def metadata_base() -> Any:
@@ -25,7 +24,7 @@ def metadata_base() -> Any:
 
 
 @dataclass(kw_only=True)
-class RocmForgeMetadata(metadata_base()):  # type: ignore[misc]
+class RocmForgeMetadata(Planned, metadata_base()):  # type: ignore[misc]
     """One step's batch. vLLM's wrappers of a builder copy its fields one by one.
 
     Attributes:
@@ -36,8 +35,7 @@ class RocmForgeMetadata(metadata_base()):  # type: ignore[misc]
         seq_lens: int32 [requests], keys of each request including this step's.
         block_table: int32 [requests, blocks], pages of each request.
         slot_mapping: int64 [tokens].
-        planners: the builder's.
-        plans: the work plan of each problem, by its number.
+        planners, plans: see `Planned`.
     """
 
     num_actual_tokens: int
@@ -51,18 +49,3 @@ class RocmForgeMetadata(metadata_base()):  # type: ignore[misc]
     causal: bool = True
     planners: Planners
     plans: dict[int, AttentionPlan] = field(default_factory=dict)
-
-    def first_plan(self, problem: Problem) -> tuple[int, AttentionPlan]:
-        """The number and the plan of a layer that does not know its number.
-
-        The builder may have been told of the layer; else it learns of it here, and plans for it in the steps to come.
-        """
-        number = self.planners.add(problem)
-        if number not in self.plans:
-            self.plans[number] = self.planners.plan(number, self)
-        return number, self.plans[number]
-
-    def plan_again(self) -> None:
-        """Plans from the same device buffers, which now hold other lengths; launches only, so it can be captured."""
-        for number in self.plans:
-            self.plans[number] = self.planners.plan(number, self)

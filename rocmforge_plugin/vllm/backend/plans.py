@@ -8,7 +8,7 @@ would cost more than the rest of the way to its plan.
 from __future__ import annotations
 
 import itertools
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -32,6 +32,33 @@ class Batch(Protocol):
     seq_lens: torch.Tensor
     max_query_len: int
     num_actual_tokens: int
+
+
+class Planned:
+    """A batch with the plans of its builder, for metadata to derive from.
+
+    Attributes:
+        planners: the builder's.
+        plans: the work plan of each problem, by its number.
+    """
+
+    planners: Planners
+    plans: dict[int, AttentionPlan]
+
+    def first_plan(self: Any, problem: Problem) -> tuple[int, AttentionPlan]:
+        """The number and the plan of a layer that does not know its number.
+
+        The builder may have been told of the layer; else it learns of it here, and plans for it in the steps to come.
+        """
+        number = self.planners.add(problem)
+        if number not in self.plans:
+            self.plans[number] = self.planners.plan(number, self)
+        return number, self.plans[number]
+
+    def plan_again(self: Any) -> None:
+        """Plans from the same device buffers, which now hold other lengths; launches only, so it can be captured."""
+        for number in self.plans:
+            self.plans[number] = self.planners.plan(number, self)
 
 
 def capturing(device: torch.device) -> bool:
