@@ -37,14 +37,18 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @on_cpus
-def test_rocmforge_answers_as_the_reference_does(tmp_path: Path) -> None:
-    done = command("--size", "smoke", "--dtype", "float32", "--out", str(tmp_path))
+@pytest.mark.parametrize(
+    ("model", "reference"), [("glm4-tiny", "CPUAttentionBackendImpl"), ("glm4-moe-lite-tiny", "CPUMLAImpl")]
+)
+def test_rocmforge_answers_as_the_reference_does(model: str, reference: str, tmp_path: Path) -> None:
+    done = command("--model", model, "--size", "smoke", "--dtype", "float32", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["verdict"] == "SAME"
     leg = found["legs"][0]
-    assert "RocmForgeImpl" in leg["candidate"]["about"]["layers"]
-    assert "CPUAttentionBackendImpl" in leg["reference"]["about"]["layers"]
+    layers = leg["candidate"]["about"]["layers"].split(", ")
+    assert all(name.startswith("rocmforge_plugin.") for name in layers)
+    assert leg["reference"]["about"]["layers"].endswith(f".{reference}")
     decoding = leg["candidate"]["launches"]["decode"]
     assert any(name.startswith("attention_decode") for name in decoding) and not leg["reference"]["launches"]["decode"]
     right = {task: scores.get("exact_match", scores.get("acc")) for task, scores in leg["candidate"]["scores"].items()}
@@ -54,8 +58,10 @@ def test_rocmforge_answers_as_the_reference_does(tmp_path: Path) -> None:
 
 
 @on_cpus
-def test_planted_faults_are_caught_and_clean_variants_are_not(tmp_path: Path) -> None:
-    faults = ("scale_2",)
+@pytest.mark.parametrize(("model", "faults"), [("glm4-tiny", ("scale_2",)), ("glm4-moe-lite-tiny", ("scale_2",))])
+def test_planted_faults_are_caught_and_clean_variants_are_not(
+    model: str, faults: tuple[str, ...], tmp_path: Path
+) -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -67,6 +73,8 @@ def test_planted_faults_are_caught_and_clean_variants_are_not(tmp_path: Path) ->
             "smoke",
             "--seeds",
             "1",
+            "--model",
+            str(EVALS / "checkpoints" / model),
             "--out",
             str(tmp_path),
             "--faults",
