@@ -166,6 +166,24 @@ def _latent_kv_write(dtype: torch.dtype, device: torch.device) -> tuple[torch.Te
     return cache, expected, expected
 
 
+def _varlen(dims: tuple[int, int], causal: bool, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+    key_dims, value_dims = dims
+    generator = torch.Generator().manual_seed(5)
+    # Values lie behind what keys are made of, as a projection leaves both. A request has no keys.
+    new, lengths = [40, 17, 3], [40, 33, 40 * causal]
+    starts, key_starts = (torch.tensor([0, *n]).cumsum(0).to(device, torch.int32) for n in (new, lengths))
+    query = torch.randn(sum(new), 4, key_dims, generator=generator).to(device, dtype)
+    rows = torch.randn(sum(lengths), 4, 2 * key_dims + value_dims, generator=generator).to(device, dtype)
+    tensors = query, rows[..., :key_dims], rows[..., 2 * key_dims :], starts, key_starts
+    scale = key_dims**-0.5
+    out = torch.full((sum(new), 4, value_dims), float("nan"), device=device, dtype=dtype)
+    ops.varlen_attention(*tensors, key_starts.diff(), max_query_len=40, scale=scale, causal=causal, out=out)
+    exact, naive = (
+        reference.varlen_attention_reference(*tensors, scale, causal, compute)[0] for compute in (torch.float64, dtype)
+    )
+    return out, exact, naive
+
+
 def cases(device: torch.device) -> Iterator[Case]:
     """Every check of this device's dtypes."""
     for short in served.DTYPES[target_of(device)]:
@@ -184,6 +202,10 @@ def cases(device: torch.device) -> Iterator[Case]:
             yield Case(f"attention mixed {shape}", _attention([(1, 70), (40, 100), (1, 1), (3, 50)], *fixed))
         fixed = (8, 2, 64, dtype, device)
         yield Case(f"attention window {short}", _attention([(1, 200), (40, 100)], *fixed, window=50))
+        split = next(heads for format, _, heads in served.PROBLEMS if format == "split")
+        for dims, causal in zip(split, cycle((True, False))):
+            shape = f"{'causal' if causal else 'full'} {dims[0]}/{dims[1]} {short}"
+            yield Case(f"varlen attention {shape}", partial(_varlen, dims, causal, dtype, device))
         yield Case(f"attention sinks {short}", _attention([(1, 200), (40, 100)], *fixed, sinks=True))
 
 

@@ -69,7 +69,7 @@ class AttentionPlanner:
     """Plans for layers that compute the same, in buffers allocated once.
 
     The buffers stay where they are and launch sizes depend on nothing but the bounds given here, so attention may be
-    captured in a graph and replayed after `plan` has been called for another batch.
+    captured in a graph and replayed after `plan` has been called for another batch, of the same `causal`.
 
     Args:
         problem: what the layers compute.

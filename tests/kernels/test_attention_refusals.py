@@ -259,7 +259,7 @@ def test_tensors_of_the_cpu(name: str) -> None:
     [
         ({"key_dims": 72, "value_dims": 72}, "head_size is 72"),
         ({"value_dims": 128}, "value_dims is 128 beside key_dims"),
-        ({"num_heads": 65, "num_kv_heads": 1}, "num_heads is 65"),
+        ({"num_heads": 129, "num_kv_heads": 1}, "num_heads is 129"),
         ({"num_heads": 6, "num_kv_heads": 4}, "num_heads is 6"),
         ({"num_kv_heads": 0}, "num_heads is 8 beside num_kv_heads 0"),
         ({"window": -1}, "window is -1"),
@@ -275,7 +275,7 @@ def test_tensors_of_the_cpu(name: str) -> None:
 def test_planners(change: dict[str, Any], says: str) -> None:
     """Problems there is no kernel for are named when the planner is made."""
     problem = {"dtype": torch.bfloat16, "num_heads": 8, "num_kv_heads": 2, "key_dims": 64, "value_dims": 64}
-    bounds = {"max_num_reqs": 2, "max_num_tokens": 8, "decode_query_len": 1}
+    bounds: dict[str, Any] = {"max_num_reqs": 2, "max_num_tokens": 8, "decode_query_len": 1}
     for name, value in change.items():
         (bounds if name in bounds else problem)[name] = value
     with pytest.raises((ValueError, TypeError), match=f"AttentionPlanner: {says}"):

@@ -64,7 +64,7 @@ struct CdnaTuning {
 
   template <class P>
   static constexpr auto staged() {
-    constexpr bool narrow = P::kMostDims <= 128, transposed = Depth == 32;
+    constexpr bool narrow = P::kValueDims <= 128 && P::kKeyDims <= 192, transposed = Depth == 32;
     return Choice<Waves<Staged>>{.block = {.query_tiles = narrow ? 2 : 1, .pv_groups = Depth == 16 && narrow ? 2 : 1},
                                  .loop = {.feed = {.row_waves = 8,
                                                    .transposed = transposed,

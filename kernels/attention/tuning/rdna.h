@@ -25,7 +25,7 @@ struct RdnaTuning {
   template <class P>
   static constexpr auto prefill() {
     if constexpr (P::kLatent) return latent<P, 2>();
-    else return staged<P>(P::kMostDims > 128 ? 4 : 8, kRounds);
+    else return staged<P>(kStagedDims<P> > 128 ? 4 : 8, kRounds);
   }
 
  protected:
@@ -57,9 +57,13 @@ struct RdnaTuning {
                                  .residency = {.blocks_per_unit = 2}};
   }
 
+  // The dims that registers are short of: short operands leave room for queries that are longer than the output.
+  template <class P>
+  static constexpr int kStagedDims = Operand == 8 && P::kKeyDims <= 192 ? P::kValueDims : P::kMostDims;
+
   template <class P>
   static constexpr auto staged(int row_waves, int rounds) {
-    constexpr int kDims = P::kMostDims;
+    constexpr int kDims = kStagedDims<P>;
     constexpr bool wide = Operand == 16, tight = wide || kDims > 128;
     // A tile on its way is kDims / row_waves / 2 registers: 32 at 128 and two waves.
     const bool one_buffer = kDims > 128 || (wide && kDims / row_waves >= 64);
