@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from .kernel_support import DEVICE, SUFFIX, Buffer, generator
 
 Dims = tuple[int, int]  # of a key, and of its value
 DIMS: tuple[Dims, ...] = next(heads for format, _, heads in served.PROBLEMS if format == "latent")
+MAP_NORESERVE = 0x4000  # of Linux; Python 3.13 names it
 NOPE = 192  # of a query's head before absorption: its rotated part is a slice behind so many
 
 
@@ -31,6 +33,14 @@ def cores() -> list[tuple[str, torch.dtype, Dims]]:
             dtype = next(dtype for dtype, suffix in SUFFIX.items() if suffix == parts.element)
             found.append((parts.core, dtype, (int(key_dims), int(value_dims or key_dims))))
     return found
+
+
+def untouched_memory(elements: int, dtype: torch.dtype) -> torch.Tensor:
+    """On the CPU only what is written takes memory."""
+    if DEVICE != "cpu":
+        return torch.empty(elements, dtype=dtype, device=DEVICE)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    return torch.frombuffer(mmap.mmap(-1, elements * dtype.itemsize, flags=flags), dtype=dtype)
 
 
 @dataclass
