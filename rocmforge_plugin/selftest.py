@@ -184,6 +184,23 @@ def _varlen(dims: tuple[int, int], causal: bool, dtype: torch.dtype, device: tor
     return out, exact, naive
 
 
+def _latent(dims: tuple[int, int], heads: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+    key_dims, value_dims = dims
+    # Decode, drafts to verify, a chunk of a prompt. A row of the cache is as long as a key and a value of half as many.
+    batch = make_batch([(1, 300), (3, 50), (40, 100), (1, 1)], 1, 1, key_dims // 2, dtype, device)
+    cache, tokens = batch.cache[:, 0], len(batch.query)
+    query = torch.randn(tokens, heads, key_dims, generator=torch.Generator().manual_seed(6)).to(device, dtype)
+    rope = query[..., value_dims:] if key_dims > value_dims else None
+    tensors = query[..., :value_dims], rope, cache, batch.block_table, batch.seq_lens, batch.query_start_loc
+    scale = key_dims**-0.5
+    out = torch.full((tokens, heads, value_dims), float("nan"), device=device, dtype=dtype)
+    ops.latent_attention(*tensors, max_query_len=40, scale=scale, out=out)
+    exact, naive = (
+        reference.latent_attention_reference(*tensors, scale, compute=compute) for compute in (torch.float64, dtype)
+    )
+    return out, exact, naive
+
+
 def cases(device: torch.device) -> Iterator[Case]:
     """Every check of this device's dtypes."""
     for short in served.DTYPES[target_of(device)]:
@@ -202,8 +219,11 @@ def cases(device: torch.device) -> Iterator[Case]:
             yield Case(f"attention mixed {shape}", _attention([(1, 70), (40, 100), (1, 1), (3, 50)], *fixed))
         fixed = (8, 2, 64, dtype, device)
         yield Case(f"attention window {short}", _attention([(1, 200), (40, 100)], *fixed, window=50))
-        split = next(heads for format, _, heads in served.PROBLEMS if format == "split")
-        for dims, causal in zip(split, cycle((True, False))):
+        dims_of = {format: heads for format, _, heads in served.PROBLEMS}
+        for dims, heads in zip(dims_of["latent"], cycle((20, 16, 128))):
+            shape = f"{heads} x {dims[0]}/{dims[1]} {short}"
+            yield Case(f"latent attention {shape}", partial(_latent, dims, heads, dtype, device))
+        for dims, causal in zip(dims_of["split"], cycle((True, False))):
             shape = f"{'causal' if causal else 'full'} {dims[0]}/{dims[1]} {short}"
             yield Case(f"varlen attention {shape}", partial(_varlen, dims, causal, dtype, device))
         yield Case(f"attention sinks {short}", _attention([(1, 200), (40, 100)], *fixed, sinks=True))

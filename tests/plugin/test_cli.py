@@ -26,6 +26,8 @@ def test_every_kind_of_operation_is_covered():
         "attention mixed",
         "attention window",
         "attention sinks",
+        "latent attention",
+        "varlen attention",
     ):
         assert sum(name.startswith(kind) for name in names) >= 3, kind  # bfloat16, float16 and the CPU's float32
     assert len(set(names)) == len(names)
@@ -33,7 +35,13 @@ def test_every_kind_of_operation_is_covered():
 
 def test_selftest_passes(monkeypatch):
     lines: list[str] = []
-    few = named("bfloat16", "128") + named("mask") + named("rotary", "float16") + named("KV write")
+    few = (
+        named("bfloat16", "128")
+        + named("mask")
+        + named("rotary", "float16")
+        + named("KV write")
+        + named("latent", "16")
+    )
     monkeypatch.setattr(selftest, "cases", lambda device: few)
     assert selftest.run(CPU, lines.append) == 0
     assert lines[-1] == f"{len(few)} of {len(few)} cases passed" and all(line.startswith("ok") for line in lines[1:-1])
