@@ -12,7 +12,7 @@ import rocmforge_plugin
 from kernels import variants
 from rocmforge_plugin import reference
 from rocmforge_plugin.ops.attention import paged_attention
-from rocmforge_plugin.ops.planner import AttentionPlanner
+from rocmforge_plugin.ops.planner import AttentionPlan, AttentionPlanner
 from rocmforge_plugin.problem import Problem
 
 from .kernel_support import DEVICE, DTYPES, SUFFIX, Buffer, generator, same_bits
@@ -106,10 +106,13 @@ class Batch:
         )
         return AttentionPlanner(problem, DEVICE, len(self.requests), max(self.tokens, 1), decode_query_len)
 
+    def plan(self, planner: AttentionPlanner) -> AttentionPlan:
+        return planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens, self.causal)
+
     def run(self, planner: AttentionPlanner | None) -> None:
-        plan = None
-        if planner is not None:
-            plan = planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens, self.causal)
+        self.run_with(None if planner is None else self.plan(planner))
+
+    def run_with(self, plan: AttentionPlan | None) -> None:
         paged_attention(
             self.query.view,
             self.cache,

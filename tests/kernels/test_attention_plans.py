@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,32 @@ def test_one_plan_serves_many_calls_and_is_remade_in_place(dtype: torch.dtype) -
             batch.run(planner)
             batch.check()
     assert (planner._words.data_ptr(), planner._workspace.data_ptr()) == where
+
+
+def test_planners_beside_each_other_have_plans_at_a_time() -> None:
+    """Two batches are planned for and then run, in any order, with one memory for partial results."""
+    dtype = TYPES[0]
+    batches = [
+        Batch(dtype, 64, 2, 4, requests, 16, seed=seed)
+        for seed, requests in enumerate(([(1, 700), (20, 20), (3, 90)], [(9, 900), (1, 5)]))
+    ]
+    first = AttentionPlanner(Problem(dtype, 8, 2, 64, 64), DEVICE, 3, 24)
+    second = AttentionPlanner(Problem(dtype, 8, 2, 64, 64), DEVICE, 2, 10, beside=first)
+    assert second._workspace.data_ptr() == first._workspace.data_ptr()
+    plans = [batch.plan(planner) for planner, batch in zip((first, second), batches, strict=True)]
+    for index in (0, 1, 0):
+        batch = batches[index]
+        batch.out = Buffer(batch.out.view.shape, batch.out.view.stride(), 24, dtype, 5)
+        batch.run_with(plans[index])
+        batch.check()
+
+
+@pytest.mark.parametrize("unlike", [{"num_heads": 4}, {"window": 7}, {"key_dims": 128, "value_dims": 128}])
+def test_a_planner_beside_another_problems_is_refused(unlike: dict[str, int]) -> None:
+    problem: dict[str, Any] = {"num_heads": 8, "num_kv_heads": 2, "key_dims": 64, "value_dims": 64}
+    other = AttentionPlanner(Problem(TYPES[0], **problem), DEVICE, 1, 1)
+    with pytest.raises(ValueError, match="AttentionPlanner: beside is of Problem.*it must be a planner of Problem"):
+        AttentionPlanner(Problem(TYPES[0], **(problem | unlike)), DEVICE, 1, 1, beside=other)
 
 
 @pytest.mark.parametrize(
