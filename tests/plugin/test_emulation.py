@@ -43,6 +43,12 @@ def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    """As in vLLM's processes, which load the plugin before they ask for a backend."""
+    register.register()
+
+
 @pytest.mark.parametrize(
     ("named", "said"),
     [
