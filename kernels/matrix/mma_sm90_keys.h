@@ -31,7 +31,6 @@ struct MmaSm90Keys {
 
   // The register of a product that register r here is: rows and columns change places.
   RF_DEVICE static constexpr int hardware(int r) { return r / 2 + r % 2 * 2; }
-  RF_DEVICE static C ordered(const C& c) { return {{c[0], c[2], c[1], c[3]}}; }
 
   // c[n] (8 columns each) = a b (First) or += a b, in the hardware's order. B's element (k, column) is at
   // Rows::at(column, b_k + k) from `b` on. A's element (row, k) is at Rows::at(row, a_k + k) from `a` on, or with

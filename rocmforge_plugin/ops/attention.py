@@ -5,22 +5,17 @@ from __future__ import annotations
 
 import torch
 
-from .. import served
 from ..problem import Problem
 from . import checks
-from .planner import ALIGNED, COMMON, PLAN, AttentionPlan, AttentionPlanner, shared_planner
+from .planner import COMMON, PAGES, PLAN, AttentionPlan, AttentionPlanner, shared_planner
 
 _OP = "paged_attention"
 RUN: checks.Works = {
     **COMMON,
+    **PAGES,
     "window.plan": "{planner.problem.window}, as the plan has it",
     "kv_cache.shape": "[blocks, {planner.problem.num_kv_heads}, block_size, {planner.row_elements}], a key's "
     "and its value's elements in a row",
-    "kv_cache.block_size": f"of a block size that {served.BLOCK_MULTIPLE} divides",
-    "kv_cache.aligned": ALIGNED,
-    "block_table.dtype": "int32",
-    "block_table.shape": "[requests, blocks], as seq_lens is {seq_lens.shape}",
-    "block_table.contiguous": "of contiguous rows",
     "sinks.dtype": "float32",
     "sinks.shape": "[{planner.problem.num_heads}], one for each query head",
     "sinks.contiguous": "contiguous",
@@ -31,14 +26,12 @@ def _planner_for(
     query: torch.Tensor, kv_cache: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int, window: int
 ) -> AttentionPlanner:
     """One that calls of like shapes share; what only a plan asks of the tensors is left to it."""
-    for name, tensor, dims, works in (
+    checks.of_dims(
+        _OP,
         ("query", query, 3, "[tokens, num_heads, head_size]"),
         ("kv_cache", kv_cache, 4, "[blocks, num_kv_heads, block_size, 2 * head_size]"),
         ("seq_lens", seq_lens, 1, "[requests]"),
-    ):
-        checks.placed(_OP, name, tensor)
-        if tensor.dim() != dims:
-            checks.fail(_OP, name, checks.shape_of(tensor), works)
+    )
     tokens, num_heads, head_size = query.shape
     problem = Problem(str(query.dtype), num_heads, kv_cache.shape[1], head_size, head_size, window)
     of = f"{_OP}, of query, kv_cache and window"

@@ -97,6 +97,14 @@ def unreadable(op: str, argument: str, value: object) -> NoReturn:
     fail(op, argument, "without memory of its own", works)
 
 
+def of_dims(op: str, *asked: tuple[str, torch.Tensor, int, str]) -> None:
+    """Raises unless each tensor, by (name, tensor, dimensions, words for its shape), is placed and has them."""
+    for name, tensor, dims, works in asked:
+        placed(op, name, tensor)
+        if tensor.dim() != dims:
+            fail(op, name, shape_of(tensor), works)
+
+
 def placed(op: str, argument: str, tensor: torch.Tensor) -> None:
     """Raises unless it is a plain tensor of a kind of device that there are kernels for."""
     if type(tensor) not in PLAIN or tensor.device.type not in ("cpu", "cuda"):

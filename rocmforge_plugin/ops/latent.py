@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import torch
 
-from .. import _C, served
+from .. import _C
 from ..problem import Problem
 from . import checks
-from .planner import ALIGNED, COMMON, PLAN, AttentionPlan, AttentionPlanner, shared_planner
+from .planner import ALIGNED, COMMON, PAGES, PLAN, AttentionPlan, AttentionPlanner, shared_planner
 
 _OP = "latent_attention"
 RUN: checks.Works = {
     **{condition: works for condition, works in COMMON.items() if not condition.startswith("query.")},
+    **PAGES,
     "query_latent.dtype": "{planner.problem.dtype}, as the plan has it",
     "query_latent.device": "on {planner.device}, as the plan is",
     "query_latent.shape": "[tokens, {planner.problem.num_heads}, {planner.problem.value_dims}], as the plan has it",
@@ -25,11 +26,6 @@ RUN: checks.Works = {
     "query_rope.shape": "[tokens, num_heads, {rope_dims}], as query_latent is {query.shape}",
     "query_rope.aligned": ALIGNED,
     "kv_cache.shape": "[blocks, block_size, {planner.row_elements}]",
-    "kv_cache.block_size": f"of a block size that {served.BLOCK_MULTIPLE} divides",
-    "kv_cache.aligned": ALIGNED,
-    "block_table.dtype": "int32",
-    "block_table.shape": "[requests, blocks], as seq_lens is {seq_lens.shape}",
-    "block_table.contiguous": "of contiguous rows",
 }
 
 
@@ -37,14 +33,12 @@ def _planner_for(
     query_latent: torch.Tensor, kv_cache: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int
 ) -> AttentionPlanner:
     """One that calls of like shapes share; what only a plan asks of the tensors is left to it."""
-    for name, tensor, dims, works in (
+    checks.of_dims(
+        _OP,
         ("query_latent", query_latent, 3, "[tokens, num_heads, L]"),
         ("kv_cache", kv_cache, 3, "[blocks, block_size, L + R]"),
         ("seq_lens", seq_lens, 1, "[requests]"),
-    ):
-        checks.placed(_OP, name, tensor)
-        if tensor.dim() != dims:
-            checks.fail(_OP, name, checks.shape_of(tensor), works)
+    )
     tokens, num_heads, value_dims = query_latent.shape
     problem = Problem(str(query_latent.dtype), num_heads, 1, kv_cache.shape[2], value_dims, format="latent")
     of = f"{_OP}, of query_latent and kv_cache"

@@ -44,6 +44,14 @@ COMMON: checks.Works = {
     "lse.shape": "[num_heads, tokens], as query is {query.shape}",
     "seq_lens.plan": "of {plan.num_reqs} requests, as the plan is",
 }
+# Where keys lie on pages, and a block table says on which.
+PAGES: checks.Works = {
+    "kv_cache.block_size": f"of a block size that {served.BLOCK_MULTIPLE} divides",
+    "kv_cache.aligned": ALIGNED,
+    "block_table.dtype": "int32",
+    "block_table.shape": "[requests, blocks], as seq_lens is {seq_lens.shape}",
+    "block_table.contiguous": "of contiguous rows",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,15 +28,13 @@ def _planner_for(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int
 ) -> AttentionPlanner:
     """One that calls of like shapes share; what only a plan asks of the tensors is left to it."""
-    for name, tensor, dims, works in (
+    checks.of_dims(
+        _OP,
         ("query", query, 3, "[tokens, num_heads, key dims]"),
         ("key", key, 3, "[key tokens, num_kv_heads, key dims]"),
         ("value", value, 3, "[key tokens, num_kv_heads, value dims]"),
         ("seq_lens", seq_lens, 1, "[requests]"),
-    ):
-        checks.placed(_OP, name, tensor)
-        if tensor.dim() != dims:
-            checks.fail(_OP, name, checks.shape_of(tensor), works)
+    )
     tokens, num_heads, key_dims = query.shape
     problem = Problem(str(query.dtype), num_heads, key.shape[1], key_dims, value.shape[2], format="split")
     of = f"{_OP}, of query, key and value"

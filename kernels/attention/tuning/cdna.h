@@ -54,14 +54,14 @@ struct CdnaTuning {
   // rows lie two places of 16 bytes apart, and the others fill what is left between.
   static constexpr int pad(int dims) { return ((dims + 15) / 16 | 1) * 16 - dims; }
 
-  // Eight waves are two per SIMD. gfx950 transposes values as it reads them, 32 byte permutations a tile fewer: 64
-  // lanes read 32 bytes each of 16 rows, which 32 bytes of padding deal to all banks.
   template <class P>
   static constexpr auto prefill() {
     if constexpr (P::kLatent) return latent<P, 4>();
     else return staged<P>();
   }
 
+  // Eight waves are two per SIMD. gfx950 transposes values as it reads them, 32 byte permutations a tile fewer: 64
+  // lanes read 32 bytes each of 16 rows, which 32 bytes of padding deal to all banks.
   template <class P>
   static constexpr auto staged() {
     constexpr bool narrow = P::kValueDims <= 128 && P::kKeyDims <= 192, transposed = Depth == 32;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // How an attention kernel computes its problem: what is traded here is speed against registers and shared memory. A
-// choice has one of two loops, and the loop of single waves one of three feeds, each with the fields that it has.
+// choice has one of three loops, and the loop of single waves one of three feeds, each with the fields that it has.
 #pragma once
 
 namespace rocmforge {
@@ -35,8 +35,8 @@ struct Ring {
 template <class Feed>
 struct Waves {
   Feed feed;
-  int dim_waves = 1;
-  static constexpr int dim_group = 1;
+  int dim_waves = 1;          // that share the dims
+  static constexpr int dim_group = 1;  // to which a band's dims are dealt before the next band's
   int row_parts = 1;          // that different ones of them score, of the tiles of rows
   int key_parts = 1;          // and of a tile's keys
   bool shared_query = false;  // queries wait in shared memory instead of registers

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // RDNA: 256 registers a lane. One tile of rows reads K and V straight into registers, in turn; more rows share tiles
-// through shared memory, a tile of rows per wave. Heads above 128 leave registers for nothing but the output: queries
-// wait in shared memory, and tiles are fetched into one buffer.
+// through shared memory, a tile of rows per wave; of latents a part of the dims. Heads above 128 leave registers for
+// nothing but the output: queries wait in shared memory, and tiles are fetched into one buffer.
 #pragma once
 
 #include "../../matrix/dot_gfx11.h"
@@ -44,10 +44,7 @@ struct RdnaTuning {
   template <class P, int QueryTiles>
   static constexpr auto latent() {
     constexpr bool wide = Operand == 16;
-    return Choice<Waves<Staged>>{.block =
-                                     {
-                                         .query_tiles = QueryTiles,
-                                     },
+    return Choice<Waves<Staged>>{.block = {.query_tiles = QueryTiles},
                                  .loop = {.feed = {.row_waves = 1, .one_buffer = true, .ahead = true, .key_pad = 8},
                                           .dim_waves = 8,
                                           .row_parts = QueryTiles,
