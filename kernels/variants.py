@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from rocmforge_build.units import Unit
 from rocmforge_plugin.problem import combine_suffix, kernel_suffix
-from rocmforge_plugin.served import ELEMENTS, PREFILL_ONLY, PROBLEMS
+from rocmforge_plugin.served import ELEMENTS, LISTED_PROBLEMS, PREFILL_ONLY, PROBLEMS
 
 TYPES = tuple(ELEMENTS.values())
 HALVES = ("bf16", "f16")  # what GPUs' attention takes
@@ -36,6 +36,11 @@ def widths(*kernels: str, bytes_wide: tuple[int, ...] = (16, 8, 1)) -> tuple[str
     return tuple(f"{kernel}_v{width}" for kernel in kernels for width in bytes_wide)
 
 
+def _type(name: str) -> str:
+    """The C++ type of a format or a score function."""
+    return name.title().replace("_", "")
+
+
 def attention(
     element: str,
     format: str,
@@ -45,12 +50,14 @@ def attention(
     targets: tuple[str, ...],
     core: str = "",
     decode: bool = True,
+    listed: bool = False,
 ) -> list[Unit]:
     """Attention of one problem; `core` names a matrix core other than the target's own, and a core of 32 rows has
     no decode.
     """
-    problem = f"Problem<{format.capitalize()}<{element},{key_dims},{value_dims}>,{score.capitalize()}>"
-    suffix = kernel_suffix(element, format, score, key_dims, value_dims, core)
+    mask = ",Listed" if listed else ""
+    problem = f"Problem<{_type(format)}<{element},{key_dims},{value_dims}>,{_type(score)}{mask}>"
+    suffix = kernel_suffix(element, format, score, key_dims, value_dims, listed, core)
     defines = {"RF_PROBLEM": problem, "RF_SUFFIX": suffix} | ({"RF_CORE": core} if core else {})
     parts = {"prefill": ("prefill",)} | ({"decode": ("decode1", "decode2", "decode4")} if decode else {})
     return [
@@ -103,20 +110,22 @@ SPLIT_CORE_UNITS = [
 # (tests/kernels/test_varlen.py there). ptxas 13.0 takes the queries' registers for other values within the loop, as
 # loops/warpgroup.h tells of, though here the arrays of operands differ in size: scores and output do not. Queries that
 # are renewed there keep their registers in the machine code of these dims too; that has not run on a GPU.
-NVIDIA_CORES = {("split", 96, 64): "MmaSm80"}
+NVIDIA_CORES = {("split", 96, 64): "MmaSm80", ("joined", 512, 512): "MmaSm80"}
 WIDE_CORES = ("Mfma32x32x8", "Mfma32x32x16")  # 32 rows a tile: head sizes in multiples of 32, prefill only
 
 
 def attention_units() -> list[Unit]:
     """Of all problems that are served, and what joins their partial results."""
-    units = [Unit(name="attention_plan", source="kernels/attention/plan.hip", kernels=("attention_plan",))]
+    plans = ("attention_plan", "attention_plan_listed")
+    units = [Unit(name="attention_plan", source="kernels/attention/plan.hip", kernels=plans)]
     for element in TYPES:
         targets = EVERYWHERE if element in HALVES else ("cpu",)
         results = set()
-        for format, score, heads in PROBLEMS:
+        rows = [(row, listed) for table, listed in ((PROBLEMS, False), (LISTED_PROBLEMS, True)) for row in table]
+        for (format, score, heads), listed in rows:
             for key_dims, value_dims in heads:
                 decode = format not in PREFILL_ONLY
-                made = attention(element, format, score, key_dims, value_dims, targets, decode=decode)
+                made = attention(element, format, score, key_dims, value_dims, targets, decode=decode, listed=listed)
                 if core := NVIDIA_CORES.get((format, key_dims, value_dims)):
                     made = [part for unit in made for part in apart_on_nvidia(unit, core)]
                 units += made

@@ -51,6 +51,11 @@ class Problem:
         kv_heads: int,
         group: int,
         window: int,
+        listed: bool,
+        clamped: bool,
+        capped: bool,
+        sloped: bool,
+        partial_dims: int,
         suffix: str,
         combine_suffix: str,
     ) -> None: ...
@@ -63,7 +68,7 @@ class AttentionPlanner:
     def plan_words(self) -> int: ...
     @property
     def workspace_floats(self) -> int: ...
-    def use_buffers(self, plan: int, workspace: int, device: int) -> None: ...
+    def use_buffers(self, plan: int, workspace: int, device: int, spans: int) -> None: ...
     def plan(
         self,
         stream: int,
@@ -71,7 +76,8 @@ class AttentionPlanner:
         seq_lens: torch.Tensor,
         tokens: int,
         max_query_len: int,
-        causal: bool,
+        causal: bool | torch.Tensor,
+        ranges: torch.Tensor | None,
     ) -> str | None: ...
     def run_paged(
         self,
@@ -79,7 +85,7 @@ class AttentionPlanner:
         requests: int,
         tokens: int,
         plan_query_len: int,
-        plan_causal: bool,
+        plan_causal: bool | torch.Tensor,
         query: torch.Tensor,
         kv_cache: torch.Tensor,
         block_table: torch.Tensor,
@@ -87,16 +93,19 @@ class AttentionPlanner:
         out: torch.Tensor,
         lse: torch.Tensor | None,
         sinks: torch.Tensor | None,
+        alibi_slopes: torch.Tensor | None,
         max_query_len: int,
         scale: float,
         window: int,
-        causal: bool,
+        soft_cap: float,
+        causal: bool | torch.Tensor,
     ) -> str | None: ...
     def plan_and_run_paged(
         self,
         stream: int,
         query_start_loc: torch.Tensor,
         tokens: int,
+        ranges: torch.Tensor | None,
         query: torch.Tensor,
         kv_cache: torch.Tensor,
         block_table: torch.Tensor,
@@ -104,10 +113,12 @@ class AttentionPlanner:
         out: torch.Tensor,
         lse: torch.Tensor | None,
         sinks: torch.Tensor | None,
+        alibi_slopes: torch.Tensor | None,
         max_query_len: int,
         scale: float,
         window: int,
-        causal: bool,
+        soft_cap: float,
+        causal: bool | torch.Tensor,
     ) -> str | None: ...
 
 def run_latent(
@@ -116,7 +127,7 @@ def run_latent(
     requests: int,
     tokens: int,
     plan_query_len: int,
-    plan_causal: bool,
+    plan_causal: bool | torch.Tensor,
     query_latent: torch.Tensor,
     query_rope: torch.Tensor | None,
     kv_cache: torch.Tensor,
@@ -126,7 +137,7 @@ def run_latent(
     lse: torch.Tensor | None,
     max_query_len: int,
     scale: float,
-    causal: bool,
+    causal: bool | torch.Tensor,
 ) -> str | None: ...
 def plan_and_run_latent(
     planner: AttentionPlanner,
@@ -142,7 +153,7 @@ def plan_and_run_latent(
     lse: torch.Tensor | None,
     max_query_len: int,
     scale: float,
-    causal: bool,
+    causal: bool | torch.Tensor,
 ) -> str | None: ...
 def run_varlen(
     planner: AttentionPlanner,
@@ -150,7 +161,7 @@ def run_varlen(
     requests: int,
     tokens: int,
     plan_query_len: int,
-    plan_causal: bool,
+    plan_causal: bool | torch.Tensor,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -160,7 +171,8 @@ def run_varlen(
     lse: torch.Tensor | None,
     max_query_len: int,
     scale: float,
-    causal: bool,
+    window: int,
+    causal: bool | torch.Tensor,
 ) -> str | None: ...
 def plan_and_run_varlen(
     planner: AttentionPlanner,
@@ -176,7 +188,8 @@ def plan_and_run_varlen(
     lse: torch.Tensor | None,
     max_query_len: int,
     scale: float,
-    causal: bool,
+    window: int,
+    causal: bool | torch.Tensor,
 ) -> str | None: ...
 def decode_rows(device: Device, problem: Problem) -> int: ...
 def causal_mask(device: Device, stream: int, scores: torch.Tensor, cache_len: int) -> str | None: ...

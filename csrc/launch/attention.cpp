@@ -73,18 +73,29 @@ void AttentionPlanner::set_class(RequestClass& requests, Kernel& kernel, int min
   workspace_rows_ = std::max(workspace_rows_, partials * requests.block_rows);
 }
 
+int AttentionPlanner::row_elements() const {
+  // Kernels for narrower heads than theirs do not know.
+  const int known = prefill_.attention->config().row_elements;
+  if (known > 0) return known;
+  return problem_.op == AttentionOp::kVarlen ? problem_.key_dims : problem_.key_dims + problem_.value_dims;
+}
+
 bool AttentionPlanner::only_long(const Batch& batch) const {
   // The shortest that a request can be; not even the longest where tokens count padding.
   const int64_t shortest = std::min(batch.tokens - (batch.requests - 1) * batch.max_query_len, batch.max_query_len);
   return shortest * problem_.group > decode_.max_rows;
 }
 
-void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_lens, const Batch& batch) {
-  PlanArgs args{.query_start = reinterpret_cast<const int32_t*>(query_start),
-                .seq_lens = reinterpret_cast<const int32_t*>(seq_lens),
+void AttentionPlanner::plan(Stream stream, const BatchData& data, const Batch& batch) {
+  PlanArgs args{.query_start = data.query_start,
+                .seq_lens = data.seq_lens,
                 .requests = static_cast<int32_t>(batch.requests),
                 .heads = {make_fast_div(static_cast<uint32_t>(problem_.group)), problem_.kv_heads},
-                .mask = {problem_.window, batch.causal},
+                .mask = {problem_.window, nullptr},
+                .causal = batch.causal == Causal::kYes,
+                .causal_requests = data.causal,
+                .spans = buffers_.spans,
+                .ranges = data.ranges,
                 .classes = {}};
   const bool to_prefill = only_long(batch);
   int classes = 0;
@@ -105,8 +116,9 @@ void AttentionPlanner::plan(Stream stream, uintptr_t query_start, uintptr_t seq_
 }
 
 void AttentionPlanner::run(Stream stream, const Batch& batch, AttentionArgs args) {
+  args.mask = {problem_.window, buffers_.spans};
   args.work.partial_out = buffers_.workspace;
-  args.work.partial_stats = args.work.partial_out + workspace_rows_ * problem_.value_dims;
+  args.work.partial_stats = args.work.partial_out + workspace_rows_ * problem_.partial_dims;
   for (const RequestClass* requests : {&decode_, &prefill_}) {
     if (!requests->attention || batch.max_query_len * problem_.group < requests->min_rows) continue;
     if (requests == &decode_ && only_long(batch) && !device_.capturing(stream)) continue;

@@ -17,10 +17,21 @@ struct BatchBounds {
   int64_t requests, tokens, decode_query_len;
 };
 
+// Whether tokens see no keys after their own: those of all requests or of none, or as a tensor says of each.
+enum class Causal : int { kNo, kYes, kEach };
+
 // What the host knows of a batch that was planned; the longest query and the tokens may be upper bounds.
 struct Batch {
   int64_t requests, tokens, max_query_len;
-  bool causal;
+  Causal causal;
+};
+
+// A batch's lengths and what decides on its mask, on the device.
+struct BatchData {
+  const int32_t* query_start;
+  const int32_t* seq_lens;
+  const int32_t* causal;  // if Causal::kEach
+  Ranges ranges;
 };
 
 // A class of requests, by packed rows (query tokens * group), with the kernel and the part of the plan buffer that are
@@ -37,6 +48,7 @@ struct PlannerBuffers {
   int32_t* plan = nullptr;
   float* workspace = nullptr;
   int device = 0;
+  int32_t* spans = nullptr;  // [bounds.tokens, 2], if the problem's mask is listed
 };
 
 // The decode kernels that a target has for a problem; a null it does not have. Their rows rise.
@@ -63,10 +75,10 @@ class AttentionPlanner {
   const BatchBounds& bounds() const { return bounds_; }
   Device& device() const { return device_; }
   // Of a key's row in the cache, its value's included: the kernels' key format says.
-  int row_elements() const { return prefill_.attention->config().row_elements; }
+  int row_elements() const;
   // Sizes of the buffers.
   int64_t plan_words() const { return plan_words_; }
-  int64_t workspace_floats() const { return workspace_rows_ * (problem_.value_dims + 2); }
+  int64_t workspace_floats() const { return workspace_rows_ * (problem_.partial_dims + 2); }
 
   // Comes before everything that follows.
   void use_buffers(const PlannerBuffers& buffers) { buffers_ = buffers; }
@@ -74,7 +86,7 @@ class AttentionPlanner {
 
   // Launches the plan kernel, for both classes. Where the batch has long queries only (see below), decode's is left
   // empty and prefill takes what comes: the bounds that say so may be too large.
-  void plan(Stream stream, uintptr_t query_start, uintptr_t seq_lens, const Batch& batch);
+  void plan(Stream stream, const BatchData& data, const Batch& batch);
 
   // Launches attention and combine for the classes that the planned batch can have, and into a graph also for one that
   // it leaves empty: the graph's replays serve others. `args` comes without plan, partial results and block_rows.

@@ -23,21 +23,51 @@ inline bool aligned(const TensorView& view) {
   return view.last_stride() == 1 && view.data % 16 == 0 && strides * element_size(view.element()) % 16 == 0;
 }
 
+// Python's `causal`: a bool, or a tensor that says it of each request.
+inline Causal causal_of(pybind11::handle object) {
+  return object.ptr() == Py_True ? Causal::kYes : object.ptr() == Py_False ? Causal::kNo : Causal::kEach;
+}
+
 struct PlanCall {
   const AttentionPlanner& planner;
   TensorView query_start_loc, seq_lens;
   int64_t tokens, max_query_len;
-  bool causal;
+  Causal causal;
+  TensorView causal_requests, ranges;
+
+  PlanCall(const AttentionPlanner& of, pybind11::handle starts, pybind11::handle lens, int64_t token_count,
+           int64_t longest, pybind11::handle causal_given, pybind11::handle ranges_given)
+      : planner(of),
+        query_start_loc(starts),
+        seq_lens(lens),
+        tokens(token_count),
+        max_query_len(longest),
+        causal(causal_of(causal_given)),
+        causal_requests(causal == Causal::kEach ? causal_given : pybind11::handle(Py_None)),
+        ranges(ranges_given) {}
 
   int64_t requests() const { return seq_lens.shape[0]; }
   int device() const { return planner.buffers().device; }
   Batch batch() const { return {requests(), tokens, max_query_len, causal}; }
+  BatchData data() const {
+    BatchData data{.query_start = reinterpret_cast<const int32_t*>(query_start_loc.data),
+                   .seq_lens = reinterpret_cast<const int32_t*>(seq_lens.data),
+                   .causal = causal == Causal::kEach ? reinterpret_cast<const int32_t*>(causal_requests.data) : nullptr,
+                   .ranges = {}};
+    if (ranges.given)
+      data.ranges = {reinterpret_cast<const int32_t*>(ranges.data), static_cast<int32_t>(ranges.shape[1]),
+                     static_cast<int32_t>(ranges.stride[0]), planner.problem().clamped};
+    return data;
+  }
 };
+
+inline bool is_index(const TensorView& view, int device) {
+  return view.type == TensorType::kInt32 && view.device == device;
+}
 
 inline constexpr auto kPlanConditions = std::to_array<Condition<PlanCall>>({
     {"num_tokens", "bounds", [](const PlanCall& c) { return c.tokens >= 0 && c.tokens <= c.planner.bounds().tokens; }},
     {"max_query_len", "least", [](const PlanCall& c) { return c.max_query_len >= 0; }},
-    {"causal", "window", [](const PlanCall& c) { return c.causal || c.planner.problem().window == 0; }},
     {"seq_lens", "tensor", [](const PlanCall& c) { return c.seq_lens.readable; }},
     {"seq_lens", "dtype", [](const PlanCall& c) { return c.seq_lens.type == TensorType::kInt32; }},
     {"seq_lens", "device", [](const PlanCall& c) { return c.seq_lens.device == c.device(); }},
@@ -51,6 +81,24 @@ inline constexpr auto kPlanConditions = std::to_array<Condition<PlanCall>>({
     {"query_start_loc", "shape",
      [](const PlanCall& c) { return c.query_start_loc.dims == 1 && c.query_start_loc.shape[0] == c.requests() + 1; }},
     {"query_start_loc", "contiguous", [](const PlanCall& c) { return one_run(c.query_start_loc); }},
+    {"causal", "type", [](const PlanCall& c) { return c.causal != Causal::kEach || c.causal_requests.readable; }},
+    {"causal", "requests",
+     [](const PlanCall& c) {
+       const TensorView& each = c.causal_requests;
+       return c.causal != Causal::kEach || (is_index(each, c.device()) && each.dims == 1 &&
+                                            each.shape[0] == c.requests() && one_run(each));
+     }},
+    {"ranges", "mask", [](const PlanCall& c) { return !c.ranges.given || c.planner.problem().listed; }},
+    {"ranges", "tensor", [](const PlanCall& c) { return !c.ranges.given || c.ranges.readable; }},
+    {"ranges", "shape",
+     [](const PlanCall& c) {
+       return !c.ranges.given || (is_index(c.ranges, c.device()) && c.ranges.dims == 3 &&
+                                  c.ranges.shape[0] == c.requests() && c.ranges.shape[2] == 2);
+     }},
+    {"ranges", "contiguous",
+     [](const PlanCall& c) {
+       return !c.ranges.given || (c.ranges.stride[2] == 1 && (c.ranges.shape[1] <= 1 || c.ranges.stride[1] == 2));
+     }},
 });
 
 struct AttentionCall {
@@ -59,7 +107,7 @@ struct AttentionCall {
   TensorView query, seq_lens, out, lse;
   int64_t max_query_len;
   double scale;
-  bool causal;
+  Causal causal;
 
   const Problem& problem() const { return planner.problem(); }
   TensorType type() const { return static_cast<TensorType>(problem().element); }
@@ -135,17 +183,17 @@ constexpr auto attention_pages() {
   });
 }
 
-// All but where keys lie.
+// All but where keys lie, and what the planner knows.
 inline AttentionArgs common_arguments(const AttentionCall& call) {
   const Problem& problem = call.problem();
   const TensorView &query = call.query, &out = call.out, &lse = call.lse;
   AttentionArgs args{.heads = {make_fast_div(static_cast<uint32_t>(problem.group)), problem.kv_heads},
                      .query = {reinterpret_cast<const void*>(query.data), query.stride[0], query.stride[1]},
-                     .out = {reinterpret_cast<void*>(out.data), out.stride[0], out.stride[1]},
+                     .out = {reinterpret_cast<void*>(out.data), out.stride[0], out.stride[1], problem.value_dims},
                      .lse = {},
                      .keys = {},
-                     .mask = {problem.window, call.causal},
-                     .softmax = {.sinks = nullptr, .scale_log2 = static_cast<float>(call.scale * std::numbers::log2e)},
+                     .mask = {},
+                     .softmax = {.scale_log2 = static_cast<float>(call.scale * std::numbers::log2e)},
                      .work = {}};
   if (lse.given) args.lse = {reinterpret_cast<float*>(lse.data), lse.stride[0], lse.stride[1]};
   return args;
@@ -170,7 +218,7 @@ Refusal plan_and_run(AttentionPlanner& planner, Stream stream, const PlanCall& t
   if (Refusal refusal = first_failed<kConditions>(call)) return refusal;
   const AttentionArgs args = arguments(call);
   ReleaseGil released(planner.device());
-  planner.plan(stream, to_plan.query_start_loc.data, to_plan.seq_lens.data, call.batch);
+  planner.plan(stream, to_plan.data(), call.batch);
   planner.run(stream, call.batch, args);
   return {};
 }

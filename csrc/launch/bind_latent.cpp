@@ -67,9 +67,9 @@ AttentionArgs arguments(const LatentCall& call) {
 
 LatentCall latent_call(const AttentionPlanner& planner, const Batch& batch, py::handle query_latent,
                        py::handle query_rope, py::handle kv_cache, py::handle block_table, py::handle seq_lens,
-                       py::handle out, py::handle lse, int64_t max_query_len, double scale, bool causal) {
+                       py::handle out, py::handle lse, int64_t max_query_len, double scale, py::handle causal) {
   return {{planner, batch, TensorView(query_latent), TensorView(seq_lens), TensorView(out), TensorView(lse),
-           max_query_len, scale, causal},
+           max_query_len, scale, causal_of(causal)},
           TensorView(query_rope),
           TensorView(kv_cache),
           TensorView(block_table)};
@@ -77,11 +77,11 @@ LatentCall latent_call(const AttentionPlanner& planner, const Batch& batch, py::
 
 // Requests, tokens, max_query_len and causal of the plan.
 Refusal run_latent(AttentionPlanner& planner, Stream stream, int64_t requests, int64_t tokens, int64_t plan_query_len,
-                   bool plan_causal, py::handle query_latent, py::handle query_rope, py::handle kv_cache,
+                   py::handle plan_causal, py::handle query_latent, py::handle query_rope, py::handle kv_cache,
                    py::handle block_table, py::handle seq_lens, py::handle out, py::handle lse, int64_t max_query_len,
-                   double scale, bool causal) {
+                   double scale, py::handle causal) {
   return run<kLatentConditions>(planner, stream,
-                                latent_call(planner, {requests, tokens, plan_query_len, plan_causal}, query_latent,
+                                latent_call(planner, {requests, tokens, plan_query_len, causal_of(plan_causal)}, query_latent,
                                             query_rope, kv_cache, block_table, seq_lens, out, lse, max_query_len, scale,
                                             causal));
 }
@@ -89,8 +89,8 @@ Refusal run_latent(AttentionPlanner& planner, Stream stream, int64_t requests, i
 Refusal plan_and_run_latent(AttentionPlanner& planner, Stream stream, py::handle query_start_loc, int64_t tokens,
                             py::handle query_latent, py::handle query_rope, py::handle kv_cache, py::handle block_table,
                             py::handle seq_lens, py::handle out, py::handle lse, int64_t max_query_len, double scale,
-                            bool causal) {
-  const PlanCall to_plan{planner, TensorView(query_start_loc), TensorView(seq_lens), tokens, max_query_len, causal};
+                            py::handle causal) {
+  const PlanCall to_plan(planner, query_start_loc, seq_lens, tokens, max_query_len, causal, Py_None);
   return plan_and_run<kLatentConditions>(planner, stream, to_plan, [&] {
     return latent_call(planner, to_plan.batch(), query_latent, query_rope, kv_cache, block_table, seq_lens, out, lse,
                        max_query_len, scale, causal);

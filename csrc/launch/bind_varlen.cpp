@@ -16,6 +16,7 @@ namespace {
 
 struct VarlenCall : AttentionCall {
   TensorView key, value, key_start_loc;
+  int64_t window;
 
   // [key tokens, kv_heads, dims]
   bool is_of(const TensorView& view, int dims) const {
@@ -24,7 +25,9 @@ struct VarlenCall : AttentionCall {
 };
 
 constexpr auto kVarlenConditions = conditions(
-    attention_numbers<VarlenCall, AttentionOp::kVarlen>(), attention_query<VarlenCall>(),
+    attention_numbers<VarlenCall, AttentionOp::kVarlen>(),
+    condition<VarlenCall>("window", "plan", [](const VarlenCall& c) { return c.window == c.problem().window; }),
+    attention_query<VarlenCall>(),
     follows<VarlenCall, &VarlenCall::key>("key"),
     std::to_array<Condition<VarlenCall>>({
         {"key", "shape", [](const VarlenCall& c) { return c.is_of(c.key, c.problem().key_dims); }},
@@ -62,41 +65,44 @@ AttentionArgs arguments(const VarlenCall& call) {
                .table_stride = 1,
                .block_size = make_fast_div(uint32_t{1} << 30),
                .blocks = static_cast<int32_t>(key.shape[0]),
+               .dims = call.problem().key_dims,
                .values = {reinterpret_cast<const void*>(value.data), value.stride[0], value.stride[1]}};
   return args;
 }
 
 // Requests, tokens, max_query_len and causal of the plan.
 Refusal run_varlen(AttentionPlanner& planner, Stream stream, int64_t requests, int64_t tokens, int64_t plan_query_len,
-                   bool plan_causal, py::handle query, py::handle key, py::handle value, py::handle key_start_loc,
+                   py::handle plan_causal, py::handle query, py::handle key, py::handle value, py::handle key_start_loc,
                    py::handle seq_lens, py::handle out, py::handle lse, int64_t max_query_len, double scale,
-                   bool causal) {
+                   int64_t window, py::handle causal) {
   const VarlenCall call{{planner,
-                         {requests, tokens, plan_query_len, plan_causal},
+                         {requests, tokens, plan_query_len, causal_of(plan_causal)},
                          TensorView(query),
                          TensorView(seq_lens),
                          TensorView(out),
                          TensorView(lse),
                          max_query_len,
                          scale,
-                         causal},
+                         causal_of(causal)},
                         TensorView(key),
                         TensorView(value),
-                        TensorView(key_start_loc)};
+                        TensorView(key_start_loc),
+                        window};
   return run<kVarlenConditions>(planner, stream, call);
 }
 
 Refusal plan_and_run_varlen(AttentionPlanner& planner, Stream stream, py::handle query_start_loc, int64_t tokens,
                             py::handle query, py::handle key, py::handle value, py::handle key_start_loc,
                             py::handle seq_lens, py::handle out, py::handle lse, int64_t max_query_len, double scale,
-                            bool causal) {
-  const PlanCall to_plan{planner, TensorView(query_start_loc), TensorView(seq_lens), tokens, max_query_len, causal};
+                            int64_t window, py::handle causal) {
+  const PlanCall to_plan(planner, query_start_loc, seq_lens, tokens, max_query_len, causal, Py_None);
   return plan_and_run<kVarlenConditions>(planner, stream, to_plan, [&] {
     return VarlenCall{{planner, to_plan.batch(), TensorView(query), TensorView(seq_lens), TensorView(out),
-                       TensorView(lse), max_query_len, scale, causal},
+                       TensorView(lse), max_query_len, scale, causal_of(causal)},
                       TensorView(key),
                       TensorView(value),
-                      TensorView(key_start_loc)};
+                      TensorView(key_start_loc),
+                      window};
   });
 }
 

@@ -5,7 +5,7 @@ namespace rocmforge {
 
 std::string kernel_name(const Problem& problem, AttentionKernel kernel) {
   switch (kernel) {
-    case AttentionKernel::kPlan: return "attention_plan";
+    case AttentionKernel::kPlan: return problem.listed ? "attention_plan_listed" : "attention_plan";
     case AttentionKernel::kDecode1: return "attention_decode1_" + problem.suffix;
     case AttentionKernel::kDecode2: return "attention_decode2_" + problem.suffix;
     case AttentionKernel::kDecode4: return "attention_decode4_" + problem.suffix;

@@ -24,7 +24,10 @@ struct Problem {
   Element element;
   int key_dims, value_dims;  // elements of a head of queries and keys, and of values and results
   int kv_heads, group;       // group: query heads per KV head
-  int window;                // keys a query sees, its own included; 0: all
+  int window;                // keys a query sees on either side that it sees, its own included; 0: all
+  bool listed, clamped;      // whether what each token sees is listed by the plan; whether a window ends ranges
+  bool capped, sloped;       // whether scores have a soft cap, and slopes
+  int partial_dims;          // of partial results: the kernels' value dims, of which heads may have fewer
   std::string suffix;          // of the kernels that know the whole problem, such as bf16_d128
   std::string combine_suffix;  // of the kernel that joins partial results, whatever made them
 

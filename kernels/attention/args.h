@@ -25,6 +25,7 @@ struct QueryRows {
 struct ResultRows {
   void* data;
   int64_t token_stride, head_stride;
+  int32_t dims;  // of a row; kernels for longer heads leave the rest of theirs
 };
 
 // [kv_heads * group, tokens]: the natural logarithm of each row's sum of exponentials.
@@ -47,17 +48,23 @@ struct KeyPages {
   int64_t block_stride, head_stride, token_stride, table_stride;
   FastDiv block_size;
   int32_t blocks;
-  ValueRows values;  // of Split alone
+  int32_t dims;      // of a key, and of a value, where the format leaves them to the launch
+  ValueRows values;  // of formats with values apart
 };
 
 struct Mask {
-  int32_t window;  // keys a query sees, itself included; 0: all
-  int32_t causal;  // 0: a query sees all keys of its request, later ones too; then there is no window
+  int32_t window;        // keys a query sees on either side that it sees, itself included; 0: all
+  const int32_t* spans;  // [tokens, 2]: the first and the last key that a token sees, where the plan has listed them
 };
 
 struct SoftmaxArgs {
   const float* sinks;  // [kv_heads * group] logits, or null
   float scale_log2;    // softmax scale times log2(e)
+  // Of score functions that ask for them.
+  float cap_log2;      // soft cap times log2(e)
+  float cap_power;     // 2 log2(e) times softmax scale, by the soft cap
+  const float* slopes;  // [kv_heads * group]: what a head's scores gain from key to key
+  float per_scale;     // 1 by softmax scale
 };
 
 // Of one launch, and what launches hand to each other.
@@ -92,12 +99,24 @@ struct PlanClass {
   int32_t rounds;    // of heads, at most
 };
 
+// Tokens within a range of their request's see all of it, beside what they see anyway.
+struct Ranges {
+  const int32_t* data;  // [requests, count, 2]: first and last position of each; an empty one is 0, 0
+  int32_t count;
+  int32_t request_stride;
+  int32_t clamped;  // whether the window ends what they see to the left
+};
+
 struct PlanArgs {
   const int32_t* query_start;
   const int32_t* seq_lens;
   int32_t requests;
   Heads heads;
   Mask mask;
+  int32_t causal;                // whether tokens see no keys after their own: of all requests,
+  const int32_t* causal_requests;  // or, if not null, of each: [requests]
+  int32_t* spans;  // null, or where Mask::spans are listed
+  Ranges ranges;
   PlanClass classes[2];
 };
 

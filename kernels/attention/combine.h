@@ -169,6 +169,7 @@ struct Combine {
     const int64_t head = query_head(args.heads, join.head, at), token = join.token_start + at.quotient;
     if (args.lse.data && dim == 0)
       args.lse.data[head * args.lse.head_stride + token * args.lse.token_stride] = log_sum(sum.row, sink);
+    if (dim >= args.out.dims) return;
     scale(sum, final_scale(sum.row, sink));
     Vec<T, kRun> result;
     RF_UNROLL

@@ -14,6 +14,7 @@ struct Geometry {
   using Problem = ProblemServed;
   using Format = typename Problem::Format;
   using Score = typename Problem::Score;
+  using Masked = typename Problem::Masked;
   using R = Roles<Mma>;
   using T = typename Problem::Element;
   static constexpr auto kChoice = kChosen;

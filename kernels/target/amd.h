@@ -204,6 +204,8 @@ RF_DEVICE void copy_wait() {}
 RF_DEVICE float exp2(float x) { return __builtin_amdgcn_exp2f(x); }
 RF_DEVICE float log2(float x) { return __builtin_amdgcn_logf(x); }
 RF_DEVICE float rsqrt(float x) { return __builtin_amdgcn_rsqf(x); }
+RF_DEVICE float sqrt(float x) { return __builtin_amdgcn_sqrtf(x); }
+RF_DEVICE float tanh_of_power(float x) { return __builtin_fmaf(-2.0f, __builtin_amdgcn_rcpf(exp2(x) + 1.0f), 1.0f); }
 
 template <class V>
 RF_DEVICE void issue_loads(const V&) {}

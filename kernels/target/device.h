@@ -10,7 +10,8 @@
 //   uniform<Wave>(i): i, which is the same in all lanes, known as such where that costs nothing; uniform_now<Wave>(i):
 //   known as such in any case
 // Numbers
-//   exp2, log2, rsqrt on float; float_to_bits, bits_to_float; f16_to_float, float_to_f16 (convert.h makes the rest)
+//   exp2, log2, sqrt, rsqrt on float; tanh_of_power(x): (2^x - 1) / (2^x + 1), which is tanh(x ln(2) / 2)
+//   float_to_bits, bits_to_float; f16_to_float, float_to_f16 (convert.h makes the rest)
 //   min, max: `a < b ? b : a`; of floats on NVIDIA the instruction, which differs in what a NaN gives
 //   low_halves, high_halves: of two words, as one
 // Memory

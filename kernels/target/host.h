@@ -112,6 +112,8 @@ RF_DEVICE void copy_wait() {}
 RF_DEVICE float exp2(float x) { return __builtin_exp2f(x); }
 RF_DEVICE float log2(float x) { return __builtin_log2f(x); }
 RF_DEVICE float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
+RF_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
+RF_DEVICE float tanh_of_power(float x) { return __builtin_tanhf(x * 0.34657359f); }
 
 template <class V>
 RF_DEVICE void issue_loads(const V&) {}

@@ -132,6 +132,16 @@ RF_DEVICE float log2(float x) {
   return y;
 }
 RF_DEVICE float rsqrt(float x) { return rsqrtf(x); }
+RF_DEVICE float sqrt(float x) {
+  float y;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+RF_DEVICE float tanh_of_power(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(exp2(x) + 1.0f));
+  return fmaf(-2.0f, y, 1.0f);
+}
 
 }  // namespace rocmforge
 

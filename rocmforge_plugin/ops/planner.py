@@ -10,14 +10,18 @@ import torch
 
 from .. import _C, served
 from .. import device as _device
-from ..problem import Problem, combine_suffix
+from ..problem import Problem
 from . import checks
 
 _INT32 = {"dtype": "int32", "device": "on {planner.device}"}
 PLAN: checks.Works = {
     "num_tokens.bounds": "0 to max_num_tokens, {planner.max_num_tokens}",
     "max_query_len.least": "at least 0",
-    "causal.window": "True, as there is a window of {planner.problem.window} keys",
+    "causal.type": "True, False or a tensor",
+    "causal.requests": "int32 [requests] on {planner.device} and contiguous, as seq_lens is {seq_lens.shape}",
+    "ranges.mask": "None for a problem whose mask is '{planner.problem.mask}'",
+    "ranges.shape": "int32 [requests, ranges, 2] on {planner.device}, as seq_lens is {seq_lens.shape}",
+    "ranges.contiguous": "contiguous in its last two dimensions",
     "seq_lens.dims": "[requests]",
     "seq_lens.bounds": "of 1 to max_num_reqs, {planner.max_num_reqs}, requests",
     "query_start_loc.shape": "of size [requests + 1], as seq_lens is {seq_lens.shape}",
@@ -63,21 +67,22 @@ class AttentionPlan:
         num_reqs: requests in the batch.
         num_tokens: query tokens in the batch, or an upper bound.
         max_query_len: longest query, or an upper bound.
-        causal: whether a token sees no keys after its own.
+        causal: whether a token sees no keys after its own, or an int32 tensor that says so of each request.
     """
 
     planner: AttentionPlanner
     num_reqs: int
     num_tokens: int
     max_query_len: int
-    causal: bool = True
+    causal: bool | torch.Tensor = True
 
 
 class AttentionPlanner:
     """Plans for layers that compute the same, in buffers allocated once.
 
     The buffers stay where they are and launch sizes depend on nothing but the bounds given here, so attention may be
-    captured in a graph and replayed after `plan` has been called for another batch, of the same `causal`.
+    captured in a graph and replayed after `plan` has been called for another batch, where `causal` is a bool of the
+    same one.
 
     Args:
         problem: what the layers compute.
@@ -124,10 +129,14 @@ class AttentionPlanner:
             if beside is None
             else self._workspace_of(beside)
         )
+        # What each token sees, where the plan says so.
+        self._spans = torch.zeros(max_num_tokens if problem.listed else 0, 2, dtype=torch.int32, device=target)
         self.row_elements = self.native.row_elements
         self.device = self._words.device
         self._index = self._words.get_device()
-        self.native.use_buffers(self._words.data_ptr(), self._workspace.data_ptr(), self._index)
+        self.native.use_buffers(
+            self._words.data_ptr(), self._workspace.data_ptr(), self._index, self._spans.data_ptr()
+        )
 
     def plan(
         self,
@@ -135,7 +144,8 @@ class AttentionPlanner:
         seq_lens: torch.Tensor,
         max_query_len: int,
         num_tokens: int,
-        causal: bool = True,
+        causal: bool | torch.Tensor = True,
+        ranges: torch.Tensor | None = None,
     ) -> AttentionPlan:
         """Deals out a batch's work, by one small launch that reads the lengths on the device.
 
@@ -145,10 +155,12 @@ class AttentionPlanner:
                 padding, and where `causal` one without keys is: then its own are not among them.
             max_query_len: longest query of the batch, or an upper bound.
             num_tokens: query tokens of the batch, or an upper bound.
-            causal: whether a token sees no keys after its own; else it sees all keys of its request, for which the
-                problem must have no window.
+            causal: whether a token sees no keys after its own; else it sees all keys of its request, or those in a
+                window that reaches as far to either side. An int32 tensor [requests] says so of each request.
+            ranges: int32 [requests, ranges, 2], for a problem with such a mask: the first and the last position of the
+                ranges of each request, of which there is none in 0, 0. They must not overlap.
         """
-        failed = self.native.plan(self.stream(), query_start_loc, seq_lens, num_tokens, max_query_len, causal)
+        failed = self.native.plan(self.stream(), query_start_loc, seq_lens, num_tokens, max_query_len, causal, ranges)
         if failed:
             checks.refuse(
                 "AttentionPlanner.plan",
@@ -160,6 +172,7 @@ class AttentionPlanner:
                     "num_tokens": num_tokens,
                     "max_query_len": max_query_len,
                     "causal": causal,
+                    "ranges": ranges,
                     "planner": self,
                 },
             )
@@ -180,17 +193,21 @@ class AttentionPlanner:
 
 def native_problem(problem: Problem) -> _C.Problem:
     """A problem as the host module takes it."""
-    element = served.ELEMENTS[problem.dtype]
     return _C.Problem(
         op=problem.op,
-        element=element,
+        element=served.ELEMENTS[problem.dtype],
         key_dims=problem.key_dims,
         value_dims=problem.value_dims,
         kv_heads=problem.num_kv_heads,
         group=problem.group,
         window=problem.window,
+        listed=problem.listed,
+        clamped=problem.mask == "clamped_ranges",
+        capped=problem.score == "capped",
+        sloped=problem.score in ("biased", "rooted"),
+        partial_dims=problem.kernels[2],
         suffix=problem.suffix,
-        combine_suffix=combine_suffix(element, problem.value_dims),
+        combine_suffix=problem.combine_suffix,
     )
 
 

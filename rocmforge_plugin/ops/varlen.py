@@ -13,6 +13,7 @@ from .planner import ALIGNED, COMMON, PLAN, AttentionPlan, AttentionPlanner, sha
 _OP = "varlen_attention"
 RUN: checks.Works = {
     **COMMON,
+    "window.plan": "{planner.problem.window}, as the plan has it",
     "key.shape": "[key tokens, {planner.problem.num_kv_heads}, {planner.problem.key_dims}]",
     "key.most": "of fewer than 2^31 tokens",
     "key.aligned": ALIGNED,
@@ -25,7 +26,7 @@ RUN: checks.Works = {
 
 
 def _planner_for(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seq_lens: torch.Tensor, max_query_len: int, window: int
 ) -> AttentionPlanner:
     """One that calls of like shapes share; what only a plan asks of the tensors is left to it."""
     checks.of_dims(
@@ -36,7 +37,7 @@ def _planner_for(
         ("seq_lens", seq_lens, 1, "[requests]"),
     )
     tokens, num_heads, key_dims = query.shape
-    problem = Problem(str(query.dtype), num_heads, key.shape[1], key_dims, value.shape[2], format="split")
+    problem = Problem(str(query.dtype), num_heads, key.shape[1], key_dims, value.shape[2], window, format="split")
     of = f"{_OP}, of query, key and value"
     return shared_planner(of, problem, query.device, seq_lens.shape[0], tokens, max_query_len)
 
@@ -51,7 +52,8 @@ def varlen_attention(
     *,
     max_query_len: int,
     scale: float,
-    causal: bool,
+    causal: bool | torch.Tensor,
+    window: int = 0,
     out: torch.Tensor | None = None,
     lse: torch.Tensor | None = None,
     plan: AttentionPlan | None = None,
@@ -59,8 +61,8 @@ def varlen_attention(
     """Attention of requests' query tokens over their keys and values, which lie request after request in two tensors.
 
     For query token i (of n) of a request with L keys and query head h of KV head g = h // (num_heads / num_kv_heads):
-    ``out = softmax(scale * q . k_j) v_j`` over all L keys, or if `causal` over the keys ``j <= L - n + i``; zero where
-    there are none. Results over different keys of the same queries are joined by their `lse`. Numbers are rounded as
+    ``out = softmax(scale * q . k_j) v_j`` over all L keys, or if `causal` over the keys ``j <= p``, ``p = L - n + i``,
+    and with a `window` over those of them with ``p - window < j < p + window``; zero where there are none. Results over different keys of the same queries are joined by their `lse`. Numbers are rounded as
     in `paged_attention`.
 
     Args:
@@ -69,14 +71,17 @@ def varlen_attention(
         key: [key tokens, num_kv_heads, key_dims] of query's dtype; strides as query's. Key tokens of no request are
             not read.
         value: [key tokens, num_kv_heads, value_dims], likewise, in a tensor and with strides of its own.
-            (key_dims, value_dims) are those of "split" in `served.PROBLEMS`.
+            (key_dims, value_dims) are those of "split" in `served.PROBLEMS`, or both the same multiple of 8 from 32 to
+            256.
         query_start_loc: int32 [requests + 1], where each request's query tokens start.
         key_start_loc: int32 [requests + 1], where each request's key tokens start.
         seq_lens: int32 [requests], keys of each request: the differences of key_start_loc. With `causal`, a request
             without keys is padding.
         max_query_len: most query tokens of a request, or an upper bound.
         scale: factor of the scores, positive.
-        causal: whether a query token sees no keys after the one that stands beside it, the last beside the last.
+        causal: whether a query token sees no keys after the one that stands beside it, the last beside the last; an int32
+            tensor [requests] says so of each request.
+        window: keys that a token sees on either side that it sees, the one beside it included; 0 for all.
         out: [tokens, num_heads, value_dims] of query's dtype; allocated if None. Padding tokens are left as they are.
         lse: float32 [num_heads, tokens], of any strides, or None: receives the natural logarithm of each row's sum of
             exponentials, -inf where there are no keys. Padding tokens' are left as they are.
@@ -89,7 +94,7 @@ def varlen_attention(
     Raises:
         TypeError, ValueError: an argument is none of these.
     """
-    planner = _planner_for(query, key, value, seq_lens, max_query_len) if plan is None else plan.planner
+    planner = _planner_for(query, key, value, seq_lens, max_query_len, window) if plan is None else plan.planner
     if out is None:
         checks.placed(_OP, "query", query)
         size = (*query.shape[:-1], planner.problem.value_dims)
@@ -111,6 +116,7 @@ def varlen_attention(
             lse,
             max_query_len,
             scale,
+            window,
             causal,
         )
     else:
@@ -130,6 +136,7 @@ def varlen_attention(
             lse,
             max_query_len,
             scale,
+            window,
             causal,
         )
     if failed:
@@ -147,6 +154,7 @@ def varlen_attention(
                 "out": out,
                 "max_query_len": max_query_len,
                 "scale": scale,
+                "window": window,
                 "causal": causal,
                 "lse": lse,
                 "plan": plan,

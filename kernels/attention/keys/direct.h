@@ -122,6 +122,10 @@ class DirectKeys {
     return static_cast<uint32_t>(row) * row_bytes_;
   }
 
+  RF_DEVICE static uint32_t bytes(int elements) {
+    return static_cast<uint32_t>(elements) * static_cast<uint32_t>(sizeof(Stored));
+  }
+
   template <int N>
   RF_DEVICE static Words<Stored, N> load(const Stored* span, uint32_t offset) {
     return load_words<Stored, N>(reinterpret_cast<const Stored*>(reinterpret_cast<const char*>(span) + offset));
@@ -143,10 +147,18 @@ class DirectKeys {
       }
       unrolled<kPieces>([&](auto p) {
         const int dim = G::piece_dim(p);
-        if (G::is_key_dim(dim))
-          keys_[j][p] =
-              load<R::kPiece>(span, offset + (Format::key_at() + dim) * static_cast<uint32_t>(sizeof(Stored)));
-        else keys_[j][p] = {};
+        if constexpr (Format::kNarrow) {
+          constexpr int kStep = min(R::kPiece, kNarrowStep);
+          unrolled<R::kPiece / kStep>([&](auto i) {
+            const auto step = load<kStep>(span, offset + bytes(source_.key_at(dim + i * kStep, kStep)));
+            RF_UNROLL
+            for (int w = 0; w < step.kCount; ++w) keys_[j][p].word[i * step.kCount + w] = step.word[w];
+          });
+        } else if (G::is_key_dim(dim)) {
+          keys_[j][p] = load<R::kPiece>(span, offset + bytes(source_.key_at(dim, R::kPiece)));
+        } else {
+          keys_[j][p] = {};
+        }
       });
     });
   }
@@ -161,9 +173,8 @@ class DirectKeys {
           const uint32_t offset = row_offset(tile, kSpanOfKey, row);
           unrolled<D::kBands>([&](auto band) {
             constexpr int kWidth = D::width(band);
-            const uint32_t element = Format::value_at() + D::run_start(band, R::operand_row(l));
-            const uint32_t at = offset + element * static_cast<uint32_t>(sizeof(Stored));
-            const Words<Stored, kWidth> run = load<kWidth>(span_[kSpanOfKey], at);
+            const int element = source_.value_at(D::run_start(band, R::operand_row(l)), kWidth);
+            const Words<Stored, kWidth> run = load<kWidth>(span_[kSpanOfKey], offset + bytes(element));
             RF_UNROLL
             for (int i = 0; i < run.kCount; ++i)
               values_[g][op][e].word[D::first_tile(band) / run.kPerWord + i] = run.word[i];

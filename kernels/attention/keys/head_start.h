@@ -5,7 +5,7 @@
 #pragma once
 
 #include "../../division/divide.h"
-#include "../args.h"
+#include "../problem/key_format.h"
 #include "../schedule/schedule.h"
 
 namespace rocmforge {
@@ -16,15 +16,15 @@ RF_DEVICE void fetch_first_keys(const KeyPages& pages, const Share& share, const
   using Stored = typename Format::Stored;
   const int tile = block.first_tile + max(share.at - block.begin, 0);
   const int key = tile * tile_keys + thread_index();
-  if (share.tiles == 0 || thread_index() >= tile_keys || key >= block.seq_len) return;
+  if (share.tiles == 0 || thread_index() >= tile_keys || key >= block.keys()) return;
   if constexpr (Format::kApart) {
     const int64_t row = load_unsettled(pages.block_table + block.request * pages.table_stride) + int64_t{key};
     if (row < 0 || row >= pages.blocks) return;
     const ValueRows& values = pages.values;
     fetch_to_l2(static_cast<const Stored*>(pages.data) + row * pages.token_stride + share.head * pages.head_stride,
-                Format::kKeyDims * sizeof(Stored));
+                key_dims<Format>(pages) * sizeof(Stored));
     fetch_to_l2(static_cast<const Stored*>(values.data) + row * values.token_stride + share.head * values.head_stride,
-                Format::kValueDims * sizeof(Stored));
+                value_dims<Format>(pages) * sizeof(Stored));
     return;
   }
   const Quotient page = divide(key, pages.block_size);
@@ -32,7 +32,7 @@ RF_DEVICE void fetch_first_keys(const KeyPages& pages, const Share& share, const
   if (number < 0 || number >= pages.blocks) return;
   fetch_to_l2(static_cast<const Stored*>(pages.data) + number * pages.block_stride + share.head * pages.head_stride +
                   page.remainder * pages.token_stride,
-              Format::kRowElements * sizeof(Stored));
+              (key_dims<Format>(pages) + (Format::kValuesInKey ? 0 : value_dims<Format>(pages))) * sizeof(Stored));
 }
 
 }  // namespace rocmforge

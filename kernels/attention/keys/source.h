@@ -4,6 +4,7 @@
 
 #include "../../division/divide.h"
 #include "../args.h"
+#include "../problem/key_format.h"
 #include "../problem/mask.h"
 
 namespace rocmforge {
@@ -45,10 +46,14 @@ class Source : public SeenKeys {
   RF_DEVICE int64_t in_page(int key) const { return divide(key, pages_.block_size).remainder * pages_.token_stride; }
   RF_DEVICE int64_t stride() const { return pages_.token_stride; }  // of the rows of a page
   // A row's key and its value, from `column` of theirs on.
-  RF_DEVICE const Stored* key(Place row, int column) const { return row + column + Format::key_at(); }
-  RF_DEVICE const Stored* value(Place row, int column) const { return row + column + Format::value_at(); }
+  RF_DEVICE const Stored* key(Place row, int column) const { return row + key_at(column, kChunk); }
+  RF_DEVICE const Stored* value(Place row, int column) const { return row + value_at(column, kChunk); }
+  // Elements from a row's start to `width` of its key's dims, or of its value's.
+  RF_DEVICE int key_at(int dim, int width) const { return key_column<Format>(pages_, dim, width); }
+  RF_DEVICE int value_at(int dim, int width) const { return value_column<Format>(pages_, dim, width); }
 
  private:
+  static constexpr int kChunk = 16 / sizeof(Stored);  // elements that are copied at once
   const KeyPages& pages_;
   const Stored* head_;
   const int32_t* table_;
@@ -78,12 +83,15 @@ class Source<Format> : public SeenKeys {
   RF_DEVICE int64_t page_at(int page) const { return page; }
   RF_DEVICE int64_t in_page(int key) const { return key; }
   RF_DEVICE int64_t stride() const { return 1; }
-  RF_DEVICE const Stored* key(Place row, int column) const { return keys_ + row * pages_.token_stride + column; }
+  RF_DEVICE const Stored* key(Place row, int column) const {
+    return keys_ + row * pages_.token_stride + key_column<Format>(pages_, column, kChunk);
+  }
   RF_DEVICE const Stored* value(Place row, int column) const {
-    return values_ + row * pages_.values.token_stride + column;
+    return values_ + row * pages_.values.token_stride + value_column<Format>(pages_, column, kChunk);
   }
 
  private:
+  static constexpr int kChunk = 16 / sizeof(Stored);
   const KeyPages& pages_;
   const Stored *keys_, *values_;
   int first_;

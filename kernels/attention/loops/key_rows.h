@@ -201,7 +201,7 @@ struct KeyRowsLoop {
       for (int s = 0; s < R::kStats; ++s) {
         // Worked out here, in the few tiles that need it: nothing of it stays in registers.
         const int row = seg.first_row + own_row(t, s);
-        const KeySpan seen = row_keys(args, seg, row < seg.rows ? row : seg.first_row);
+        const KeySpan seen = row_keys<G>(args, seg, row < seg.rows ? row : seg.first_row);
         RF_UNROLL
         for (int r = s; r < Core::kC; r += R::kStats)
           if (!seen.contains(first_key + Core::Base::c_row(l, r))) scores[t][r] = -__builtin_inff();

@@ -48,9 +48,8 @@ struct OrderedQueries {
     unrolled<kProducts>([&](auto i) {
       unrolled<R::kQueryElements / kPair>([&](auto word) {
         constexpr int kElement = word * kPair;
-        held.operand[i].word[word] = load_words<T, kPair>(row[query_stat<R>(kElement)].at(
-                                                              i * G::Mma::kK + G::Mma::a_k(lane<R::kWave>(), kElement)))
-                                         .word[0];
+        const int dim = i * G::Mma::kK + G::Mma::a_k(lane<R::kWave>(), kElement);
+        held.operand[i].word[word] = row[query_stat<R>(kElement)].template words<kPair>(dim).word[0];
       });
     });
   }

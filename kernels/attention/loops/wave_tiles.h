@@ -22,7 +22,7 @@ RF_DEVICE int last_row(const Segment& seg) {
 // Keys that some row of the item sees.
 template <class G>
 RF_DEVICE KeySpan item_keys(const AttentionArgs& args, const Segment& seg) {
-  return {row_keys(args, seg, seg.first_row).first, row_keys(args, seg, last_row<G>(seg)).last};
+  return {row_keys<G>(args, seg, seg.first_row).first, row_keys<G>(args, seg, last_row<G>(seg)).last};
 }
 
 // Rows are token-major, so a wave's first row sees the fewest of the newest keys and its last row the fewest of the
@@ -32,8 +32,8 @@ RF_DEVICE WaveTiles wave_tiles(const AttentionArgs& args, const Segment& seg) {
   constexpr int kRows = G::kWaveRows * Together;
   const int together = uniform_now<G::R::kWave>(G::row_wave() / Together);
   const int last = last_row<G>(seg), wave_row = seg.first_row + together * kRows;
-  const KeySpan first_sees = row_keys(args, seg, min(wave_row, last));
-  const KeySpan last_sees = row_keys(args, seg, min(wave_row + kRows - 1, last));
+  const KeySpan first_sees = row_keys<G>(args, seg, min(wave_row, last));
+  const KeySpan last_sees = row_keys<G>(args, seg, min(wave_row + kRows - 1, last));
   return {ceil_div(last_sees.first, G::kTileKeys) - seg.first_tile,
           (first_sees.last + 1) / G::kTileKeys - seg.first_tile,
           wave_row > last ? 0 : last_sees.last / G::kTileKeys + 1 - seg.first_tile};

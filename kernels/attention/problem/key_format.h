@@ -6,6 +6,7 @@
 //   kRowElements           of Stored in a key's row, its value's included where that lies in it
 //   kValuesInKey           whether a value is the first part of its key, so that a tile of keys is one of values too
 //   kApart                 whether values have rows of their own (KeyPages::values), and neither keys nor they pages
+//   kNarrow                whether heads may have fewer dims, as many as the launch says: a multiple of kNarrowStep
 //   kQueryPart             dims of the first of the two tensors that queries come in; kKeyDims where they come in one
 //   key_at(), value_at()   elements from a row's start to its key's, and to its value's
 //   unpack(words)          words of Stored as words of Element
@@ -26,6 +27,7 @@ concept KeyFormat = requires(const KeyPages& pages, Words<typename F::Stored, 8>
   F::kRowElements;
   F::kValuesInKey;
   F::kApart;
+  F::kNarrow;
   F::kQueryPart;
   { F::key_at() } -> SameAs<int>;
   { F::value_at() } -> SameAs<int>;
@@ -41,7 +43,7 @@ struct Joined {
   using Element = T;
   static constexpr int kKeyDims = KeyDims, kValueDims = ValueDims;
   static constexpr int kRowElements = KeyDims + ValueDims;
-  static constexpr bool kValuesInKey = false, kApart = false;
+  static constexpr bool kValuesInKey = false, kApart = false, kNarrow = false;
   static constexpr int kQueryPart = KeyDims;
 
   RF_DEVICE static constexpr int key_at() { return 0; }
@@ -74,5 +76,48 @@ struct Split : Joined<T, KeyDims, ValueDims> {
 
   RF_DEVICE static constexpr int value_at() { return 0; }
 };
+
+// Heads of fewer dims than the kernel's. Dims past theirs are read from their last ones, so that nothing outside of
+// their rows is touched: queries are zero there, and results of values are not written. The host knows how long a
+// row is.
+inline constexpr int kNarrowStep = 8;
+
+template <class T, int KeyDims, int ValueDims>
+struct Narrow : Joined<T, KeyDims, ValueDims> {
+  static_assert(KeyDims == ValueDims);
+  static constexpr int kRowElements = 0;
+  static constexpr bool kNarrow = true;
+};
+template <class T, int KeyDims, int ValueDims>
+struct NarrowSplit : Split<T, KeyDims, ValueDims> {
+  static_assert(KeyDims == ValueDims);
+  static constexpr int kRowElements = 0;
+  static constexpr bool kNarrow = true;
+};
+
+// Dims of a key, and of a value where they differ they have a format that is not narrow.
+template <class F>
+RF_DEVICE int key_dims(const KeyPages& pages) {
+  if constexpr (F::kNarrow) return pages.dims;
+  else return F::kKeyDims;
+}
+template <class F>
+RF_DEVICE int value_dims(const KeyPages& pages) {
+  if constexpr (F::kNarrow) return pages.dims;
+  else return F::kValueDims;
+}
+
+// Elements from a row's start to a run of `width` of its key's dims from `dim` on, or of its value's. Runs are kNarrowStep
+// long at most and start at multiples of their length.
+template <class F>
+RF_DEVICE int key_column(const KeyPages& pages, int dim, int width) {
+  if constexpr (F::kNarrow) return min(dim, pages.dims - width);
+  else return F::key_at() + dim;
+}
+template <class F>
+RF_DEVICE int value_column(const KeyPages& pages, int dim, int width) {
+  if constexpr (F::kNarrow) return (F::kApart ? 0 : pages.dims) + min(dim, pages.dims - width);
+  else return F::value_at() + dim;
+}
 
 }  // namespace rocmforge

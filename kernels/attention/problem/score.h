@@ -29,4 +29,40 @@ struct Plain {
   RF_DEVICE static constexpr float shape(const SoftmaxArgs&, Row, int, float product) { return product; }
 };
 
+// With a soft cap: cap * tanh(scaled product / cap), as in Gemma 2 (arXiv 2408.00118, section 2).
+struct Capped {
+  static constexpr bool kReshapes = true;
+  struct Row {};
+
+  RF_DEVICE static float factor(const SoftmaxArgs& args) { return args.cap_log2; }
+  RF_DEVICE static constexpr Row row(const SoftmaxArgs&, int, int) { return {}; }
+  RF_DEVICE static float shape(const SoftmaxArgs& args, Row, int, float product) {
+    return tanh_of_power(product * args.cap_power);
+  }
+};
+
+// With a bias that grows by the head's slope from key to key and is zero at the query's own (ALiBi, arXiv 2108.12409).
+struct Biased {
+  static constexpr bool kReshapes = true;
+  struct Row {
+    float slope;  // in products
+    int own;
+  };
+
+  RF_DEVICE static float factor(const SoftmaxArgs& args) { return args.scale_log2; }
+  RF_DEVICE static Row row(const SoftmaxArgs& args, int head, int last) {
+    return {args.slopes[head] * args.per_scale, last};
+  }
+  RF_DEVICE static float shape(const SoftmaxArgs&, Row row, int key, float product) {
+    return product + row.slope * static_cast<float>(key - row.own);
+  }
+};
+
+// The bias of the root of the distance, and none for keys after the query's own (ALiBi of Step-1).
+struct Rooted : Biased {
+  RF_DEVICE static float shape(const SoftmaxArgs&, Row row, int key, float product) {
+    return product - row.slope * sqrt(static_cast<float>(max(row.own - key, 0)));
+  }
+};
+
 }  // namespace rocmforge

@@ -16,12 +16,14 @@ struct QueryRow {
   static constexpr int kPart = G::Format::kQueryPart;
   const T* data;
   const T* rest;  // of dims from kPart on
+  int dims;       // where the format is narrow
 
   RF_DEVICE QueryRow() {}
   RF_DEVICE QueryRow(const AttentionArgs& args, const Segment& seg, Quotient at) {
     const QueryRows& rows = args.query;
-    const int64_t token = seg.token_start + at.quotient, head = query_head(args.heads, seg.head, at);
+    const int64_t token = seg.context.first_token + at.quotient, head = query_head(args.heads, seg.head, at);
     data = static_cast<const T*>(rows.data) + token * rows.token_stride + head * rows.head_stride;
+    if constexpr (G::Format::kNarrow) dims = args.keys.dims;
     if constexpr (kPart < G::Problem::kKeyDims)
       rest = static_cast<const T*>(rows.rest) + token * rows.rest_token_stride + head * rows.rest_head_stride - kPart;
   }
@@ -29,6 +31,23 @@ struct QueryRow {
   RF_DEVICE const T* at(int dim) const {
     if constexpr (kPart < G::Problem::kKeyDims) return (dim < kPart ? data : rest) + dim;
     else return data + dim;
+  }
+  // N of them, zero past the head's end; which of a narrow head's are, where N divides kNarrowStep or it N.
+  template <int N>
+  RF_DEVICE Words<T, N> words(int dim) const {
+    if constexpr (!G::Format::kNarrow) {
+      return load_words<T, N>(at(dim));
+    } else {
+      constexpr int kStep = min(N, kNarrowStep);
+      Words<T, N> all;
+      unrolled<N / kStep>([&](auto i) {
+        const int from = dim + i * kStep;
+        const auto step = load_words<T, kStep>(data + min(from, dims - kStep));
+        RF_UNROLL
+        for (int w = 0; w < step.kCount; ++w) all.word[i * step.kCount + w] = from < dims ? step.word[w] : 0;
+      });
+      return all;
+    }
   }
 };
 
@@ -154,9 +173,10 @@ struct PieceQueries {
       const int dim = G::piece_dim(p);
       constexpr bool kBranch = !G::kWholePieces && G::kDimParts == 1;
       auto piece = fill<T, R::kPiece>(T{});
-      if (!kBranch || G::is_key_dim(dim))
+      if constexpr (G::Format::kNarrow) piece = vector_at<Vec<T, R::kPiece>>(row.template words<R::kPiece>(dim));
+      else if (!kBranch || G::is_key_dim(dim))
         piece = load_vec<T, R::kPiece>(row.at(kBranch ? dim : min(dim, G::Problem::kKeyDims - R::kPiece)));
-      if (!kBranch && !G::is_key_dim(dim)) piece = fill<T, R::kPiece>(T{});
+      if (!G::Format::kNarrow && !kBranch && !G::is_key_dim(dim)) piece = fill<T, R::kPiece>(T{});
       unrolled<R::kSteps * R::kQueryElements>([&](auto i) {
         constexpr int kStep = i / R::kQueryElements, kElement = i % R::kQueryElements;
         if constexpr (query_stat<R>(kElement) == S)
@@ -172,7 +192,7 @@ struct PieceQueries {
     if (piece >= kPieces) return;
     RF_UNROLL
     for (int s = 0; s < R::kStats; ++s) {
-      const auto words = load_words<T, R::kPiece>(row[s].at(piece * R::kPiece));
+      const auto words = row[s].template words<R::kPiece>(piece * R::kPiece);
       RF_UNROLL
       for (int i = 0; i < words.kCount; ++i) {
         const int word = s * words.kCount + i;

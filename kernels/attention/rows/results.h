@@ -68,6 +68,7 @@ struct Results {
     float* partial = nullptr;
     float scale;  // of a result
     float value_scale;  // of a partial
+    int dims;           // of a result, where the format is narrow
   };
 
   // Of a row, whose statistics `writes_stats` has the caller write, one of those that come here.
@@ -75,6 +76,7 @@ struct Results {
                                         bool writes_stats) {
     RowResult result;
     result.value_scale = G::Format::value_scale(args.keys, seg.head);
+    if constexpr (G::Format::kNarrow) result.dims = args.out.dims;
     if (seg.first_row + block_row >= seg.rows) return result;
     if (!seg.whole()) {
       const int64_t slot = 2 * seg.share + (seg.begin > 0 ? 0 : 1);
@@ -84,7 +86,7 @@ struct Results {
       return result;
     }
     const Quotient at = split_row(args.heads, seg.first_row + block_row);
-    const int64_t head = query_head(args.heads, seg.head, at), token = seg.token_start + at.quotient;
+    const int64_t head = query_head(args.heads, seg.head, at), token = seg.context.first_token + at.quotient;
     result.out = static_cast<T*>(args.out.data) + token * args.out.token_stride + head * args.out.head_stride;
     const float sink = args.softmax.sinks ? args.softmax.sinks[head] * kLog2E : kNoScore;
     result.scale = final_scale(row, sink) * result.value_scale;
@@ -158,7 +160,7 @@ struct Results {
       for (int j = 0; j < Width; ++j) partial[j] = run[j] * row.value_scale;
       store_vec(row.partial + dim, partial);
     }
-    if (!row.out) return;
+    if (!row.out || (G::Format::kNarrow && dim >= row.dims)) return;
     Vec<T, Width> out;
     RF_UNROLL
     for (int j = 0; j < Width; ++j) out[j] = from_float<T>(run[j] * row.scale);

@@ -34,14 +34,14 @@ struct RunningSoftmax {
 
   // Scores of keys that a row does not see become -inf. The few tiles that come here work out what their rows see:
   // known before the loop over tiles it would hold registers there (9 of gfx90a's prefill at 80 dims).
-  RF_DEVICE static void mask(const Mask& mask, Context request, int first_key, const int (&token)[R::kStats],
+  RF_DEVICE static void mask(const Mask& mask, const Context& request, int first_key, const int (&token)[R::kStats],
                              Tile (&scores)[kScoreTiles]) {
     KeySpan seen[R::kStats];
     RF_UNROLL
     for (int s = 0; s < R::kStats; ++s) {
       int here = token[s];
       materialize(here);  // so not before the loop
-      seen[s] = token_keys(mask, request, here);
+      seen[s] = G::Masked::keys(mask, request, here);
     }
     RF_UNROLL
     for (int j = 0; j < kScoreTiles; ++j) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes the plans of schedule.h on the device, once per step: lengths never travel to the host. One block per class.
+// For masks that are listed (problem/mask.h) the first of them lists what each token sees.
 #pragma once
 
 #include "../packed_rows.h"
@@ -8,6 +9,7 @@
 
 namespace rocmforge {
 
+template <bool kLists>
 struct MakePlan {
   using Args = PlanArgs;
   // The CPU target runs lanes one by one, so fewer of them scan the same list with less switching.
@@ -47,6 +49,9 @@ struct MakePlan {
       store_record(cls.plan + plan_shares_at(), w, share);
     }
     list_joins(args, plan, tiles, used, rounds, cls.plan + plan_joins_at(cls.workgroups), header);
+    if constexpr (kLists) {
+      if (block_index(0) == 0) list_spans(args);
+    }
     publish_writes();
   }
 
@@ -151,22 +156,21 @@ struct MakePlan {
     for (int i = thread_index(); i < listed; i += kThreads) {
       const int request = last_at_most(cls.first_block, 1, args.requests, i);
       const int token_start = args.query_start[request], query_len = args.query_start[request + 1] - token_start;
-      const int seq_len = args.seq_lens[request];
+      const Context context = context_of(args, request);
       const int first_row = (i - cls.first_block[request]) * cls.block_rows;
       const int last_row = min(first_row + cls.block_rows, query_len * group_of(args.heads)) - 1;
-      const KeySpan keys =
-          run_keys(args.mask, {seq_len, seq_len - query_len}, split_row(args.heads, first_row).quotient,
-                   split_row(args.heads, last_row).quotient);
-      const int first_tile = keys.first / cls.tile_keys;
+      const int first_key = seen(args, request, context, split_row(args.heads, first_row).quotient).first;
+      const int last_key = seen(args, request, context, split_row(args.heads, last_row).quotient).last;
+      const int first_tile = first_key / cls.tile_keys;
       store_record(blocks, i,
                    RowBlock{.request = request,
                             .first_row = first_row,
                             .first_tile = first_tile,
                             .begin = 0,
-                            .tiles = ceil_div(keys.last + 1, cls.tile_keys) - first_tile,
+                            .tiles = ceil_div(last_key + 1, cls.tile_keys) - first_tile,
                             .token_start = token_start,
                             .query_len = query_len,
-                            .seq_len = seq_len});
+                            .seq_len_or_not = context.causal ? context.keys : ~context.keys});
     }
     barrier();
     return listed;
@@ -176,8 +180,32 @@ struct MakePlan {
   // without keys is padding.
   RF_DEVICE static int class_rows(const Args& args, const PlanClass& cls, int request) {
     const int rows = (args.query_start[request + 1] - args.query_start[request]) * group_of(args.heads);
-    const bool padding = args.mask.causal && args.seq_lens[request] <= 0;
+    const bool padding = is_causal(args, request) && args.seq_lens[request] <= 0;
     return rows >= cls.min_rows && rows <= cls.max_rows && !padding ? rows : 0;
+  }
+
+  RF_DEVICE static bool is_causal(const Args& args, int request) {
+    return (args.causal_requests ? args.causal_requests[request] : args.causal) != 0;
+  }
+
+  RF_DEVICE static Context context_of(const Args& args, int request) {
+    const int first_token = args.query_start[request], keys = args.seq_lens[request];
+    return {keys, keys - (args.query_start[request + 1] - first_token), is_causal(args, request), first_token};
+  }
+
+  // Keys that a token of a request sees.
+  RF_DEVICE static KeySpan seen(const Args& args, int request, const Context& context, int token) {
+    if constexpr (kLists) return keys_in_ranges(args.mask, args.ranges, request, context, token);
+    else return Windowed::keys(args.mask, context, token);
+  }
+
+  RF_DEVICE static void list_spans(const Args& args) {
+    for (int i = args.query_start[0] + thread_index(); i < args.query_start[args.requests]; i += kThreads) {
+      const int request = last_at_most(args.query_start, 1, args.requests, i);
+      const Context context = context_of(args, request);
+      const KeySpan keys = seen(args, request, context, i - context.first_token);
+      store_vec(args.spans + 2 * int64_t{i}, Vec<int32_t, 2>{{keys.first, keys.last}});
+    }
   }
 
   static constexpr int kBeginWord = __builtin_offsetof(RowBlock, begin) / sizeof(int32_t);

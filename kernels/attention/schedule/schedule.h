@@ -23,7 +23,11 @@ struct RowBlock {
   int32_t first_tile;  // of the keys it sees; later than 0 only under a window
   int32_t begin;  // where its tiles begin on a head's line
   int32_t tiles;
-  int32_t token_start, query_len, seq_len;  // of the request
+  int32_t token_start, query_len;  // of the request
+  int32_t seq_len_or_not;          // its keys; ~ of them where it is not causal
+
+  RF_DEVICE bool causal() const { return seq_len_or_not >= 0; }
+  RF_DEVICE int keys() const { return causal() ? seq_len_or_not : ~seq_len_or_not; }
 };
 
 // A workgroup's share is at least so many tiles: fewer cost more to join than they save (H200, one request of 8k keys:

@@ -10,7 +10,7 @@ namespace rocmforge {
 
 // A run of an item's tiles, and what the item is.
 struct Segment {
-  int head, request, first_row, rows, token_start;
+  int head, request, first_row, rows;
   Context context;
   int first_tile, tiles;  // of the item
   int begin, end;         // of the segment, counted from first_tile
@@ -20,9 +20,8 @@ struct Segment {
     head = kv_head;
     request = block.request;
     first_row = block.first_row;
-    token_start = block.token_start;
     rows = block.query_len * group_of(heads);
-    context = {block.seq_len, block.seq_len - block.query_len};
+    context = {block.keys(), block.keys() - block.query_len, block.causal(), block.token_start};
     first_tile = block.first_tile;
     tiles = block.tiles;
   }
@@ -30,8 +29,9 @@ struct Segment {
 };
 
 // Keys that a row sees.
+template <class G>
 RF_DEVICE KeySpan row_keys(const AttentionArgs& args, const Segment& seg, int row) {
-  return token_keys(args.mask, seg.context, split_row(args.heads, row).quotient);
+  return G::Masked::keys(args.mask, seg.context, split_row(args.heads, row).quotient);
 }
 
 // The segments of a workgroup's share, in order, round by round if there can be more than one.
@@ -91,7 +91,7 @@ class Segments {
   RF_DEVICE static RowBlock uniform_block(const RowBlock& b) {
     return {uniform<Wave>(b.request),   uniform<Wave>(b.first_row), uniform<Wave>(b.first_tile),
             uniform<Wave>(b.begin),     uniform<Wave>(b.tiles),     uniform<Wave>(b.token_start),
-            uniform<Wave>(b.query_len), uniform<Wave>(b.seq_len)};
+            uniform<Wave>(b.query_len), uniform<Wave>(b.seq_len_or_not)};
   }
 
   Plan plan_;

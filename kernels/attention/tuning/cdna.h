@@ -15,7 +15,7 @@ template <int Depth>
 struct CdnaTuning {
   template <class P, int QueryTiles>
   static constexpr auto decode() {
-    if constexpr (P::kLatent) return latent<P, QueryTiles>();
+    if constexpr (P::kDimsShared) return latent<P, QueryTiles>();
     else return direct<P, QueryTiles>();
   }
 
@@ -56,7 +56,7 @@ struct CdnaTuning {
 
   template <class P>
   static constexpr auto prefill() {
-    if constexpr (P::kLatent) return latent<P, 4>();
+    if constexpr (P::kDimsShared) return latent<P, 4>();
     else return staged<P>();
   }
 

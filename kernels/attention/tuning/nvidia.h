@@ -17,7 +17,7 @@ struct Tuning<MmaSm80> {
   template <class P, int QueryTiles>
   static constexpr auto decode() {
     constexpr int kDims = P::kMostDims;
-    if constexpr (P::kLatent) return latent<P, QueryTiles>();
+    if constexpr (P::kDimsShared) return latent<P, QueryTiles>();
     else if constexpr (QueryTiles > 1)
       return Choice<Waves<Ring>>{
           .block = {.pv_groups = kDims <= 128 ? 2 : 1},
@@ -35,7 +35,7 @@ struct Tuning<MmaSm80> {
   template <class P>
   static constexpr auto prefill() {
     constexpr bool wide = P::kMostDims > 128;
-    if constexpr (P::kLatent) return latent<P, 2>();
+    if constexpr (P::kDimsShared) return latent<P, 2>();
     else
       return Choice<Waves<Ring>>{.block = {.query_tiles = wide ? 1 : 2, .pv_groups = 2},
                                  .loop = {.feed = {.row_waves = wide ? 8 : 4,
@@ -64,7 +64,7 @@ template <>
 struct Tuning<MmaSm90> {
   template <class P, int QueryTiles>
   static constexpr auto decode() {
-    if constexpr (P::kLatent) return latent<P>(min(QueryTiles, 3));
+    if constexpr (P::kDimsShared) return latent<P>(min(QueryTiles, 3));
     else if constexpr (QueryTiles < 4) return Tuning<MmaSm80>::decode<P, QueryTiles>();
     else return warpgroups<P>(1, 3, {.blocks_per_unit = P::kMostDims <= 64 ? 4 : 2});
   }
@@ -72,7 +72,7 @@ struct Tuning<MmaSm90> {
   static constexpr auto prefill() {
     constexpr int kDims = P::kMostDims, groups = kDims <= 64 ? 4 : kDims <= 128 ? 3 : 2;
     constexpr int stages = kDims > 128 && kDims <= 192 ? 4 : 6;
-    if constexpr (P::kLatent) return latent<P>(4);
+    if constexpr (P::kDimsShared) return latent<P>(4);
     else return warpgroups<P>(groups, stages, {.blocks_per_unit = 1, .rounds = kRounds});
   }
 
@@ -93,12 +93,12 @@ struct Tuning<MmaSm90> {
 };
 
 template <class P, int QueryTiles>
-  requires(P::kLatent)
+  requires(P::kDimsShared)
 struct DecodeCore<MmaSm90, P, QueryTiles> {
   using Type = MmaSm90Keys<typename P::Element>;
 };
 template <class P>
-  requires(P::kLatent)
+  requires(P::kDimsShared)
 struct PrefillCore<MmaSm90, P> {
   using Type = MmaSm90Keys<typename P::Element>;
 };

@@ -18,13 +18,13 @@ struct RdnaTuning {
 
   template <class P, int QueryTiles>
   static constexpr auto decode() {
-    if constexpr (P::kLatent) return latent<P, min(QueryTiles, 2)>();
+    if constexpr (P::kDimsShared) return latent<P, min(QueryTiles, 2)>();
     else if constexpr (QueryTiles == 1 && P::kMostDims <= kDirect) return direct<P>();
     else return staged<P>(max(QueryTiles, 2), 1);
   }
   template <class P>
   static constexpr auto prefill() {
-    if constexpr (P::kLatent) return latent<P, 2>();
+    if constexpr (P::kDimsShared) return latent<P, 2>();
     else return staged<P>(kStagedDims<P> > 128 ? 4 : 8, kRounds);
   }
 
@@ -80,7 +80,7 @@ struct RdnaTuning {
 template <>
 struct Tuning<WmmaGfx11> : RdnaTuning<16> {
   template <class P>
-  static constexpr bool kDots = !P::kLatent && P::kKeyDims % 32 == 0 && P::kValueDims % 32 == 0;
+  static constexpr bool kDots = !P::kDimsShared && P::kKeyDims % 32 == 0 && P::kValueDims % 32 == 0;
 
   template <class P, int QueryTiles>
   static constexpr auto decode() {

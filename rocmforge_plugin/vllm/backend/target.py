@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from vllm.platforms import current_platform
 
-from rocmforge_plugin import emulation, served
-from rocmforge_plugin.problem import Problem, combine_suffix
+from rocmforge_plugin import emulation
+from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend.eligibility import OTHER_BACKEND
 
 # The architectures of served.AMD_ARCHS, by the helper of vllm.platforms.rocm that recognises them.
@@ -103,9 +103,8 @@ def _not_built(what: str, code: str) -> str:
 
 def kernels_of(problem: Problem) -> list[str]:
     """The names of the kernels without which a problem cannot be served; what decode kernels there are is a choice."""
-    element = served.ELEMENTS[problem.dtype]
     return [
-        "attention_plan",
+        "attention_plan_listed" if problem.listed else "attention_plan",
         f"attention_prefill_{problem.suffix}",
-        f"attention_combine_{combine_suffix(element, problem.value_dims)}",
+        f"attention_combine_{problem.combine_suffix}",
     ]
