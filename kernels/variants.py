@@ -106,11 +106,8 @@ SPLIT_CORE_UNITS = [
     ("MmaSm90", "f16", 192, 128),
     ("Mfma32x32x8", "f16", 96, 64),
 ]
-# Cores other than the target's own on NVIDIA GPUs: at these dims the loop of warpgroups gave wrong results on an H200
-# (tests/kernels/test_varlen.py there). ptxas 13.0 takes the queries' registers for other values within the loop, as
-# loops/warpgroup.h tells of, though here the arrays of operands differ in size: scores and output do not. Queries that
-# are renewed there keep their registers in the machine code of these dims too; that has not run on a GPU.
-NVIDIA_CORES = {("split", 96, 64): "MmaSm80", ("joined", 512, 512): "MmaSm80"}
+# Cores other than the target's own on NVIDIA GPUs: a tile of so many dims twice does not fit the loops of sm_90.
+NVIDIA_CORES = {("joined", 512, 512): "MmaSm80"}
 WIDE_CORES = ("Mfma32x32x8", "Mfma32x32x16")  # 32 rows a tile: head sizes in multiples of 32, prefill only
 
 

@@ -11,6 +11,9 @@
 namespace rocmforge {
 namespace {
 
+// Parts of an item where they are fixed: of all heads so many that a request alone fills a GPU, about.
+constexpr int kRequestParts = 128;
+
 int64_t round_up(int64_t words) { return ceil_quotient(words, 4) * 4; }  // row blocks are read 16 bytes at a time
 
 }  // namespace
@@ -50,9 +53,12 @@ AttentionPlanner::AttentionPlanner(Device& device, Problem problem, const BatchB
       plan_(&device.kernel(kernel_name(problem_, AttentionKernel::kPlan))),
       combine_(&device.kernel(kernel_name(problem_, AttentionKernel::kCombine))) {
   if (Kernel* decode = DecodeKernels(device, problem_).smallest(problem_.group, bounds.decode_query_len)) {
-    set_class(decode_, *decode, 1, decode->config().rows, std::min(bounds.requests, bounds.tokens));
+    if (bounds.invariant) decode_.most_parts = std::max(2, kRequestParts / problem_.kv_heads);
+    const int64_t requests = std::min(bounds.requests, bounds.tokens);
+    set_class(decode_, *decode, 1, decode->config().rows, requests * std::max(decode_.most_parts, 1));
   }
   Kernel& prefill = device.kernel(kernel_name(problem_, AttentionKernel::kPrefill));
+  if (bounds.invariant) prefill_.most_parts = 1;
   set_class(prefill_, prefill, decode_.max_rows + 1, std::numeric_limits<int>::max(),
             row_block_bound(bounds, problem_.group, prefill.config().rows));
 }
@@ -66,10 +72,13 @@ void AttentionPlanner::set_class(RequestClass& requests, Kernel& kernel, int min
   requests.capacity = static_cast<int>(capacity);
   requests.plan_offset = plan_words_;
   plan_words_ += round_up(plan_size(requests.workgroups, requests.capacity));
+  if (requests.most_parts > 0) plan_words_ += round_up(kRecordWords * bounds_.requests);
   requests.scratch_offset = plan_words_;
   plan_words_ += round_up(bounds_.requests);
   requests.rounds = kernel.config().rounds;
-  const int64_t partials = int64_t{2} * requests.workgroups * requests.rounds;
+  const int64_t partials = requests.most_parts > 1    ? int64_t{requests.capacity} * problem_.kv_heads
+                           : requests.most_parts == 1 ? 0
+                                                      : int64_t{2} * requests.workgroups * requests.rounds;
   workspace_rows_ = std::max(workspace_rows_, partials * requests.block_rows);
 }
 
@@ -81,6 +90,7 @@ int AttentionPlanner::row_elements() const {
 }
 
 bool AttentionPlanner::only_long(const Batch& batch) const {
+  if (bounds_.invariant) return false;
   // The shortest that a request can be; not even the longest where tokens count padding.
   const int64_t shortest = std::min(batch.tokens - (batch.requests - 1) * batch.max_query_len, batch.max_query_len);
   return shortest * problem_.group > decode_.max_rows;
@@ -110,7 +120,8 @@ void AttentionPlanner::plan(Stream stream, const BatchData& data, const Batch& b
                                .tile_keys = requests->attention->config().keys,
                                .workgroups = requests->workgroups,
                                .capacity = requests->capacity,
-                               .rounds = requests->rounds};
+                               .rounds = requests->rounds,
+                               .most_parts = requests->most_parts};
   }
   plan_->launch({classes, 1, 1}, stream, args);
 }
@@ -124,10 +135,14 @@ void AttentionPlanner::run(Stream stream, const Batch& batch, AttentionArgs args
     if (requests == &decode_ && only_long(batch) && !device_.capturing(stream)) continue;
     args.work.plan = buffers_.plan + requests->plan_offset;
     args.work.workgroups = requests->workgroups;
+    args.work.fixed_parts = requests->most_parts > 1;
     args.work.block_rows = requests->block_rows;
     requests->attention->launch({requests->workgroups, 1, 1}, stream, args);
     // Rows that a plan can have joined.
-    const int64_t rows = int64_t{requests->workgroups - 1} * requests->rounds * requests->block_rows;
+    const int64_t joins = requests->most_parts > 1    ? bounds_.requests * problem_.kv_heads
+                          : requests->most_parts == 1 ? 0
+                                                      : int64_t{requests->workgroups - 1} * requests->rounds;
+    const int64_t rows = joins * requests->block_rows;
     const int64_t blocks = device_.info().compute_units * combine_->config().blocks_per_unit;
     args.work.combine_blocks = static_cast<int32_t>(std::min(rows, blocks));
     if (args.work.combine_blocks > 0) combine_->launch({args.work.combine_blocks, 1, 1}, stream, args);

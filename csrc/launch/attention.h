@@ -15,6 +15,7 @@ namespace rocmforge {
 // What a planner serves at most; decode_query_len: query tokens of a request in a decode step.
 struct BatchBounds {
   int64_t requests, tokens, decode_query_len;
+  bool invariant;  // a request's results must not depend on the others of its batch, not to the bit
 };
 
 // Whether tokens see no keys after their own: those of all requests or of none, or as a tensor says of each.
@@ -39,7 +40,7 @@ struct BatchData {
 struct RequestClass {
   Kernel* attention = nullptr;
   int min_rows = 0, max_rows = 0;
-  int block_rows = 0, workgroups = 0, capacity = 0, rounds = 1;
+  int block_rows = 0, workgroups = 0, capacity = 0, rounds = 1, most_parts = 0;
   int64_t plan_offset = 0, scratch_offset = 0;  // in words
 };
 

@@ -178,8 +178,8 @@ void bind_attention(py::module_& module) {
       "Most packed rows of a request that a decode kernel of this problem takes; 0 where there is none.");
   py::class_<AttentionPlanner>(module, "AttentionPlanner")
       .def(py::init([](OpDevice& device, const Problem& problem, int64_t requests, int64_t tokens,
-                       int64_t decode_query_len) {
-             return new AttentionPlanner(device, problem, {requests, tokens, decode_query_len});
+                       int64_t decode_query_len, bool invariant) {
+             return new AttentionPlanner(device, problem, {requests, tokens, decode_query_len, invariant});
            }),
            py::keep_alive<1, 2>())
       .def_property_readonly("plan_words", &AttentionPlanner::plan_words)

@@ -73,6 +73,7 @@ struct Work {
   float* partial_out;     // [2 * workgroups * rounds, row block, value dims]
   float* partial_stats;   // [2 * workgroups * rounds, row block, 2]: maximum (log2 units) and sum
   int32_t workgroups;     // of the attention launch
+  int32_t fixed_parts;    // whether items are cut as PlanClass::most_parts says
   int32_t block_rows;     // packed query rows of a row block (for combine, which serves several kernels)
   int32_t combine_blocks;  // of combine's launch
 };
@@ -97,6 +98,7 @@ struct PlanClass {
   int32_t workgroups;
   int32_t capacity;  // row blocks the plan can hold
   int32_t rounds;    // of heads, at most
+  int32_t most_parts;  // 0, or: items are not cut anywhere, but into so many parts at most, after their length alone
 };
 
 // Tokens within a range of their request's see all of it, beside what they see anyway.

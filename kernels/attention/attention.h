@@ -74,6 +74,7 @@ struct Attention {
     if (!segments.first(args.heads, share, block, seg)) return;
     Shared& shared = shared_memory<Shared>();
     if constexpr (requires(Keys keys, KeySpan seen) { keys.restart(0, 0, seen, 0, 0); }) {
+      mark_part(args, seg);
       // The next item's copies are under way while this one's result is written.
       fetch_queries(args, seg);
       Keys keys = start_keys(args, seg);
@@ -82,6 +83,7 @@ struct Attention {
         State state;
         Loop::attend(args, done, shared.loop, keys, state);
         more = segments.next(args.heads, seg);
+        if (more) mark_part(args, seg);
         if (more && seg.end > seg.begin) {
           fetch_queries(args, seg);
           keys.restart(seg.request, seg.head, item_keys<G>(args, seg), seg.first_tile + seg.begin,
@@ -91,17 +93,26 @@ struct Attention {
         else Result::write(args, done, shared.merge, state);
       }
     } else {
-      do {
+      for (bool more = true; more; more = segments.next(args.heads, seg)) {
+        mark_part(args, seg);
         const Args& again = reload_args(args);
         Keys keys = start_keys(again, seg);
         State state;
         Loop::attend(again, seg, shared.loop, keys, state);
         Result::write(again, seg, shared.merge, state);
-      } while (segments.next(args.heads, seg));
+      }
     }
   }
 
  private:
+  // A row block of fewer tiles than its rows see is a part of them.
+  RF_DEVICE static void mark_part(const Args& args, Segment& seg) {
+    seg.part = false;
+    if (!args.work.fixed_parts) return;
+    const KeySpan keys = item_keys<G>(args, seg);
+    seg.part = seg.tiles != ceil_div(keys.last + 1, G::kTileKeys) - keys.first / G::kTileKeys;
+  }
+
   static constexpr bool kWritesItself = requires(const Args& args, const Segment& seg, typename Loop::Shared& shared,
                                                  State& state) { Loop::write(args, seg, shared, state); };
 

@@ -45,7 +45,7 @@ struct Combine {
     const int slices = header.reaches_many ? kSlices : 1;
     const int jobs = header.beyond_few ? args.work.block_rows * slices : few_jobs;  // a join
     int job = block_index(0), number = job / jobs;
-    Join join = plan.join(min(number, max(header.joins - 1, 0)));
+    Join join = plan.join(header, min(number, max(header.joins - 1, 0)));
     issue_loads(join);
     wait_for_previous();
     while (number < header.joins) {
@@ -55,7 +55,7 @@ struct Combine {
       else if (row_job < few_jobs) join_few(args, join, row_job * kGroups + thread_index() / kRowLanes);
       job += args.work.combine_blocks;
       number = job / jobs;
-      join = plan.join(min(number, header.joins - 1));
+      join = plan.join(header, min(number, header.joins - 1));
     }
   }
 
@@ -109,9 +109,6 @@ struct Combine {
     return min(args.work.block_rows, join.rows - join.first_row);
   }
 
-  // The item's first part is the last thing in its share, the others the first thing in theirs.
-  RF_DEVICE static int64_t slot(int share, int part) { return part == 0 ? 2 * share + 1 : 2 * (share + part); }
-
   // A row's parts so far: their keys as one, and the lane's dims.
   struct Sum {
     SoftmaxState row = kNoKeys;
@@ -127,7 +124,7 @@ struct Combine {
       Vec<float, kRun> pieces[kAtOnce];
       RF_UNROLL
       for (int i = 0; i < kAtOnce; ++i) {
-        const int64_t at = slot(join.share, min(part + i * step, join.parts - 1)) * args.work.block_rows + row;
+        const int64_t at = join.place(min(part + i * step, join.parts - 1)) * args.work.block_rows + row;
         const auto stats = load_vec<float, 2>(args.work.partial_stats + 2 * at);
         rows[i] = {stats[0], stats[1]};
         pieces[i] = load_vec<float, kRun>(args.work.partial_out + at * ValueDims + dim);

@@ -92,6 +92,9 @@ class AttentionPlanner:
         decode_query_len: query tokens of a request in a decode step (1, or more with speculative decoding).
         beside: a planner of the same problem and device whose attention runs on the same stream: the plans of both are
             valid at a time, and what attention leaves in memory for its own next launch has one place.
+        batch_invariant: whether a request's results must be the same to the bit whatever else its batch holds. Then a
+            request of a decode step is cut after its own length alone, into at most 128 / num_kv_heads parts, with
+            memory for the results of so many of each request; prompts' rows are not cut.
 
     Raises:
         TypeError, ValueError: an argument is none of these, or there are no kernels for the problem.
@@ -105,6 +108,7 @@ class AttentionPlanner:
         max_num_tokens: int,
         decode_query_len: int = 1,
         beside: AttentionPlanner | None = None,
+        batch_invariant: bool = False,
     ) -> None:
         op = "AttentionPlanner"
         target = torch.device(device)
@@ -120,7 +124,12 @@ class AttentionPlanner:
         self.max_num_reqs = max_num_reqs
         self.max_num_tokens = max_num_tokens
         self.native = _C.AttentionPlanner(
-            _device.open_device(target), native_problem(problem), max_num_reqs, max_num_tokens, decode_query_len
+            _device.open_device(target),
+            native_problem(problem),
+            max_num_reqs,
+            max_num_tokens,
+            decode_query_len,
+            batch_invariant,
         )
         # The workspace holds the parts of items that several workgroups share; a batch writes what it reads.
         self._words = torch.zeros(self.native.plan_words, dtype=torch.int32, device=target)

@@ -114,11 +114,12 @@ struct WarpgroupLoop {
   template <class Operand>
   RF_DEVICE static void start_scores(const Operand (&query)[kProducts], int tile, const Keys& keys,
                                      Tile (&scores)[kScoreTiles]) {
-    if constexpr (kProducts != G::kPvGroups) {
+    if constexpr (kProducts != G::kPvGroups && kScoreTiles != G::D::kTiles) {
       keys.score(query, scores);
     } else {
-      // ptxas 13.0 gives two arrays of operands of one size the same registers, though the queries live on. So they are
-      // computed here, from a zero that it does not know to be one.
+      // ptxas 13.0 gives other arrays the registers of the queries, though these live on, where there are two arrays of
+      // operands of one size, or where scores are as many as the output's. So the queries are computed here, from a
+      // zero that it does not know to be one.
       Operand renewed[kProducts];
       RF_UNROLL
       for (int i = 0; i < kProducts; ++i) renewed[i] = Core::flipped(query[i], tile >> 30);

@@ -24,20 +24,28 @@ struct MakePlan {
     int32_t* const blocks = cls.plan + plan_blocks_at(cls.workgroups);
     const Plan plan{cls.plan, cls.workgroups};
     const int row_blocks = list_row_blocks(args, cls, blocks);
-    const int even = even_shares(args, cls, plan, row_blocks);
+    const bool fixed = cls.most_parts > 0;
+    const int even = fixed ? 0 : even_shares(args, cls, plan, row_blocks);
     const int gap = even > 0 ? 0 : kItemGap;
     const int tiles = place_row_blocks(plan, blocks, row_blocks, gap);
-    const Rounds rounds = even > 0 ? Rounds{1, args.heads.kv_heads} : rounds_of(args, cls, tiles);
+    const Rounds rounds = even > 0 || fixed ? Rounds{1, args.heads.kv_heads} : rounds_of(args, cls, tiles);
     const int64_t all_tiles = static_cast<int64_t>(tiles) * rounds.heads;
     const int used = even > 0 ? even : most_shares(cls, all_tiles);
     PlanHeader* const header = reinterpret_cast<PlanHeader*>(cls.plan);
-    if (thread_index() == 0) *header = PlanHeader{};
+    const int joins_at = fixed ? plan_blocks_at(cls.workgroups) + kRecordWords * cls.capacity
+                               : plan_joins_at(cls.workgroups);
+    if (thread_index() == 0) *header = PlanHeader{.joins_at = joins_at, .join_heads = fixed ? args.heads.kv_heads : 0};
+    // Where a share begins on the rounds' line.
+    const auto begin_of = [&](int number) {
+      const int64_t at = cut(all_tiles, used, number);
+      return fixed ? next_row_block(plan, blocks, row_blocks, tiles, gap, at) : at;
+    };
     for (int w = thread_index(); w < cls.workgroups; w += kThreads) {
       Share share{};
       if (w < used) {
         share.number = share_of(w, used);
-        const int64_t begin = cut(all_tiles, used, share.number);
-        share.tiles = static_cast<int32_t>(cut(all_tiles, used, share.number + 1) - begin);
+        const int64_t begin = begin_of(share.number);
+        share.tiles = static_cast<int32_t>(begin_of(share.number + 1) - begin);
         share.head = static_cast<int32_t>(begin / tiles);
         share.at = static_cast<int32_t>(begin % tiles);
         share.block = last_at_most(blocks + kBeginWord, kRecordWords, row_blocks, share.at + gap);
@@ -48,7 +56,8 @@ struct MakePlan {
       }
       store_record(cls.plan + plan_shares_at(), w, share);
     }
-    list_joins(args, plan, tiles, used, rounds, cls.plan + plan_joins_at(cls.workgroups), header);
+    if (fixed) list_fixed_joins(args, cls, cls.plan + joins_at, header);
+    else list_joins(args, plan, tiles, used, rounds, cls.plan + joins_at, header);
     if constexpr (kLists) {
       if (block_index(0) == 0) list_spans(args);
     }
@@ -117,12 +126,14 @@ struct MakePlan {
         if (end > item_begin && item_begin >= cut(all_tiles, used, w)) {
           // The first share that begins at the item's end or later.
           const int last = static_cast<int>((item_end * used + all_tiles - 1) / all_tiles);
-          join = {.share = w,
+          join = {.first = static_cast<int32_t>(share_place(w, true)),
                   .parts = last - w,
                   .head = static_cast<int32_t>(end / tiles),
                   .first_row = block.first_row,
                   .rows = block.query_len * group_of(args.heads),
-                  .token_start = block.token_start};
+                  .token_start = block.token_start,
+                  .step = static_cast<int32_t>(share_place(1, false)),
+                  .shift = static_cast<int32_t>(share_place(0, false) - share_place(0, true))};
         }
       }
       int total;
@@ -130,7 +141,7 @@ struct MakePlan {
       RF_NO_UNROLL  // with 34 KB of code instead of 32 a plan took 0.2 to 0.8 us longer, of 256 requests 6 us (H200)
       for (int round = 0; round < rounds.count && join.parts > 0; ++round) {
         store_record(joins, at + round * total, join);
-        join.share += used;
+        join.first += static_cast<int32_t>(share_place(used, false));
         join.head += rounds.heads;
       }
       listed += rounds.count * total;
@@ -145,7 +156,7 @@ struct MakePlan {
     int listed = 0;
     for (int base = 0; base < args.requests; base += kThreads) {
       const int request = base + thread_index();
-      const int count = request < args.requests ? ceil_div(class_rows(args, cls, request), cls.block_rows) : 0;
+      const int count = request < args.requests ? row_blocks_of(args, cls, request) : 0;
       int total;
       const int before = listed + exclusive_scan(count, total);
       if (request < args.requests) cls.first_block[request] = before;
@@ -157,23 +168,87 @@ struct MakePlan {
       const int request = last_at_most(cls.first_block, 1, args.requests, i);
       const int token_start = args.query_start[request], query_len = args.query_start[request + 1] - token_start;
       const Context context = context_of(args, request);
-      const int first_row = (i - cls.first_block[request]) * cls.block_rows;
+      const int number = i - cls.first_block[request];
+      const bool in_parts = cls.most_parts > 1;  // then a request has one row block
+      const int first_row = in_parts ? 0 : number * cls.block_rows;
       const int last_row = min(first_row + cls.block_rows, query_len * group_of(args.heads)) - 1;
       const int first_key = seen(args, request, context, split_row(args.heads, first_row).quotient).first;
       const int last_key = seen(args, request, context, split_row(args.heads, last_row).quotient).last;
-      const int first_tile = first_key / cls.tile_keys;
+      int first_tile = first_key / cls.tile_keys;
+      int tiles = ceil_div(last_key + 1, cls.tile_keys) - first_tile;
+      if (in_parts) {
+        const int length = part_tiles(cls, tiles);
+        first_tile += number * length;
+        tiles = min(tiles - number * length, length);
+      }
       store_record(blocks, i,
                    RowBlock{.request = request,
                             .first_row = first_row,
                             .first_tile = first_tile,
                             .begin = 0,
-                            .tiles = ceil_div(last_key + 1, cls.tile_keys) - first_tile,
+                            .tiles = tiles,
                             .token_start = token_start,
                             .query_len = query_len,
                             .seq_len_or_not = context.causal ? context.keys : ~context.keys});
     }
     barrier();
     return listed;
+  }
+
+  // Keys of a part of an item in parts, at least: shorter ones cost more to join than they save.
+  static constexpr int kPartKeys = kHostTarget ? 64 : 512;
+
+  // Of an item of so many.
+  RF_DEVICE static int part_tiles(const PlanClass& cls, int tiles) {
+    return max(ceil_div(tiles, cls.most_parts), max(kPartKeys / cls.tile_keys, 1));
+  }
+
+  RF_DEVICE static int row_blocks_of(const Args& args, const PlanClass& cls, int request) {
+    const int blocks = ceil_div(class_rows(args, cls, request), cls.block_rows);
+    if (cls.most_parts <= 1 || blocks == 0) return blocks;
+    const Context context = context_of(args, request);
+    const int tokens = args.query_start[request + 1] - context.first_token;
+    const int first_tile = seen(args, request, context, 0).first / cls.tile_keys;
+    const int tiles = ceil_div(seen(args, request, context, tokens - 1).last + 1, cls.tile_keys) - first_tile;
+    return max(ceil_div(tiles, part_tiles(cls, tiles)), 1);
+  }
+
+  // The place on the rounds' line where the first row block begins, its gap included, that does so at `at` or later.
+  RF_DEVICE static int64_t next_row_block(const Plan& plan, const int32_t* blocks, int row_blocks, int tiles, int gap,
+                                          int64_t at) {
+    const int64_t head = at / max(tiles, 1);
+    const int place = static_cast<int>(at - head * tiles);
+    const RowBlock block = plan.block(last_at_most(blocks + kBeginWord, kRecordWords, row_blocks, place + gap));
+    return head * tiles + (block.begin - gap == place ? place : block.begin + block.tiles);
+  }
+
+  // Of requests in several parts.
+  RF_DEVICE static void list_fixed_joins(const Args& args, const PlanClass& cls, int32_t* joins, PlanHeader* header) {
+    int listed = 0;
+    barrier();
+    for (int base = 0; base < args.requests; base += kThreads) {
+      const int request = base + thread_index();
+      const int parts = cls.most_parts > 1 && request < args.requests ? row_blocks_of(args, cls, request) : 0;
+      int total;
+      const int at = listed + exclusive_scan(parts > 1, total);
+      if (parts > 1) {
+        const int heads = args.heads.kv_heads, token_start = args.query_start[request];
+        const int rows = (args.query_start[request + 1] - token_start) * group_of(args.heads);
+        store_record(joins, at,
+                     Join{.first = static_cast<int32_t>(part_place(cls.first_block[request], 0, heads)),
+                          .parts = parts,
+                          .head = 0,
+                          .first_row = 0,
+                          .rows = rows,
+                          .token_start = token_start,
+                          .step = heads,
+                          .shift = 0});
+      }
+      listed += total;
+      if (parts > kFewParts) header->beyond_few = 1;
+      if (parts >= kManyParts) header->reaches_many = 1;
+    }
+    if (thread_index() == 0) header->joins = listed * args.heads.kv_heads;
   }
 
   // Packed rows of a request if it is of this class, else 0. Where a token's own key is among its request's, one

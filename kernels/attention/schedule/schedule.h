@@ -8,6 +8,9 @@
 // tiles (plan.h). An item whose rows see no key has no tiles: only its result is written. Long prompts are done in
 // rounds of some of the heads, with a line each: else the workgroups, all over the line at any time, would read the
 // keys of all heads at once, which caches cannot hold.
+// So what a request's results are, to the bit, depends on the batch. Where it must not, items are cut after their own
+// length alone, each part is a row block of the line, cuts are moved to where these begin, and all parts are joined in
+// their order.
 #pragma once
 
 #include "../../division/divide.h"
@@ -45,19 +48,28 @@ struct Share {
   int32_t heads, shares;  // of a round
 };
 
-// An item that cuts fall into: the last thing in share `share`, and the first in the next parts - 1. A round's shares
-// are counted on from those of the round before.
+// An item in parts, and where their results are among all that are partial.
 struct Join {
-  int32_t share, parts, head;
+  int32_t first, parts, head;
   int32_t first_row, rows, token_start;  // the row block's first row; the request's rows and first token
-  int32_t unused[2];
+  int32_t step, shift;                   // from part to part; of all but the first
+
+  RF_DEVICE int64_t place(int part) const { return first + (part == 0 ? int64_t{0} : int64_t{part} * step + shift); }
 };
+
+// Where shares are equal, each has a place for what it ends an item with that it did not begin and one for what it
+// begins and does not end; a round's shares are counted on from those of the round before. Parts of fixed lengths have
+// a place for each row block and head.
+RF_DEVICE constexpr int64_t share_place(int share, bool begins) { return 2 * int64_t{share} + (begins ? 1 : 0); }
+RF_DEVICE constexpr int64_t part_place(int row_block, int head, int heads) { return int64_t{row_block} * heads + head; }
 
 // What a plan begins with.
 struct PlanHeader {
   int32_t joins;
   int32_t beyond_few, reaches_many;  // whether some join has more than kFewParts, and whether one has kManyParts
-  int32_t unused;
+  int32_t joins_at;                  // where they are listed
+  int32_t join_heads;                // 0, or: a join stands for those of so many heads, which `joins` counts
+  int32_t unused[3];
 };
 
 // A plan in memory, for a grid of `grid` workgroups. All that a workgroup needs to begin with lies at places it knows.
@@ -66,13 +78,19 @@ struct Plan {
   const int32_t* data;
   int grid;
 
-  RF_DEVICE PlanHeader header() const { return __builtin_bit_cast(PlanHeader, load_vec<int32_t, 4>(data)); }
+  RF_DEVICE PlanHeader header() const { return record<PlanHeader>(0, 0); }
   RF_DEVICE Share share(int workgroup) const { return record<Share>(plan_shares_at(), workgroup); }
   RF_DEVICE RowBlock first_block(int workgroup) const {
     return record<RowBlock>(plan_first_blocks_at(grid), workgroup);
   }
   RF_DEVICE RowBlock block(int i) const { return record<RowBlock>(plan_blocks_at(grid), i); }
-  RF_DEVICE Join join(int i) const { return record<Join>(plan_joins_at(grid), i); }
+  RF_DEVICE Join join(const PlanHeader& header, int i) const {
+    if (header.join_heads == 0) return record<Join>(header.joins_at, i);
+    Join join = record<Join>(header.joins_at, i / header.join_heads);
+    join.head = i % header.join_heads;
+    join.first += join.head;
+    return join;
+  }
 
  private:
   template <class Record>

@@ -15,6 +15,8 @@ struct Segment {
   int first_tile, tiles;  // of the item
   int begin, end;         // of the segment, counted from first_tile
   int share;              // whose segment it is
+  int row_block;          // of the plan
+  bool part;              // the item is one of several parts of its rows' keys
 
   RF_DEVICE void item(const Heads& heads, const RowBlock& block, int kv_head) {
     head = kv_head;
@@ -25,7 +27,11 @@ struct Segment {
     first_tile = block.first_tile;
     tiles = block.tiles;
   }
-  RF_DEVICE bool whole() const { return begin == 0 && end == tiles; }
+  RF_DEVICE bool whole() const { return begin == 0 && end == tiles && !part; }
+  // Where a result goes that is partial.
+  RF_DEVICE int64_t place(const AttentionArgs& args) const {
+    return args.work.fixed_parts ? part_place(row_block, head, args.heads.kv_heads) : share_place(share, begin == 0);
+  }
 };
 
 // Keys that a row sees.
@@ -80,6 +86,7 @@ class Segments {
   RF_DEVICE bool take(const Heads& heads, const RowBlock& block, Segment& segment) {
     const int count = min(left_, block.begin + block.tiles - at_);
     segment.item(heads, block, head_);
+    segment.row_block = block_number_;
     segment.begin = max(at_ - block.begin, 0);
     segment.end = at_ + count - block.begin;
     at_ += count;

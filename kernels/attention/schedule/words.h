@@ -9,7 +9,8 @@ inline constexpr int kRecordWords = 8;
 inline constexpr int kMostRounds = 4;  // of heads, that a plan can have
 
 // After the header: each workgroup's share; its first row block; the joins, of which a round has fewer than workgroups;
-// the row blocks. Records are aligned for 16-byte loads.
+// the row blocks. Behind these lie the joins of fixed parts, at most one for each request. Records are aligned for
+// 16-byte loads.
 constexpr int plan_shares_at() { return kPlanHeader; }
 constexpr int plan_first_blocks_at(int workgroups) { return plan_shares_at() + kRecordWords * workgroups; }
 constexpr int plan_joins_at(int workgroups) { return plan_first_blocks_at(workgroups) + kRecordWords * workgroups; }

@@ -15,7 +15,7 @@ template <int Depth>
 struct CdnaTuning {
   template <class P, int QueryTiles>
   static constexpr auto decode() {
-    if constexpr (P::kDimsShared) return latent<P, QueryTiles>();
+    if constexpr (P::kDimsShared) return shared_dims<P, QueryTiles>();
     else return direct<P, QueryTiles>();
   }
 
@@ -30,20 +30,21 @@ struct CdnaTuning {
         .residency = {.blocks_per_unit = 2, .simd_waves = small ? 2 : 1}};
   }
 
-  // Keys of 32 tokens are 37 kB of shared memory, so one workgroup of four waves is alone on a unit, with 512 registers
-  // a lane, but on gfx950, which has room for two. A wave's queries, 128 dims of the output and the keys on their way
-  // are 36, 32 and 36 registers for 16 rows.
+  // Waves share the dims. 32 latents are 37 kB of shared memory, so one workgroup of four waves is alone on a unit, with
+  // 512 registers a lane, but on gfx950, which has room for two. A wave's queries, 128 dims of the output and the keys
+  // on their way are 36, 32 and 36 registers for 16 rows. Where values lie apart, 16 keys take as much.
   template <class P, int QueryTiles>
-  static constexpr auto latent() {
-    constexpr bool two = Depth == 32 && QueryTiles <= 2;
-    return Choice<Waves<Staged>>{.block = {.query_tiles = QueryTiles, .pv_groups = Depth == 16 ? 2 : 1},
+  static constexpr auto shared_dims() {
+    constexpr bool apart = !P::Format::kValuesInKey, two = Depth == 32 && QueryTiles <= (apart ? 1 : 2);
+    return Choice<Waves<Staged>>{.block = {.query_tiles = QueryTiles, .pv_groups = Depth == 16 && !apart ? 2 : 1},
                                  .loop = {.feed = {.row_waves = 1,
                                                    .one_buffer = true,
                                                    .ahead = true,
                                                    .transposed = Depth == 32,
-                                                   .key_pad = pad(P::kKeyDims)},
+                                                   .key_pad = pad(P::kKeyDims),
+                                                   .value_pad = Depth == 32 ? 16 : pad(P::kValueDims)},
                                           .dim_waves = 4,
-                                          .key_parts = 2,
+                                          .key_parts = Depth == 16 && apart ? 1 : 2,
                                           .lazy_maximum = true,
                                           .value_run = Depth == 32 ? 1 : 8},
                                  .residency = {.blocks_per_unit = two ? 2 : 1, .simd_waves = two ? 2 : 1}};
@@ -56,7 +57,7 @@ struct CdnaTuning {
 
   template <class P>
   static constexpr auto prefill() {
-    if constexpr (P::kDimsShared) return latent<P, 4>();
+    if constexpr (P::kDimsShared) return shared_dims<P, 4>();
     else return staged<P>();
   }
 

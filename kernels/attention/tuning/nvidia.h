@@ -17,7 +17,7 @@ struct Tuning<MmaSm80> {
   template <class P, int QueryTiles>
   static constexpr auto decode() {
     constexpr int kDims = P::kMostDims;
-    if constexpr (P::kDimsShared) return latent<P, QueryTiles>();
+    if constexpr (P::kDimsShared) return shared_dims<P, QueryTiles>();
     else if constexpr (QueryTiles > 1)
       return Choice<Waves<Ring>>{
           .block = {.pv_groups = kDims <= 128 ? 2 : 1},
@@ -35,7 +35,7 @@ struct Tuning<MmaSm80> {
   template <class P>
   static constexpr auto prefill() {
     constexpr bool wide = P::kMostDims > 128;
-    if constexpr (P::kDimsShared) return latent<P, 2>();
+    if constexpr (P::kDimsShared) return shared_dims<P, 2>();
     else
       return Choice<Waves<Ring>>{.block = {.query_tiles = wide ? 1 : 2, .pv_groups = 2},
                                  .loop = {.feed = {.row_waves = wide ? 8 : 4,
@@ -49,11 +49,12 @@ struct Tuning<MmaSm80> {
  private:
   static constexpr int key_pad(int dims) { return (96 - dims % 64) % 64; }
 
+  // Waves share the dims. Where values lie apart from their keys, 16 of them take as much shared memory as 32 latents.
   template <class P, int QueryTiles>
-  static constexpr auto latent() {
+  static constexpr auto shared_dims() {
     return Choice<Waves<Ring>>{
-        .block = {.query_tiles = min(QueryTiles, 2), .pv_groups = 2},
-        .loop = {.feed = {.row_waves = 1, .stages = 3, .key_pad = 8}, .dim_waves = 8, .key_parts = 2},
+        .block = {.query_tiles = min(QueryTiles, 2), .pv_groups = P::Format::kValuesInKey ? 2 : 1},
+        .loop = {.feed = {.row_waves = 1, .stages = 3, .key_pad = 8, .value_pad = 8}, .dim_waves = 8, .key_parts = 2},
         .residency = {.blocks_per_unit = 1}};
   }
 };

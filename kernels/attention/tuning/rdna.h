@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // RDNA: 256 registers a lane. One tile of rows reads K and V straight into registers, in turn; more rows share tiles
-// through shared memory, a tile of rows per wave; of latents a part of the dims. Heads above 128 leave registers for
+// through shared memory, a tile of rows per wave; of more than 256 dims a part. Heads above 128 leave registers for
 // nothing but the output: queries wait in shared memory, and tiles are fetched into one buffer.
 #pragma once
 
@@ -16,15 +16,19 @@ template <int Operand>
 struct RdnaTuning {
   static constexpr int kDirect = Operand == 16 ? 192 : 256;  // longest head whose K or V fits beside the output
 
+  // Waves of few rows. Of narrow heads in gfx11's kernel for 256 dims they are more, which hold less of a tile on its way.
+  template <class P>
+  static constexpr int kFewWaves = P::Format::kNarrow && P::kMostDims > kDirect ? 4 : 2;
+
   template <class P, int QueryTiles>
   static constexpr auto decode() {
-    if constexpr (P::kDimsShared) return latent<P, min(QueryTiles, 2)>();
+    if constexpr (P::kDimsShared) return shared_dims<P, min(QueryTiles, 2)>();
     else if constexpr (QueryTiles == 1 && P::kMostDims <= kDirect) return direct<P>();
-    else return staged<P>(max(QueryTiles, 2), 1);
+    else return staged<P>(max(QueryTiles, kFewWaves<P>), 1);
   }
   template <class P>
   static constexpr auto prefill() {
-    if constexpr (P::kDimsShared) return latent<P, 2>();
+    if constexpr (P::kDimsShared) return shared_dims<P, 2>();
     else return staged<P>(kStagedDims<P> > 128 ? 4 : 8, kRounds);
   }
 
@@ -40,12 +44,12 @@ struct RdnaTuning {
   }
 
  private:
-  // A wave has 64 of 512 dims of the output, 32 registers for each 16 rows, and an eighth or a quarter of the queries.
+  // Waves share the dims: one has 64 of 512 of the output, 32 registers for each 16 rows, and an eighth or a quarter of the queries.
   template <class P, int QueryTiles>
-  static constexpr auto latent() {
+  static constexpr auto shared_dims() {
     constexpr bool wide = Operand == 16;
     return Choice<Waves<Staged>>{.block = {.query_tiles = QueryTiles},
-                                 .loop = {.feed = {.row_waves = 1, .one_buffer = true, .ahead = true, .key_pad = 8},
+                                 .loop = {.feed = {.row_waves = 1, .one_buffer = true, .ahead = true, .key_pad = 8, .value_pad = 8},
                                           .dim_waves = 8,
                                           .row_parts = QueryTiles,
                                           .lazy_maximum = true,
