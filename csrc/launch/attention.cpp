@@ -11,8 +11,11 @@
 namespace rocmforge {
 namespace {
 
-// Parts of an item where they are fixed: of all heads so many that a request alone fills a GPU, about.
-constexpr int kRequestParts = 128;
+// Parts of items where these are fixed: of all heads of a request so many that it fills a GPU alone, about, if they are
+// long enough. Each costs about 5 us (H200); where an engine may have requests enough to fill the GPU, that counts more
+// than that one alone should.
+constexpr int kRequestParts = 192;
+constexpr int kPartKeys = 512, kPartKeysOfMany = 1024;
 
 int64_t round_up(int64_t words) { return ceil_quotient(words, 4) * 4; }  // row blocks are read 16 bytes at a time
 
@@ -53,7 +56,11 @@ AttentionPlanner::AttentionPlanner(Device& device, Problem problem, const BatchB
       plan_(&device.kernel(kernel_name(problem_, AttentionKernel::kPlan))),
       combine_(&device.kernel(kernel_name(problem_, AttentionKernel::kCombine))) {
   if (Kernel* decode = DecodeKernels(device, problem_).smallest(problem_.group, bounds.decode_query_len)) {
-    if (bounds.invariant) decode_.most_parts = std::max(2, kRequestParts / problem_.kv_heads);
+    if (bounds.invariant) {
+      const bool many = bounds.requests * problem_.kv_heads >= device.info().compute_units;
+      decode_.most_parts = std::max(2, kRequestParts / problem_.kv_heads);
+      decode_.least_part = std::max(1, (many ? kPartKeysOfMany : kPartKeys) / decode->config().keys);
+    }
     const int64_t requests = std::min(bounds.requests, bounds.tokens);
     set_class(decode_, *decode, 1, decode->config().rows, requests * std::max(decode_.most_parts, 1));
   }
@@ -121,7 +128,8 @@ void AttentionPlanner::plan(Stream stream, const BatchData& data, const Batch& b
                                .workgroups = requests->workgroups,
                                .capacity = requests->capacity,
                                .rounds = requests->rounds,
-                               .most_parts = requests->most_parts};
+                               .most_parts = requests->most_parts,
+                               .least_part = requests->least_part};
   }
   plan_->launch({classes, 1, 1}, stream, args);
 }

@@ -40,7 +40,7 @@ struct BatchData {
 struct RequestClass {
   Kernel* attention = nullptr;
   int min_rows = 0, max_rows = 0;
-  int block_rows = 0, workgroups = 0, capacity = 0, rounds = 1, most_parts = 0;
+  int block_rows = 0, workgroups = 0, capacity = 0, rounds = 1, most_parts = 0, least_part = 1;
   int64_t plan_offset = 0, scratch_offset = 0;  // in words
 };
 

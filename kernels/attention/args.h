@@ -98,7 +98,8 @@ struct PlanClass {
   int32_t workgroups;
   int32_t capacity;  // row blocks the plan can hold
   int32_t rounds;    // of heads, at most
-  int32_t most_parts;  // 0, or: items are not cut anywhere, but into so many parts at most, after their length alone
+  int32_t most_parts;  // 0, or: items are not cut anywhere, but into so many parts at most, after their length alone,
+  int32_t least_part;  // each of so many tiles at least
 };
 
 // Tokens within a range of their request's see all of it, beside what they see anyway.

@@ -93,7 +93,7 @@ class AttentionPlanner:
         beside: a planner of the same problem and device whose attention runs on the same stream: the plans of both are
             valid at a time, and what attention leaves in memory for its own next launch has one place.
         batch_invariant: whether a request's results must be the same to the bit whatever else its batch holds. Then a
-            request of a decode step is cut after its own length alone, into at most 128 / num_kv_heads parts, with
+            request of a decode step is cut after its own length alone, into at most 192 / num_kv_heads parts, with
             memory for the results of so many of each request; prompts' rows are not cut.
 
     Raises:

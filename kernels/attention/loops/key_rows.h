@@ -8,6 +8,7 @@
 
 #include "../../target/convert.h"
 #include "../keys/swizzled.h"
+#include "../problem/score.h"
 #include "../rows/queries.h"
 #include "../rows/results.h"
 #include "wave_tiles.h"
@@ -29,6 +30,7 @@ struct KeyRowsLoop {
   static constexpr int kKeyBlocks = SwizzledStage<G>::kKeyBlocks, kBands = G::D::kBands;
   static constexpr int kKeyWaves = G::kKeyParts;  // of a group: each scores 16 keys
   static_assert(kTileKeys == kColumns && kTileKeys == kKeyWaves * Core::kM && G::kOwnScoreTiles == 1);
+  static_assert(!ByDistance<typename G::Score>);
   static_assert(G::Problem::kKeyDims % kColumns == 0 && Core::kWaves == kKeyWaves);
   // Whether a group multiplies half of the dims of all queries, for which groups hand each other sums, or all dims of
   // half of the queries: 64 queries leave neither registers nor shared memory for sums.

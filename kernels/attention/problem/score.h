@@ -4,6 +4,8 @@
 //   kReshapes                     whether shape() does anything; it costs nothing where it does not
 //   Row, row(args, head, last)    what it keeps of a row of query head `head` whose query stands at key `last`
 //   shape(args, row, key, s)      the score of a key, of the product s
+// One whose Row has `own`, the query's key, may have shape_at(args, row, distance, s) instead: of the key so many behind
+// that one, a whole number. As a float it costs an addition from key to key.
 #pragma once
 
 #include "../../target/device.h"
@@ -16,8 +18,16 @@ concept ScoreFunction = requires(const SoftmaxArgs& args, typename S::Row row) {
   S::kReshapes;
   { S::factor(args) } -> SameAs<float>;
   { S::row(args, 0, 0) } -> SameAs<typename S::Row>;
-  { S::shape(args, row, 0, 0.0f) } -> SameAs<float>;
+  requires(requires {
+    { S::shape(args, row, 0, 0.0f) } -> SameAs<float>;
+  } || requires {
+    { row.own } -> SameAs<int&>;
+    { S::shape_at(args, row, 0.0f, 0.0f) } -> SameAs<float>;
+  });
 };
+
+template <class S>
+concept ByDistance = requires(const SoftmaxArgs& args, typename S::Row row) { S::shape_at(args, row, 0.0f, 0.0f); };
 
 // The scaled product (Vaswani et al. 2017, eq. 1).
 struct Plain {
@@ -53,15 +63,15 @@ struct Biased {
   RF_DEVICE static Row row(const SoftmaxArgs& args, int head, int last) {
     return {args.slopes[head] * args.per_scale, last};
   }
-  RF_DEVICE static float shape(const SoftmaxArgs&, Row row, int key, float product) {
-    return product + row.slope * static_cast<float>(key - row.own);
+  RF_DEVICE static float shape_at(const SoftmaxArgs&, Row row, float distance, float product) {
+    return product + row.slope * distance;
   }
 };
 
 // The bias of the root of the distance, and none for keys after the query's own (ALiBi of Step-1).
 struct Rooted : Biased {
-  RF_DEVICE static float shape(const SoftmaxArgs&, Row row, int key, float product) {
-    return product - row.slope * sqrt(static_cast<float>(max(row.own - key, 0)));
+  RF_DEVICE static float shape_at(const SoftmaxArgs&, Row row, float distance, float product) {
+    return product - row.slope * sqrt(max(-distance, 0.0f));
   }
 };
 

@@ -5,6 +5,7 @@
 #include "../args.h"
 #include "../geometry.h"
 #include "../problem/mask.h"
+#include "../problem/score.h"
 
 namespace rocmforge {
 
@@ -22,12 +23,26 @@ struct RunningSoftmax {
                               Tile (&scores)[kScoreTiles]) {
     if constexpr (Score::kReshapes) {
       const float key_scale = G::Format::key_scale(args.keys, head);
+      float distance[R::kStats];  // of the key of register 0
+      if constexpr (ByDistance<Score>) {
+        RF_UNROLL
+        for (int s = 0; s < R::kStats; ++s) distance[s] = static_cast<float>(tile_key(first_key, 0, 0) - row[s].own);
+      }
       RF_UNROLL
       for (int j = 0; j < kScoreTiles; ++j) {
         RF_UNROLL
-        for (int r = 0; r < R::kScores; ++r)
-          scores[j][r] =
-              Score::shape(args.softmax, row[R::stat(r)], tile_key(first_key, j, r), scores[j][r] * key_scale);
+        for (int r = 0; r < R::kScores; ++r) {
+          const int s = R::stat(r);
+          const float product = scores[j][r] * key_scale;
+          if constexpr (ByDistance<Score>) {
+            // As far from register 0's in all lanes.
+            const int from_first = j * R::kKeys + R::key(0, r) - R::key(0, 0);
+            scores[j][r] =
+                Score::shape_at(args.softmax, row[s], distance[s] + static_cast<float>(from_first), product);
+          } else {
+            scores[j][r] = Score::shape(args.softmax, row[s], tile_key(first_key, j, r), product);
+          }
+        }
       }
     }
   }

@@ -195,12 +195,9 @@ struct MakePlan {
     return listed;
   }
 
-  // Keys of a part of an item in parts, at least: shorter ones cost more to join than they save.
-  static constexpr int kPartKeys = kHostTarget ? 64 : 512;
-
-  // Of an item of so many.
+  // Tiles of a part of an item of so many.
   RF_DEVICE static int part_tiles(const PlanClass& cls, int tiles) {
-    return max(ceil_div(tiles, cls.most_parts), max(kPartKeys / cls.tile_keys, 1));
+    return max(ceil_div(tiles, cls.most_parts), cls.least_part);
   }
 
   RF_DEVICE static int row_blocks_of(const Args& args, const PlanClass& cls, int request) {
