@@ -85,8 +85,8 @@ inline constexpr auto kPlanConditions = std::to_array<Condition<PlanCall>>({
     {"causal", "requests",
      [](const PlanCall& c) {
        const TensorView& each = c.causal_requests;
-       return c.causal != Causal::kEach || (is_index(each, c.device()) && each.dims == 1 &&
-                                            each.shape[0] == c.requests() && one_run(each));
+       return c.causal != Causal::kEach ||
+              (is_index(each, c.device()) && each.dims == 1 && each.shape[0] == c.requests() && one_run(each));
      }},
     {"ranges", "mask", [](const PlanCall& c) { return !c.ranges.given || c.planner.problem().listed; }},
     {"ranges", "tensor", [](const PlanCall& c) { return !c.ranges.given || c.ranges.readable; }},

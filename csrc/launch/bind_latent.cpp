@@ -81,9 +81,9 @@ Refusal run_latent(AttentionPlanner& planner, Stream stream, int64_t requests, i
                    py::handle block_table, py::handle seq_lens, py::handle out, py::handle lse, int64_t max_query_len,
                    double scale, py::handle causal) {
   return run<kLatentConditions>(planner, stream,
-                                latent_call(planner, {requests, tokens, plan_query_len, causal_of(plan_causal)}, query_latent,
-                                            query_rope, kv_cache, block_table, seq_lens, out, lse, max_query_len, scale,
-                                            causal));
+                                latent_call(planner, {requests, tokens, plan_query_len, causal_of(plan_causal)},
+                                            query_latent, query_rope, kv_cache, block_table, seq_lens, out, lse,
+                                            max_query_len, scale, causal));
 }
 
 Refusal plan_and_run_latent(AttentionPlanner& planner, Stream stream, py::handle query_start_loc, int64_t tokens,

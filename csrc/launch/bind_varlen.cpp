@@ -27,8 +27,7 @@ struct VarlenCall : AttentionCall {
 constexpr auto kVarlenConditions = conditions(
     attention_numbers<VarlenCall, AttentionOp::kVarlen>(),
     condition<VarlenCall>("window", "plan", [](const VarlenCall& c) { return c.window == c.problem().window; }),
-    attention_query<VarlenCall>(),
-    follows<VarlenCall, &VarlenCall::key>("key"),
+    attention_query<VarlenCall>(), follows<VarlenCall, &VarlenCall::key>("key"),
     std::to_array<Condition<VarlenCall>>({
         {"key", "shape", [](const VarlenCall& c) { return c.is_of(c.key, c.problem().key_dims); }},
         {"key", "most", [](const VarlenCall& c) { return c.key.shape[0] <= std::numeric_limits<int32_t>::max(); }},

@@ -116,7 +116,7 @@ struct PlanArgs {
   int32_t requests;
   Heads heads;
   Mask mask;
-  int32_t causal;                // whether tokens see no keys after their own: of all requests,
+  int32_t causal;  // whether tokens see no keys after their own: of all requests,
   const int32_t* causal_requests;  // or, if not null, of each: [requests]
   int32_t* spans;  // null, or where Mask::spans are listed
   Ranges ranges;

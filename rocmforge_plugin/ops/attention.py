@@ -48,7 +48,9 @@ def _planner_for(
         ("seq_lens", seq_lens, 1, "[requests]"),
     )
     tokens, num_heads, head_size = query.shape
-    problem = Problem(str(query.dtype), num_heads, kv_cache.shape[1], head_size, head_size, window, score=score, mask=mask)
+    problem = Problem(
+        str(query.dtype), num_heads, kv_cache.shape[1], head_size, head_size, window, score=score, mask=mask
+    )
     of = f"{_OP}, of query, kv_cache and window"
     return shared_planner(of, problem, query.device, seq_lens.shape[0], tokens, max_query_len)
 
@@ -82,8 +84,8 @@ def paged_attention(
     keys ``p - window < j < p + window`` of all L; zero where there are none. Then a score is ``s = scale * q . k_j``
     with, in this order, a soft cap, ``soft_cap * tanh(s / soft_cap)`` (Gemma 2), and a bias, ``alibi_slopes[h] * (j -
     p)`` (ALiBi, Press et al. 2022) or, with `alibi_sqrt`, ``-alibi_slopes[h] * sqrt(max(p - j, 0))``. With `sinks`,
-    ``exp(sinks[h])`` joins the sum of the softmax (as in gpt-oss). Products and sums are fp32, probabilities are rounded
-    to the cache's dtype before they meet V, the result is rounded once.
+    ``exp(sinks[h])`` joins the sum of the softmax (as in gpt-oss). Products and sums are fp32, probabilities are
+    rounded to the cache's dtype before they meet V, the result is rounded once.
 
     Args:
         query: [tokens, num_heads, head_size], bfloat16 or float16 (CPU: also float32); the last stride is 1, the others

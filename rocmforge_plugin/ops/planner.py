@@ -143,9 +143,7 @@ class AttentionPlanner:
         self.row_elements = self.native.row_elements
         self.device = self._words.device
         self._index = self._words.get_device()
-        self.native.use_buffers(
-            self._words.data_ptr(), self._workspace.data_ptr(), self._index, self._spans.data_ptr()
-        )
+        self.native.use_buffers(self._words.data_ptr(), self._workspace.data_ptr(), self._index, self._spans.data_ptr())
 
     def plan(
         self,

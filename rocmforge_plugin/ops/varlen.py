@@ -62,8 +62,8 @@ def varlen_attention(
 
     For query token i (of n) of a request with L keys and query head h of KV head g = h // (num_heads / num_kv_heads):
     ``out = softmax(scale * q . k_j) v_j`` over all L keys, or if `causal` over the keys ``j <= p``, ``p = L - n + i``,
-    and with a `window` over those of them with ``p - window < j < p + window``; zero where there are none. Results over different keys of the same queries are joined by their `lse`. Numbers are rounded as
-    in `paged_attention`.
+    and with a `window` over those of them with ``p - window < j < p + window``; zero where there are none. Results over
+    different keys of the same queries are joined by their `lse`. Numbers are rounded as in `paged_attention`.
 
     Args:
         query: [tokens, num_heads, key_dims], bfloat16 or float16 (CPU: also float32); the last stride is 1, the others
@@ -79,8 +79,8 @@ def varlen_attention(
             without keys is padding.
         max_query_len: most query tokens of a request, or an upper bound.
         scale: factor of the scores, positive.
-        causal: whether a query token sees no keys after the one that stands beside it, the last beside the last; an int32
-            tensor [requests] says so of each request.
+        causal: whether a query token sees no keys after the one that stands beside it, the last beside the last; an
+            int32 tensor [requests] says so of each request.
         window: keys that a token sees on either side that it sees, the one beside it included; 0 for all.
         out: [tokens, num_heads, value_dims] of query's dtype; allocated if None. Padding tokens are left as they are.
         lse: float32 [num_heads, tokens], of any strides, or None: receives the natural logarithm of each row's sum of

@@ -95,7 +95,7 @@ struct NarrowSplit : Split<T, KeyDims, ValueDims> {
   static constexpr bool kNarrow = true;
 };
 
-// Dims of a key, and of a value where they differ they have a format that is not narrow.
+// Dims of a key, and of a value.
 template <class F>
 RF_DEVICE int key_dims(const KeyPages& pages) {
   if constexpr (F::kNarrow) return pages.dims;
@@ -107,8 +107,8 @@ RF_DEVICE int value_dims(const KeyPages& pages) {
   else return F::kValueDims;
 }
 
-// Elements from a row's start to a run of `width` of its key's dims from `dim` on, or of its value's. Runs are kNarrowStep
-// long at most and start at multiples of their length.
+// Elements from a row's start to a run of `width` of its key's dims from `dim` on, or of its value's. Runs are
+// kNarrowStep long at most and start at multiples of their length.
 template <class F>
 RF_DEVICE int key_column(const KeyPages& pages, int dim, int width) {
   if constexpr (F::kNarrow) return min(dim, pages.dims - width);

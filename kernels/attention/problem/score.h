@@ -4,8 +4,8 @@
 //   kReshapes                     whether shape() does anything; it costs nothing where it does not
 //   Row, row(args, head, last)    what it keeps of a row of query head `head` whose query stands at key `last`
 //   shape(args, row, key, s)      the score of a key, of the product s
-// One whose Row has `own`, the query's key, may have shape_at(args, row, distance, s) instead: of the key so many behind
-// that one, a whole number. As a float it costs an addition from key to key.
+// One whose Row has `own`, the query's key, may have shape_at(args, row, distance, s) instead: of the key so many
+// behind that one, a whole number. As a float it costs an addition from key to key.
 #pragma once
 
 #include "../../target/device.h"
@@ -18,12 +18,14 @@ concept ScoreFunction = requires(const SoftmaxArgs& args, typename S::Row row) {
   S::kReshapes;
   { S::factor(args) } -> SameAs<float>;
   { S::row(args, 0, 0) } -> SameAs<typename S::Row>;
-  requires(requires {
-    { S::shape(args, row, 0, 0.0f) } -> SameAs<float>;
-  } || requires {
-    { row.own } -> SameAs<int&>;
-    { S::shape_at(args, row, 0.0f, 0.0f) } -> SameAs<float>;
-  });
+  requires(
+      requires {
+        { S::shape(args, row, 0, 0.0f) } -> SameAs<float>;
+      } ||
+      requires {
+        { row.own } -> SameAs<int&>;
+        { S::shape_at(args, row, 0.0f, 0.0f) } -> SameAs<float>;
+      });
 };
 
 template <class S>

@@ -32,7 +32,7 @@ struct QueryRow {
     if constexpr (kPart < G::Problem::kKeyDims) return (dim < kPart ? data : rest) + dim;
     else return data + dim;
   }
-  // N of them, zero past the head's end; which of a narrow head's are, where N divides kNarrowStep or it N.
+  // N dims of one part; zero where a narrow head has none.
   template <int N>
   RF_DEVICE Words<T, N> words(int dim) const {
     if constexpr (!G::Format::kNarrow) {

@@ -68,7 +68,7 @@ struct Results {
     float* partial = nullptr;
     float scale;  // of a result
     float value_scale;  // of a partial
-    int dims;           // of a result, where the format is narrow
+    int dims;  // of a result, where the format is narrow
   };
 
   // Of a row, whose statistics `writes_stats` has the caller write, one of those that come here.

@@ -37,8 +37,7 @@ struct RunningSoftmax {
           if constexpr (ByDistance<Score>) {
             // As far from register 0's in all lanes.
             const int from_first = j * R::kKeys + R::key(0, r) - R::key(0, 0);
-            scores[j][r] =
-                Score::shape_at(args.softmax, row[s], distance[s] + static_cast<float>(from_first), product);
+            scores[j][r] = Score::shape_at(args.softmax, row[s], distance[s] + static_cast<float>(from_first), product);
           } else {
             scores[j][r] = Score::shape(args.softmax, row[s], tile_key(first_key, j, r), product);
           }

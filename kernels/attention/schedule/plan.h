@@ -32,8 +32,8 @@ struct MakePlan {
     const int64_t all_tiles = static_cast<int64_t>(tiles) * rounds.heads;
     const int used = even > 0 ? even : most_shares(cls, all_tiles);
     PlanHeader* const header = reinterpret_cast<PlanHeader*>(cls.plan);
-    const int joins_at = fixed ? plan_blocks_at(cls.workgroups) + kRecordWords * cls.capacity
-                               : plan_joins_at(cls.workgroups);
+    const int joins_at =
+        fixed ? plan_blocks_at(cls.workgroups) + kRecordWords * cls.capacity : plan_joins_at(cls.workgroups);
     if (thread_index() == 0) *header = PlanHeader{.joins_at = joins_at, .join_heads = fixed ? args.heads.kv_heads : 0};
     // Where a share begins on the rounds' line.
     const auto begin_of = [&](int number) {

@@ -52,7 +52,7 @@ struct Share {
 struct Join {
   int32_t first, parts, head;
   int32_t first_row, rows, token_start;  // the row block's first row; the request's rows and first token
-  int32_t step, shift;                   // from part to part; of all but the first
+  int32_t step, shift;  // from part to part; of all but the first
 
   RF_DEVICE int64_t place(int part) const { return first + (part == 0 ? int64_t{0} : int64_t{part} * step + shift); }
 };
@@ -67,8 +67,8 @@ RF_DEVICE constexpr int64_t part_place(int row_block, int head, int heads) { ret
 struct PlanHeader {
   int32_t joins;
   int32_t beyond_few, reaches_many;  // whether some join has more than kFewParts, and whether one has kManyParts
-  int32_t joins_at;                  // where they are listed
-  int32_t join_heads;                // 0, or: a join stands for those of so many heads, which `joins` counts
+  int32_t joins_at;  // where they are listed
+  int32_t join_heads;  // 0, or: a join stands for those of so many heads, which `joins` counts
   int32_t unused[3];
 };
 

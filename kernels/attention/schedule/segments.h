@@ -96,8 +96,8 @@ class Segments {
   }
 
   RF_DEVICE static RowBlock uniform_block(const RowBlock& b) {
-    return {uniform<Wave>(b.request),   uniform<Wave>(b.first_row), uniform<Wave>(b.first_tile),
-            uniform<Wave>(b.begin),     uniform<Wave>(b.tiles),     uniform<Wave>(b.token_start),
+    return {uniform<Wave>(b.request),   uniform<Wave>(b.first_row),     uniform<Wave>(b.first_tile),
+            uniform<Wave>(b.begin),     uniform<Wave>(b.tiles),         uniform<Wave>(b.token_start),
             uniform<Wave>(b.query_len), uniform<Wave>(b.seq_len_or_not)};
   }
 

@@ -30,9 +30,9 @@ struct CdnaTuning {
         .residency = {.blocks_per_unit = 2, .simd_waves = small ? 2 : 1}};
   }
 
-  // Waves share the dims. 32 latents are 37 kB of shared memory, so one workgroup of four waves is alone on a unit, with
-  // 512 registers a lane, but on gfx950, which has room for two. A wave's queries, 128 dims of the output and the keys
-  // on their way are 36, 32 and 36 registers for 16 rows. Where values lie apart, 16 keys take as much.
+  // Waves share the dims. 32 latents are 37 kB of shared memory, so one workgroup of four waves is alone on a unit,
+  // with 512 registers a lane, but on gfx950, which has room for two. A wave's queries, 128 dims of the output and the
+  // keys on their way are 36, 32 and 36 registers for 16 rows. Where values lie apart, 16 keys take as much.
   template <class P, int QueryTiles>
   static constexpr auto shared_dims() {
     constexpr bool apart = !P::Format::kValuesInKey, two = Depth == 32 && QueryTiles <= (apart ? 1 : 2);

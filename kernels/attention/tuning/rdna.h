@@ -16,7 +16,8 @@ template <int Operand>
 struct RdnaTuning {
   static constexpr int kDirect = Operand == 16 ? 192 : 256;  // longest head whose K or V fits beside the output
 
-  // Waves of few rows. Of narrow heads in gfx11's kernel for 256 dims they are more, which hold less of a tile on its way.
+  // Waves of few rows. Of narrow heads in gfx11's kernel for 256 dims they are more, which hold less of a tile on its
+  // way.
   template <class P>
   static constexpr int kFewWaves = P::Format::kNarrow && P::kMostDims > kDirect ? 4 : 2;
 
@@ -44,18 +45,20 @@ struct RdnaTuning {
   }
 
  private:
-  // Waves share the dims: one has 64 of 512 of the output, 32 registers for each 16 rows, and an eighth or a quarter of the queries.
+  // Waves share the dims: one has 64 of 512 of the output, 32 registers for each 16 rows, and an eighth or a quarter of
+  // the queries.
   template <class P, int QueryTiles>
   static constexpr auto shared_dims() {
     constexpr bool wide = Operand == 16;
-    return Choice<Waves<Staged>>{.block = {.query_tiles = QueryTiles},
-                                 .loop = {.feed = {.row_waves = 1, .one_buffer = true, .ahead = true, .key_pad = 8, .value_pad = 8},
-                                          .dim_waves = 8,
-                                          .row_parts = QueryTiles,
-                                          .lazy_maximum = true,
-                                          .value_run = wide ? 2 : 4,
-                                          .most_operands = 2},
-                                 .residency = {.blocks_per_unit = 2}};
+    return Choice<Waves<Staged>>{
+        .block = {.query_tiles = QueryTiles},
+        .loop = {.feed = {.row_waves = 1, .one_buffer = true, .ahead = true, .key_pad = 8, .value_pad = 8},
+                 .dim_waves = 8,
+                 .row_parts = QueryTiles,
+                 .lazy_maximum = true,
+                 .value_run = wide ? 2 : 4,
+                 .most_operands = 2},
+        .residency = {.blocks_per_unit = 2}};
   }
 
   // The dims that registers are short of: short operands leave room for queries that are longer than the output.
