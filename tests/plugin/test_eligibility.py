@@ -81,7 +81,6 @@ def test_served_variations(change):
         ("use_per_head_quant_scales", True, "leave out --attention-backend"),
         ("use_non_causal", True, "leave out --attention-backend"),
         ("use_rswa", True, "leave out --attention-backend"),
-        ("use_batch_invariant", True, "VLLM_BATCH_INVARIANT"),
         ("use_pcp", True, "--prefill-context-parallel-size 1"),
         ("use_dcp", True, "--decode-context-parallel-size 1"),
         ("use_something_of_a_later_vllm", True, "leave out --attention-backend"),

@@ -62,6 +62,10 @@ class RocmForgeBackend(AttentionBackend):
         return True
 
     @classmethod
+    def supports_batch_invariance(cls) -> bool:
+        return True
+
+    @classmethod
     def supports_attn_type(cls, attn_type: str) -> bool:
         return bool(attn_type == AttentionType.DECODER)
 

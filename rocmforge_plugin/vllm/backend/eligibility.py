@@ -103,7 +103,6 @@ EITHER = (
     flag("use_per_head_quant_scales", "per-head quantization scales"),
     flag("use_non_causal", "non-causal decoder attention"),
     flag("use_rswa", "reference sliding-window attention"),
-    flag("use_batch_invariant", "batch-invariant mode", "unset VLLM_BATCH_INVARIANT, or " + OTHER_BACKEND),
     flag("use_pcp", "prefill context parallelism", "set --prefill-context-parallel-size 1"),
     flag("use_dcp", "decode context parallelism", "set --decode-context-parallel-size 1"),
     # Pages are read and written through their strides, and query lengths on the device.
@@ -114,6 +113,7 @@ EITHER = (
 SELECTION = (
     *EITHER,
     Rule("use_mla", whatever, ""),  # such a layer has another class, of `mla`
+    Rule("use_batch_invariant", whatever, ""),  # plans are then made so that results do not depend on the batch
     flag("use_sparse", "sparse attention"),
     Rule("has_sliding_window", whatever, ""),
     Rule("has_sink", whatever, ""),

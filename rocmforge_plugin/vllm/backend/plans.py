@@ -11,6 +11,7 @@ import itertools
 from typing import Any, Protocol
 
 import torch
+from vllm import envs
 
 from rocmforge_plugin.ops.planner import AttentionPlan, AttentionPlanner
 from rocmforge_plugin.problem import Problem
@@ -112,7 +113,14 @@ class Planners:
                 "graph is captured, where no plan's memory can be made; run the layer once before the capture "
                 "(compilation_config.cudagraph_num_of_warmups=1), or set compilation_config.cudagraph_mode=PIECEWISE"
             )
-        return AttentionPlanner(problem, self._device, max_num_reqs, max_num_tokens, self._decode_query_len)
+        return AttentionPlanner(
+            problem,
+            self._device,
+            max_num_reqs,
+            max_num_tokens,
+            self._decode_query_len,
+            batch_invariant=envs.VLLM_BATCH_INVARIANT,
+        )
 
     def _grow(self, planners: list[AttentionPlanner], reqs: int, tokens: int) -> AttentionPlanner:
         largest = planners[-1]

@@ -45,6 +45,8 @@ def _one_of(served_here: Iterable[object]) -> str:
 # The fields of vLLM's AttentionSelectorConfig, 0.32 and 0.33.
 SELECTION = (
     *EITHER,
+    # vLLM reads contexts in chunks whose lengths depend on the batch.
+    flag("use_batch_invariant", "batch-invariant mode", "unset VLLM_BATCH_INVARIANT, or " + OTHER_BACKEND),
     Rule(
         "head_size",
         lambda value, asked: value in LATENTS,
