@@ -3,9 +3,11 @@
 // until they are waited for. Those must not stand behind a branch of the loop: the compiler would run them one by one.
 #pragma once
 
+#include "../../matrix/quads.h"
 #include "../keys/feed.h"
 #include "../keys/swizzled.h"
 #include "../rows/queries.h"
+#include "../rows/results.h"
 #include "../rows/running_softmax.h"
 #include "wave_tiles.h"
 
@@ -44,14 +46,34 @@ struct OrderedQueries {
   }
 
   RF_DEVICE static void bring(const QueryRow<G> (&row)[R::kStats], Shared&, Held& held, int) {
-    constexpr int kPair = 4 / sizeof(T);
-    unrolled<kProducts>([&](auto i) {
-      unrolled<R::kQueryElements / kPair>([&](auto word) {
-        constexpr int kElement = word * kPair;
-        const int dim = i * G::Mma::kK + G::Mma::a_k(lane<R::kWave>(), kElement);
-        held.operand[i].word[word] = row[query_stat<R>(kElement)].template words<kPair>(dim).word[0];
+    constexpr int kFours = kProducts / 2;  // of runs of eight dims, one of which each lane of a quad reads for all
+    unrolled<kFours>([&](auto four) {
+      unrolled<R::kStats>([&](auto s) {
+        auto run = row[s].template words<kRun>((4 * four + lane<R::kWave>() % 4) * kRun);
+        transpose_quads<R::kWave>(run.word);
+        unrolled<4>([&](auto i) { held.operand[2 * four + i / 2].word[word_of(s, i % 2)] = run.word[i]; });
       });
     });
+    if constexpr (kProducts % 2) {
+      constexpr int kLast = kProducts - 1;
+      unrolled<R::kStats>([&](auto s) {
+        unrolled<2>([&](auto i) {
+          const int dim = kLast * G::Mma::kK + i * kRun + lane<R::kWave>() % 4 * 2;
+          held.operand[kLast].word[word_of(s, i)] = row[s].template words<2>(dim).word[0];
+        });
+      });
+    }
+  }
+
+ private:
+  static constexpr int kRun = 8;
+  static_assert(sizeof(T) == 2 && G::Mma::kK == 2 * kRun);
+
+  // The word of an operand that holds two of statistic `stat`'s row in run `half` of its dims.
+  static constexpr int word_of(int stat, int half) {
+    int word = 0;
+    while (query_stat<R>(2 * word) != stat || G::Mma::a_k(0, 2 * word) != kRun * half) ++word;
+    return word;
   }
 };
 
@@ -110,7 +132,42 @@ struct WarpgroupLoop {
     keys.finish();
   }
 
+  // Writes the rows of a segment: what a quad's lanes hold of four runs of eight dims, a run each.
+  RF_DEVICE static void write(const Args& earlier, const Segment& seg, Shared&, State& state) {
+    using Result = Results<G>;
+    const Args& args = reload_args(earlier);
+    Result::add_up(state);
+    if (kWrittenTiles == 0 || !seg.whole()) {
+      Result::write_alone(args, seg, state);
+      return;
+    }
+    typename Result::RowResult row[R::kStats];
+    RF_UNROLL
+    for (int s = 0; s < R::kStats; ++s)
+      row[s] = Result::row_result(args, seg, G::lane_row(0, s), state.row[0][s], Result::holds_stats());
+    unrolled<kWrittenTiles / 4>([&](auto four) {
+      RF_UNROLL
+      for (int s = 0; s < R::kStats; ++s) {
+        Words<typename G::T, 8> run;
+        RF_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          Vec<typename G::T, 2> pair;
+          RF_UNROLL
+          for (int j = 0; j < 2; ++j)
+            pair[j] = from_float<typename G::T>(state.out[0][4 * four + i][2 * s + j] * row[s].scale);
+          run.word[i] = words_of(pair).word[0];
+        }
+        transpose_quads<R::kWave>(run.word);
+        const int dim = (4 * four + lane<R::kWave>() % 4) * 8;
+        if (row[s].out && (!G::Format::kNarrow || dim < row[s].dims)) store_words(row[s].out + dim, run);
+      }
+    });
+  }
+
  private:
+  // All tiles of the output, if they come in fours.
+  static constexpr int kWrittenTiles = G::D::kTiles % 4 == 0 ? G::D::kTiles : 0;
+
   template <class Operand>
   RF_DEVICE static void start_scores(const Operand (&query)[kProducts], int tile, const Keys& keys,
                                      Tile (&scores)[kScoreTiles]) {

@@ -28,37 +28,47 @@ struct Results {
   // Writes the rows of a segment: `merge` is shared memory that nothing else uses meanwhile.
   RF_DEVICE static void write(const Args& earlier, const Segment& seg, Merge& merge, State& state) {
     const Args& args = reload_args(earlier);
+    add_up(state);
+    if constexpr (G::kKeyWaves > 1) {
+      barrier();  // the last reads of shared memory are done
+      merge_waves(args, seg, merge, state);
+      barrier();
+    } else {
+      write_alone(args, seg, state);
+    }
+  }
+
+  // Sums of rows over their lanes.
+  RF_DEVICE static void add_up(State& state) {
     RF_UNROLL
     for (int t = 0; t < kQueryTiles; ++t) {
       RF_UNROLL
       for (int s = 0; s < R::kStats; ++s)
         state.row[t][s].sum = R::reduce(state.row[t][s].sum, [](float a, float b) { return a + b; });
     }
-    if constexpr (G::kKeyWaves > 1) {
-      barrier();  // the last reads of shared memory are done
-      merge_waves(args, seg, merge, state);
-      barrier();
-    } else {
+  }
+
+  // Of waves that have all keys of their rows.
+  RF_DEVICE static void write_alone(const Args& args, const Segment& seg, const State& state) {
+    RF_UNROLL
+    for (int t = 0; t < kQueryTiles; ++t) {
+      RowResult row[R::kStats];
       RF_UNROLL
-      for (int t = 0; t < kQueryTiles; ++t) {
-        RowResult row[R::kStats];
+      for (int s = 0; s < R::kStats; ++s)
+        row[s] = row_result(args, seg, G::lane_row(t, s), state.row[t][s], holds_stats());
+      unrolled<D::kBands>([&](auto band) {
+        // Consecutive dims lie in consecutive tiles, or in consecutive registers of one.
+        constexpr bool kAcross = D::width(band) > 1;
+        constexpr int kWidth = kAcross ? D::width(band) : R::kRunRegisters;
         RF_UNROLL
-        for (int s = 0; s < R::kStats; ++s)
-          row[s] = row_result(args, seg, G::lane_row(t, s), state.row[t][s], holds_stats());
-        unrolled<D::kBands>([&](auto band) {
-          // Consecutive dims lie in consecutive tiles, or in consecutive registers of one.
-          constexpr bool kAcross = D::width(band) > 1;
-          constexpr int kWidth = kAcross ? D::width(band) : R::kRunRegisters;
+        for (int r = 0; r < R::kScores; r += kAcross ? 1 : kWidth) {
+          Vec<float, kWidth> run;
           RF_UNROLL
-          for (int r = 0; r < R::kScores; r += kAcross ? 1 : kWidth) {
-            Vec<float, kWidth> run;
-            RF_UNROLL
-            for (int j = 0; j < kWidth; ++j)
-              run[j] = state.out[t][D::first_tile(band) + (kAcross ? j : 0)][kAcross ? r : r + j];
-            write_run<band>(row[R::stat(r)], r, run);
-          }
-        });
-      }
+          for (int j = 0; j < kWidth; ++j)
+            run[j] = state.out[t][D::first_tile(band) + (kAcross ? j : 0)][kAcross ? r : r + j];
+          write_run<band>(row[R::stat(r)], r, run);
+        }
+      });
     }
   }
 
@@ -93,6 +103,9 @@ struct Results {
       args.lse.data[head * args.lse.head_stride + token * args.lse.token_stride] = log_sum(row, sink);
     return result;
   }
+
+  // Of the lanes that have a row's statistics, one.
+  RF_DEVICE static bool holds_stats() { return R::key(lane<R::kWave>(), 0) == 0 && G::first_of_row(); }
 
  private:
   // Key waves hold the same rows over different keys: each takes its share of the output registers, sums all waves'
@@ -145,9 +158,6 @@ struct Results {
       });
     }
   }
-
-  // Of the lanes that have a row's statistics, one.
-  RF_DEVICE static bool holds_stats() { return R::key(lane<R::kWave>(), 0) == 0 && G::first_of_row(); }
 
   // Writes a run of a row's consecutive dims, of which register r holds the first.
   template <int Band, int Width>
