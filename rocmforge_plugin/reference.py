@@ -8,7 +8,7 @@ Nothing is changed in place and results have dtype `compute`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -131,6 +131,30 @@ def latent_kv_write(
     return kv_write(kv_c[:, None], value[:, None], kv_cache[:, None], slot_mapping)[:, 0]
 
 
+def visible_keys(
+    tokens: int,
+    length: int,
+    causal: bool = True,
+    window: int = 0,
+    ranges: Iterable[Sequence[int]] = (),
+    clamped: bool = False,
+) -> torch.Tensor:
+    """Which of a request's keys its new tokens see, bool [tokens, length]; the last token stands at the last key.
+
+    Keys after the token's own only if not `causal`; with a `window` those less far than it, to either side. Of `ranges`
+    (first and last position, (0, 0) for none) that a token is in it sees all keys beside, or if `clamped` those that
+    are not before its window.
+    """
+    own, keys = torch.arange(length - tokens, length)[:, None], torch.arange(length)[None, :]
+    near = torch.full((tokens, length), True) if window == 0 else own - keys < window
+    seen = near & (own >= keys) if causal else near & ((keys - own < window) | (window == 0))
+    for first, last in ranges:
+        if (first, last) != (0, 0):
+            together = (first <= own) & (own <= last) & (first <= keys) & (keys <= last)
+            seen |= together & near if clamped else together
+    return seen
+
+
 def attend(
     query: torch.Tensor,
     keys: torch.Tensor,
@@ -142,12 +166,15 @@ def attend(
     soft_cap: float = 0,
     alibi_slopes: torch.Tensor | None = None,
     compute: torch.dtype = torch.float64,
+    alibi_sqrt: bool = False,
+    ranges: Iterable[Sequence[int]] = (),
+    ranges_clamped: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One request's attention: query [tokens, heads, key dims], keys [length, kv_heads, key dims], values likewise.
 
-    ``score = scale * q k``; with a soft cap c, ``c * tanh(score / c)``; plus ``slope * (key - query)``; if causal, keys
-    after the query, and those `window` or more before it, are masked: the last query stands at the last key. A sink is
-    a logit that only enlarges the denominator.
+    ``score = scale * q k``; with a soft cap c, ``c * tanh(score / c)``; plus ``slope * (key - query)``, or with
+    `alibi_sqrt` ``slope * -sqrt(query - key)`` for keys before the query; of keys that are not visible (`visible_keys`)
+    -inf. A sink is a logit that only enlarges the denominator.
 
     Returns:
         Results [tokens, heads, value dims] in `compute`, zero where a query sees no key; and the natural logarithms of
@@ -159,13 +186,12 @@ def attend(
     scores = query.to(compute).transpose(0, 1) @ keys.transpose(1, 2) * scale
     if soft_cap:
         scores = torch.tanh(scores / soft_cap) * soft_cap
-    places = torch.arange(length, device=query.device)
-    distance = places[None, :] - torch.arange(length - tokens, length, device=query.device)[:, None]
     if alibi_slopes is not None:
-        scores = scores + alibi_slopes.to(compute)[:, None, None] * distance.to(compute)
-    masked = (distance > 0) & causal
-    if window:
-        masked = masked | (distance <= -window)
+        own = torch.arange(length - tokens, length, device=query.device)
+        distance = (torch.arange(length, device=query.device)[None, :] - own[:, None]).to(compute)
+        rise = -torch.sqrt(-distance.clamp(max=0)) if alibi_sqrt else distance
+        scores = scores + alibi_slopes.to(compute)[:, None, None] * rise
+    masked = ~visible_keys(tokens, length, causal, window, ranges, ranges_clamped).to(query.device)
     scores = scores.masked_fill(masked, float("-inf"))
     if sinks is not None:
         scores = torch.cat((scores, sinks.to(compute)[:, None, None].expand(heads, tokens, 1)), dim=-1)
@@ -173,6 +199,11 @@ def attend(
     weights = torch.softmax(scores, dim=-1)[..., :length]
     weights = weights.masked_fill(masked.all(-1, keepdim=True), 0)
     return (weights @ values).transpose(0, 1), lse
+
+
+def _by_request(option: Any, request: int) -> Any:
+    """What a request has of an option that may be a tensor of one entry a request."""
+    return option[request].tolist() if isinstance(option, torch.Tensor) else option
 
 
 def paged_attention_reference(
@@ -187,8 +218,11 @@ def paged_attention_reference(
     soft_cap: float = 0,
     alibi_slopes: torch.Tensor | None = None,
     compute: torch.dtype = torch.float64,
-    causal: bool = True,
+    causal: bool | torch.Tensor = True,
     lse: torch.Tensor | None = None,
+    alibi_sqrt: bool = False,
+    ranges: torch.Tensor | None = None,
+    ranges_clamped: bool = False,
 ) -> torch.Tensor:
     """Attention of each request's new tokens over its pages (`attend`); shapes as for ops.paged_attention.
 
@@ -201,14 +235,27 @@ def paged_attention_reference(
     starts = query_start_loc.tolist()
     for request, length in enumerate(seq_lens.tolist()):
         begin, end = starts[request], starts[request + 1]
-        if begin == end or (causal and length == 0):
+        sees_back_only = bool(_by_request(causal, request))
+        if begin == end or (sees_back_only and length == 0):
             continue
         slots = torch.arange(length, device=query.device)
         pages = block_table[request].long()[slots // block_size]
         rows = kv_cache[pages, :, slots % block_size]  # [length, kv_heads, row_elements]
         keys, values = rows.tensor_split([key_dims], dim=-1)
         out[begin:end], sums = attend(
-            query[begin:end], keys, values, scale, causal, window, sinks, soft_cap, alibi_slopes, compute
+            query[begin:end],
+            keys,
+            values,
+            scale,
+            sees_back_only,
+            window,
+            sinks,
+            soft_cap,
+            alibi_slopes,
+            compute,
+            alibi_sqrt,
+            () if ranges is None else _by_request(ranges, request),
+            ranges_clamped,
         )
         if lse is not None:
             lse[:, begin:end] = sums
@@ -253,8 +300,9 @@ def varlen_attention_reference(
     query_start_loc: torch.Tensor,
     key_start_loc: torch.Tensor,
     scale: float,
-    causal: bool,
+    causal: bool | torch.Tensor,
     compute: torch.dtype = torch.float64,
+    window: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of each request's tokens over its keys (`attend`); shapes as for ops.varlen_attention.
 
@@ -265,8 +313,9 @@ def varlen_attention_reference(
     out = torch.zeros(tokens, heads, value.shape[2], dtype=compute, device=query.device)
     lse = torch.full((heads, tokens), float("-inf"), dtype=compute, device=query.device)
     starts = zip(query_start_loc.tolist(), key_start_loc.tolist(), strict=True)
-    for (begin, first), (end, last) in pairwise(starts):
+    for request, ((begin, first), (end, last)) in enumerate(pairwise(starts)):
         if begin < end:
-            of_request = query[begin:end], key[first:last], value[first:last]
-            out[begin:end], lse[:, begin:end] = attend(*of_request, scale, causal, compute=compute)
+            of_request = query[begin:end], key[first:last], value[first:last], scale
+            sees_back_only = bool(_by_request(causal, request))
+            out[begin:end], lse[:, begin:end] = attend(*of_request, sees_back_only, window, compute=compute)
     return out, lse

@@ -15,8 +15,10 @@ RUN: checks.Works = {
     **PAGES,
     "window.plan": "{planner.problem.window}, as the plan has it",
     "soft_cap.range": "at least 0 and finite",
-    "soft_cap.plan": "as the plan has it, whose scores are {planner.problem.score}",
-    "alibi_slopes.plan": "as the plan has it, whose scores are {planner.problem.score}",
+    **{
+        f"{name}.plan": "what the plan is for: scores that are {planner.problem.score}"
+        for name in ("soft_cap", "alibi_slopes")
+    },
     "kv_cache.shape": "[blocks, {planner.problem.num_kv_heads}, block_size, {planner.row_elements}], a key's "
     "and its value's elements in a row",
     **{
@@ -51,7 +53,7 @@ def _planner_for(
     problem = Problem(
         str(query.dtype), num_heads, kv_cache.shape[1], head_size, head_size, window, score=score, mask=mask
     )
-    of = f"{_OP}, of query, kv_cache and window"
+    of = f"{_OP}, of query, kv_cache, window, soft_cap, alibi_slopes and ranges"
     return shared_planner(of, problem, query.device, seq_lens.shape[0], tokens, max_query_len)
 
 

@@ -17,7 +17,7 @@ _INT32 = {"dtype": "int32", "device": "on {planner.device}"}
 PLAN: checks.Works = {
     "num_tokens.bounds": "0 to max_num_tokens, {planner.max_num_tokens}",
     "max_query_len.least": "at least 0",
-    "causal.type": "True, False or a tensor",
+    "causal.type": "True, False or an int32 tensor [requests]",
     "causal.requests": "int32 [requests] on {planner.device} and contiguous, as seq_lens is {seq_lens.shape}",
     "ranges.mask": "None for a problem whose mask is '{planner.problem.mask}'",
     "ranges.shape": "int32 [requests, ranges, 2] on {planner.device}, as seq_lens is {seq_lens.shape}",

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -46,8 +47,12 @@ class Batch:
     sinks: bool = False
     token_major: bool = False  # physical order of the cache: [blocks, block_size, heads, row]
     padding: int = 0  # query tokens behind the last request's
-    causal: bool = True
+    causal: bool | list[bool] = True  # of all requests, or of each
     with_lse: bool = False
+    soft_cap: float = 0.0
+    alibi: str = ""  # or biased, or rooted: what slopes are of
+    ranges: list[list[tuple[int, int]]] | None = None  # of each request
+    clamped: bool = False
 
     def __post_init__(self) -> None:
         random = generator(self.seed)
@@ -83,31 +88,60 @@ class Batch:
         # Queries and output lie in wider rows, as views of a fused QKV projection do.
         size, rows = (self.tokens, heads, self.head_size), ((heads + 3) * self.head_size, self.head_size, 1)
         self.query = Buffer(size, rows, 16, self.dtype, self.seed + 1)
-        self.query.fill(torch.randn(size, generator=random).to(self.dtype).to(DEVICE))
+        # A cap that scores do not come near would show nothing.
+        spread = 1 + self.soft_cap / 2
+        self.query.fill((spread * torch.randn(size, generator=random)).to(self.dtype).to(DEVICE))
         self.out = Buffer(size, rows, 24, self.dtype, self.seed + 2)
         sums = (1, heads + 3) if self.seed % 2 else (self.tokens + 5, 1)
         self.lse = Buffer((heads, self.tokens), sums, 3, torch.float32, self.seed + 3) if self.with_lse else None
         self.sink_logits = torch.randn(heads, generator=random).to(DEVICE) if self.sinks else None
+        # Of every head another one, in any order, so that one head's are not another's.
+        order = torch.randperm(heads, generator=random)
+        self.slopes = (0.6 * 2 ** (-6.0 * order / heads)).to(DEVICE) if self.alibi else None
         self.scale = self.head_size**-0.5
 
     @property
     def cache(self) -> torch.Tensor:
         return self.cache_buffer.view
 
-    def planner(self, core: str = "", decode_query_len: int = 1) -> AttentionPlanner:
-        problem = Problem(
+    @property
+    def problem(self) -> Problem:
+        return Problem(
             self.dtype,
             self.kv_heads * self.group,
             self.kv_heads,
             self.head_size,
             self.head_size,
             self.window,
-            core=core,
+            score="capped" if self.soft_cap else self.alibi or "plain",
+            mask="windowed" if self.ranges is None else "clamped_ranges" if self.clamped else "ranges",
         )
+
+    @cached_property
+    def causal_given(self) -> bool | torch.Tensor:
+        """As the op takes it."""
+        if isinstance(self.causal, bool):
+            return self.causal
+        return torch.tensor(self.causal, dtype=torch.int32, device=DEVICE)
+
+    @cached_property
+    def ranges_given(self) -> torch.Tensor | None:
+        """As the op takes them, in rows that are longer than the longest list."""
+        if self.ranges is None:
+            return None
+        most = max(map(len, self.ranges))
+        given = torch.full((len(self.ranges), most + 2, 2), 1 << 20, dtype=torch.int32)[:, :most]
+        for request, listed in enumerate(self.ranges):
+            given[request] = torch.tensor([*listed, *[(0, 0)] * (most - len(listed))], dtype=torch.int32).view(most, 2)
+        return given.to(DEVICE)
+
+    def planner(self, core: str = "", decode_query_len: int = 1) -> AttentionPlanner:
+        problem = replace(self.problem, core=core)
         return AttentionPlanner(problem, DEVICE, len(self.requests), max(self.tokens, 1), decode_query_len)
 
     def plan(self, planner: AttentionPlanner) -> AttentionPlan:
-        return planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens, self.causal)
+        of = self.starts, self.seq_lens, self.max_query_len, self.tokens
+        return planner.plan(*of, self.causal_given, self.ranges_given)
 
     def run(self, planner: AttentionPlanner | None) -> None:
         self.run_with(None if planner is None else self.plan(planner))
@@ -124,7 +158,12 @@ class Batch:
             out=self.out.view,
             window=self.window,
             sinks=self.sink_logits,
-            causal=self.causal,
+            soft_cap=self.soft_cap,
+            alibi_slopes=self.slopes,
+            alibi_sqrt=self.alibi == "rooted",
+            causal=self.causal_given,
+            ranges=self.ranges_given,
+            ranges_clamped=self.clamped,
             lse=None if self.lse is None else self.lse.view,
             plan=plan,
         )
@@ -136,7 +175,12 @@ class Batch:
             "scale": self.scale,
             "window": self.window,
             "sinks": None if self.sink_logits is None else self.sink_logits.cpu(),
-            "causal": self.causal,
+            "soft_cap": self.soft_cap,
+            "alibi_slopes": None if self.slopes is None else self.slopes.cpu(),
+            "alibi_sqrt": self.alibi == "rooted",
+            "causal": self.causal if isinstance(self.causal, bool) else torch.tensor(self.causal),
+            "ranges": None if self.ranges_given is None else self.ranges_given.cpu(),
+            "ranges_clamped": self.clamped,
         }
         arguments = [x.cpu() for x in tensors]
         real = self.tokens - self.padding

@@ -19,8 +19,8 @@ from .attention_support import Batch, launches_of
 from .kernel_support import DEVICE, SUFFIX, Refusal, check_refusal, check_words, elsewhere, poison
 
 
-def a_batch() -> Batch:
-    return Batch(torch.bfloat16, 64, 2, 4, [(1, 70), (1, 20)], 16, seed=1)
+def a_batch(**options: Any) -> Batch:
+    return Batch(torch.bfloat16, 64, 2, 4, [(1, 70), (1, 20)], 16, seed=1, **options)
 
 
 def arguments_of(batch: Batch) -> dict[str, Any]:
@@ -32,6 +32,9 @@ def arguments_of(batch: Batch) -> dict[str, Any]:
         "query_start_loc": batch.starts,
         "out": batch.out.view,
         "sinks": None,
+        "ranges": None,
+        "soft_cap": batch.soft_cap,
+        "alibi_slopes": batch.slopes,
         "lse": torch.zeros(8, 2, device=DEVICE),
         "causal": True,
         "scale": batch.scale,
@@ -100,6 +103,18 @@ TENSORS = [
     Refusal("lse.shape", {"lse": lambda t: t.T}, ValueError, r"\[num_heads, tokens\], as query is \[2, 8, 64\]"),
     Refusal("lse.shape", {"lse": lambda t: t[0]}, ValueError, r"\[num_heads, tokens\]"),
     Refusal("lse.own", {"lse": lambda t: t[:, :1].expand(8, 2)}, ValueError, "expanded"),
+    Refusal("soft_cap.range", {"soft_cap": lambda _: -1.0}, ValueError, "soft_cap is -1.0; .*at least 0"),
+    Refusal("soft_cap.range", {"soft_cap": lambda _: float("inf")}, ValueError, "finite"),
+    Refusal("soft_cap.range", {"soft_cap": lambda _: float("nan")}, ValueError, "soft_cap is nan"),
+]
+# Of a batch with slopes.
+SLOPES = [
+    Refusal("alibi_slopes.tensor", {"alibi_slopes": lambda t: t.tolist()}, TypeError, "alibi_slopes is a list"),
+    Refusal("alibi_slopes.dtype", {"alibi_slopes": lambda t: t.half()}, TypeError, "torch.float16; .*float32"),
+    Refusal("alibi_slopes.device", {"alibi_slopes": elsewhere}, ValueError, "query's device"),
+    Refusal("alibi_slopes.shape", {"alibi_slopes": lambda t: t[:7]}, ValueError, r"\[7\].*\[8\], one for each query head"),
+    Refusal("alibi_slopes.shape", {"alibi_slopes": lambda t: t[:, None]}, ValueError, r"\[8\]"),
+    Refusal("alibi_slopes.contiguous", {"alibi_slopes": strided}, ValueError, "contiguous"),
 ]
 
 
@@ -108,6 +123,11 @@ def varlen_plan() -> AttentionPlan:
     batch = a_batch()
     planner = AttentionPlanner(Problem(torch.bfloat16, 8, 2, 128, 128, format="split"), DEVICE, 2, 2)
     return planner.plan(batch.starts, batch.seq_lens, 1, 2)
+
+
+def each(*shape: int, dtype: torch.dtype = torch.int32) -> Callable[[object], torch.Tensor]:
+    """What says of each request whether it is causal."""
+    return lambda _: torch.ones(*shape, dtype=dtype, device=DEVICE)
 
 
 # What does not agree with the plan that was made for a call.
@@ -124,14 +144,32 @@ OF_THE_PLAN = [
     Refusal("seq_lens.plan", {"seq_lens": lambda t: t[:, None]}, ValueError, "of 2 requests, as the plan is"),
     Refusal("seq_lens.plan", {"seq_lens": lambda t: t[:1]}, ValueError, "of 2 requests, as the plan is"),
     Refusal("causal.plan", {"causal": lambda _: False}, ValueError, "causal is False; it must be True, as the plan"),
+    Refusal(
+        "causal.plan",
+        {"causal": lambda _: torch.ones(2, dtype=torch.int32, device=DEVICE)},
+        ValueError,
+        r"causal is \[2\].*; it must be True, as the plan has it",
+    ),
+    Refusal(
+        "soft_cap.plan",
+        {"soft_cap": lambda _: 30.0},
+        ValueError,
+        "soft_cap is 30.0; it must be what the plan is for: scores that are plain",
+    ),
+    Refusal(
+        "alibi_slopes.plan",
+        {"alibi_slopes": floats(8)},
+        ValueError,
+        r"alibi_slopes is \[8\].*; it must be what the plan is for: scores that are plain",
+    ),
     Refusal("window.plan", {"window": lambda _: 5}, ValueError, "window is 5; it must be 0, as the plan has it"),
     Refusal("max_query_len.plan", {"max_query_len": lambda _: 2}, ValueError, "at most 1, as the plan has it"),
 ]
 
 
-@pytest.mark.parametrize("refusal", TENSORS + OF_THE_PLAN, ids=lambda refusal: refusal.condition)
+@pytest.mark.parametrize("refusal", TENSORS + OF_THE_PLAN + SLOPES, ids=lambda refusal: refusal.condition)
 def test_with_a_plan(refusal: Refusal) -> None:
-    batch = a_batch()
+    batch = a_batch(alibi="biased" if refusal in SLOPES else "")
     arguments = arguments_of(batch)
     arguments["plan"] = batch.planner().plan(batch.starts, batch.seq_lens, 1, batch.tokens)
     arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
@@ -139,7 +177,23 @@ def test_with_a_plan(refusal: Refusal) -> None:
 
 
 def test_every_condition_has_words() -> None:
-    check_words("paged_attention", RUN, TENSORS + OF_THE_PLAN)
+    check_words("paged_attention", RUN, TENSORS + OF_THE_PLAN + SLOPES)
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "says"),
+    [
+        ({"soft_cap": 20.0}, {"soft_cap": 0.0}, "soft_cap is 0.0; it must be .* capped"),
+        ({"alibi": "biased"}, {"alibi_slopes": None}, "alibi_slopes is None; it must be .* biased"),
+        ({"alibi": "rooted"}, {"alibi_slopes": None}, "alibi_slopes is None; it must be .* rooted"),
+        ({"alibi": "rooted"}, {"soft_cap": 1.0}, "soft_cap is 1.0; it must be .* rooted"),
+    ],
+)
+def test_what_the_plans_scores_need(options: dict[str, Any], changes: dict[str, Any], says: str) -> None:
+    batch = a_batch(**options)
+    plan = batch.planner().plan(batch.starts, batch.seq_lens, 1, batch.tokens)
+    with pytest.raises(ValueError, match=says):
+        paged_attention(**arguments_of(batch) | changes, plan=plan)
 
 
 PLANS = [
@@ -151,9 +205,19 @@ PLANS = [
     ),
     Refusal("num_tokens.bounds", {"num_tokens": lambda _: -1}, ValueError, "num_tokens is -1"),
     Refusal("max_query_len.least", {"max_query_len": lambda _: -1}, ValueError, "max_query_len is -1"),
-    Refusal(
-        "causal.window", {"causal": lambda _: False}, ValueError, "it must be True, as there is a window of 7 keys"
+    Refusal("causal.type", {"causal": lambda _: 1}, ValueError, "causal is 1; it must be True, False or an int32 tensor"),
+    Refusal("causal.type", {"causal": lambda _: [1, 0]}, ValueError, "causal is .1, 0.; it must be"),
+    *(
+        Refusal("causal.requests", {"causal": wrong}, ValueError, rf"int32 \[requests\] on {DEVICE}.*seq_lens is \[2\]")
+        for wrong in (each(2, dtype=torch.int64), each(3), each(2, 1), lambda _: strided(each(2)(None)))
     ),
+    Refusal("ranges.tensor", {"ranges": lambda t: t.tolist()}, TypeError, "ranges is a list"),
+    *(
+        Refusal("ranges.shape", {"ranges": wrong}, ValueError, rf"int32 \[requests, ranges, 2\] on {DEVICE}.*is \[2\]")
+        for wrong in (lambda t: t.long(), lambda t: t[:1], lambda t: t[..., 0], lambda t: t.repeat(1, 1, 2))
+    ),
+    Refusal("ranges.contiguous", {"ranges": strided}, ValueError, "contiguous in its last two"),
+    Refusal("ranges.contiguous", {"ranges": lambda t: t.repeat(1, 2, 1)[:, ::2]}, ValueError, "contiguous"),
     Refusal("seq_lens.tensor", {"seq_lens": lambda t: None}, TypeError, "seq_lens is a NoneType"),
     Refusal("seq_lens.dtype", {"seq_lens": lambda t: t.float()}, TypeError, "torch.float32.*int32"),
     Refusal("seq_lens.device", {"seq_lens": elsewhere}, ValueError, f"on {DEVICE}"),
@@ -180,11 +244,15 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize("refusal", PLANS, ids=lambda refusal: refusal.condition)
+# Of a plan for a mask without ranges.
+WINDOWS = [Refusal("ranges.mask", {}, ValueError, "must be None for a problem whose mask is 'windowed'")]
+
+
+@pytest.mark.parametrize("refusal", PLANS + WINDOWS, ids=lambda refusal: refusal.condition)
 def test_plans(refusal: Refusal) -> None:
-    batch = a_batch()
+    batch = a_batch(ranges=None if refusal in WINDOWS else [[], []])
     arguments = {"query_start_loc": batch.starts, "seq_lens": batch.seq_lens, "max_query_len": 1, "num_tokens": 2}
-    arguments["causal"] = True
+    arguments |= {"causal": True, "ranges": torch.zeros(2, 2, 2, dtype=torch.int32, device=DEVICE)}
     arguments |= {name: change(arguments[name]) for name, change in refusal.changes.items()}
     batch.window = 7
     planner = batch.planner()
@@ -192,7 +260,7 @@ def test_plans(refusal: Refusal) -> None:
 
 
 def test_every_condition_of_a_plan_has_words() -> None:
-    check_words("AttentionPlanner.plan", PLAN, PLANS)
+    check_words("AttentionPlanner.plan", PLAN, PLANS + WINDOWS)
 
 
 # Without a plan the first three tensors say what the planner is for; the rest is as with one.
@@ -210,6 +278,14 @@ UNPLANNED = [
     ({"query_start_loc": lambda t: None}, TypeError, "query_start_loc is a NoneType"),
     ({"window": lambda _: -1}, ValueError, "window is -1; it must be at least 0"),
     ({"max_query_len": lambda _: -1}, ValueError, "max_query_len is -1"),
+    ({"soft_cap": lambda _: -1.0}, ValueError, "soft_cap is -1.0; .*at least 0"),
+    ({"soft_cap": lambda _: float("nan")}, ValueError, "soft_cap is nan"),
+    ({"soft_cap": lambda _: 1.0, "alibi_slopes": floats(8)}, ValueError, "alibi_slopes is .*scores that are capped"),
+    ({"alibi_slopes": floats(7)}, ValueError, r"alibi_slopes is \[7\].*\[8\]"),
+    ({"alibi_slopes": floats(8, dtype=torch.float16)}, TypeError, "alibi_slopes is torch.float16"),
+    ({"causal": lambda _: None}, ValueError, "causal is None; it must be True, False or an int32 tensor"),
+    ({"causal": floats(2)}, ValueError, r"causal is \[2\].*int32 \[requests\]"),
+    ({"ranges": floats(2, 1, 2)}, ValueError, r"ranges is \[2, 1, 2\].*int32 \[requests, ranges, 2\]"),
     *(
         (refusal.changes, refusal.error, refusal.says)
         for refusal in TENSORS
@@ -257,7 +333,15 @@ def test_tensors_of_the_cpu(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"key_dims": 72, "value_dims": 72}, "head_size is 72"),
+        ({"key_dims": 68, "value_dims": 68}, "head_size is 68; it must be a multiple of 8 from 32 to 256, or 512"),
+        ({"key_dims": 24, "value_dims": 24}, "head_size is 24; it must be a multiple of 8 from 32"),
+        ({"key_dims": 264, "value_dims": 264}, "head_size is 264; it must be a multiple of 8 from 32 to 256, or 512"),
+        ({"key_dims": 512, "value_dims": 512, "score": "capped"}, "head_size is 512; it must be .* from 32 to 256$"),
+        ({"key_dims": 136, "value_dims": 136, "score": "biased"}, "head_size is 136; it must be .* from 32 to 128$"),
+        ({"mask": "torn"}, "mask is 'torn'; it must be one of windowed, ranges, clamped_ranges"),
+        ({"mask": "ranges", "score": "biased"}, "score is 'biased'; it must be one of plain, capped"),
+        ({"mask": "ranges", "format": "split"}, "mask is 'ranges'; it must be 'windowed' for the split format"),
+        ({"format": "narrow"}, "format is 'narrow'; it must be one of joined, latent, split$"),
         ({"value_dims": 128}, "value_dims is 128 beside key_dims"),
         ({"num_heads": 129, "num_kv_heads": 1}, "num_heads is 129"),
         ({"num_heads": 6, "num_kv_heads": 4}, "num_heads is 6"),
@@ -292,6 +376,7 @@ def test_the_host_module_agrees_with_what_is_served() -> None:
     assert _C.block_multiple == served.BLOCK_MULTIPLE
     assert list(served.ELEMENTS.values()) == list(SUFFIX.values())
     known: dict[str, Any] = {"key_dims": 64, "value_dims": 64, "kv_heads": 1, "group": 1, "window": 0}
+    known |= {"listed": False, "clamped": False, "capped": False, "sloped": False, "partial_dims": 64}
     for op, element, says in (("paged_attention", "f8", "element is f8"), ("kv_write", "bf16", "op is kv_write")):
         with pytest.raises(ValueError, match=says):
             _C.Problem(op=op, element=element, **known, suffix="", combine_suffix="")

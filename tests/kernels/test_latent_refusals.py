@@ -222,7 +222,7 @@ def test_tensors_of_the_cpu(name: str) -> None:
     ("change", "says"),
     [
         ({"key_dims": 640}, "value_dims is 512 beside key_dims 640; it must be one of 512 beside 576, "),
-        ({"key_dims": 576, "value_dims": 576}, "head_size is 576; it must be one of 512"),
+        ({"key_dims": 576, "value_dims": 576}, "head_size is 576; it must be 512"),
         ({"num_heads": 129}, "num_heads is 129 beside num_kv_heads 1; it must be 1 to 128 times"),
         ({"score": "sung"}, "score is 'sung'; it must be one of plain"),
         ({"dtype": "int8"}, "dtype is int8"),

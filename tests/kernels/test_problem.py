@@ -30,7 +30,7 @@ def test_names_are_read_back() -> None:
             parts.core,
         )
         assert "_".join(part for part in spelled if part) == name
-        assert parts.element in served.ELEMENTS.values() or name == "attention_plan"
+        assert parts.element in served.ELEMENTS.values() or name.startswith("attention_plan")
 
 
 @pytest.mark.parametrize(
@@ -39,25 +39,75 @@ def test_names_are_read_back() -> None:
         ("bf16_d128", Problem("torch.bfloat16", 8, 2, 128, 128)),
         ("f16_d64_MmaSm80", Problem("float16", 8, 2, 64, 64, core="MmaSm80")),
         ("bf16_d576v512_latent", Problem("bfloat16", 128, 1, 576, 512, format="latent")),
-        ("float_d80_woven_capped_Wmma", Problem("float32", 1, 1, 80, 80, 7, "woven", "capped", "Wmma")),
+        ("float_d80_woven_capped_Wmma", Problem("float32", 1, 1, 80, 80, 7, "woven", "capped", core="Wmma")),
+        # Of heads without kernels of their own those for longer ones.
+        ("bf16_d64_narrow", Problem("bfloat16", 8, 2, 40, 40)),
+        ("f16_d128_narrow_split", Problem("float16", 8, 2, 104, 104, format="split")),
+        ("bf16_d64_narrow_capped", Problem("bfloat16", 8, 2, 64, 64, score="capped")),
+        ("bf16_d128_narrow_rooted", Problem("bfloat16", 8, 2, 32, 32, score="rooted")),
+        ("bf16_d256_narrow_listed", Problem("bfloat16", 8, 2, 200, 200, mask="ranges")),
+        ("bf16_d512_listed", Problem("bfloat16", 8, 2, 512, 512, mask="clamped_ranges")),
+        ("f16_d256_narrow_capped_listed", Problem("float16", 8, 2, 64, 64, 7, score="capped", mask="ranges")),
     ],
 )
 def test_suffixes(suffix: str, problem: Problem) -> None:
     assert problem.suffix == suffix
     name = KernelName.parse(f"attention_decode2_{suffix}")
-    kinds = [kind for kind in (problem.format, problem.score) if kind not in ("joined", "plain")]
-    assert name == KernelName(
-        "attention_decode2", "", served.ELEMENTS[problem.dtype], suffix.split("_")[1][1:], "_".join(kinds), problem.core
-    )
+    element, dims, *kinds = suffix.removesuffix(f"_{problem.core}").split("_")
+    assert name == KernelName("attention_decode2", "", element, dims[1:], "_".join(kinds), problem.core)
+
+
+USUAL = {narrow: format for format, narrow in served.NARROW.items()}
+TABLES = (("windowed", served.PROBLEMS), ("ranges", served.LISTED_PROBLEMS))
 
 
 def problems(target: str) -> list[Problem]:
+    """One for each kernel: of narrow formats with heads one step short."""
     return [
-        Problem(dtype, 8, 2, key_dims, value_dims, format=format, score=score)
+        Problem(dtype, 8, 2, key_dims - short, value_dims - short, format=USUAL.get(format, format), score=score, mask=mask)
         for dtype in served.DTYPES[target]
-        for format, score, heads in served.PROBLEMS
+        for mask, table in TABLES
+        for format, score, heads in table
         for key_dims, value_dims in heads
+        for short in [served.NARROW_STEP * (format in USUAL)]
     ]
+
+
+def test_every_kernel_has_a_problem() -> None:
+    """What is built is what problems ask for, by every name, and no more."""
+    asked = {problem.suffix for problem in problems("cpu")}
+    built = {
+        unit.name.removeprefix("attention_prefill_")
+        for unit in variants.UNITS
+        if unit.name.startswith("attention_prefill_") and not KernelName.parse(unit.name).core
+    }
+    assert asked == built
+
+
+@pytest.mark.parametrize("mask", served.MASKS)
+@pytest.mark.parametrize("score", ["plain", "capped", "biased", "rooted"])
+@pytest.mark.parametrize("format", ["joined", "split"])
+def test_heads_run_in_the_shortest_kernels_that_hold_them(format: str, score: str, mask: str) -> None:
+    """Or are refused with what works: of each score's and mask's heads the multiples of 8 from 32 on."""
+    table = dict(TABLES)["ranges" if served.MASKS[mask] else "windowed"]
+    own, narrow = (
+        [dims[0] for found, of, heads in table if (found, of) == (name, score) for dims in heads if len(set(dims)) == 1]
+        for name in (format, served.NARROW[format])
+    )
+    for size in range(8, 600, 4):
+        problem = Problem("bfloat16", 8, 2, size, size, 9, format, score, mask)
+        longer = [dims for dims in narrow if dims >= size]
+        if size in own:
+            assert problem.kernels == (format, size, size) and not problem.refusals("amd")
+        elif size % 8 == 0 and size >= 32 and longer:
+            assert problem.kernels == (served.NARROW[format], longer[0], longer[0]) and not problem.refusals("amd")
+        elif own or narrow:
+            (refusal,) = problem.refusals("amd")
+            assert refusal.field == "head_size" and refusal.came == size
+            assert f"from 32 to {max(narrow)}" in refusal.works and (512 not in own or ", or 512" in refusal.works)
+        else:
+            (refusal,) = problem.refusals("amd")
+            assert refusal.field in ("score", "mask")
 
 
 @pytest.mark.parametrize("problem", problems("cpu" if ON_CPU else "nvidia"), ids=lambda problem: problem.suffix)
@@ -79,5 +129,5 @@ def test_every_problem_served_has_no_refusal(target: str) -> None:
 
 def test_every_refusal_is_listed() -> None:
     """Not only the first."""
-    bad = Problem("int8", 7, 2, 72, 72, window=-1, core="Wmma")
+    bad = Problem("int8", 7, 2, 264, 264, window=-1, core="Wmma")
     assert [refusal.field for refusal in bad.refusals("amd")] == ["dtype", "head_size", "num_heads", "window", "core"]

@@ -97,7 +97,8 @@ def test_tensors_of_another_device(reader: None) -> None:
     batch = Batch(torch.bfloat16, 64, 2, 4, [(1, 70), (1, 20)], 16, seed=1)
     planner = batch.planner()
     plan = planner.plan(batch.starts, batch.seq_lens, 1, 2)
-    planner.native.use_buffers(planner._words.data_ptr(), planner._workspace.data_ptr(), planner._index + 1)
+    buffers = planner._words.data_ptr(), planner._workspace.data_ptr(), planner._index + 1, planner._spans.data_ptr()
+    planner.native.use_buffers(*buffers)
     rocmforge_plugin.reset_launches()
     assert (
         planner.native.run_paged(
@@ -113,12 +114,14 @@ def test_tensors_of_another_device(reader: None) -> None:
             batch.out.view,
             None,
             None,
+            None,
             1,
             batch.scale,
             0,
+            0.0,
             True,
         )
         == "query.device"
     )
-    assert planner.native.plan(planner.stream(), batch.starts, batch.seq_lens, 2, 1, True) == "seq_lens.device"
+    assert planner.native.plan(planner.stream(), batch.starts, batch.seq_lens, 2, 1, True, None) == "seq_lens.device"
     assert rocmforge_plugin.launches() == {}

@@ -246,6 +246,7 @@ TENSORS = [
 OF_THE_PLAN = [
     Refusal("query.device", {"query": elsewhere}, ValueError, "as the plan is"),
     Refusal("causal.plan", {"causal": lambda _: False}, ValueError, "causal is False; it must be True"),
+    Refusal("window.plan", {"window": lambda _: 5}, ValueError, "window is 5; it must be 0, as the plan has it"),
     Refusal("max_query_len.plan", {"max_query_len": lambda _: 4}, ValueError, "at most 3"),
     Refusal("seq_lens.plan", {"seq_lens": lambda t: t[:1]}, ValueError, "of 2 requests"),
     Refusal(
@@ -274,6 +275,7 @@ def arguments_of(batch: VarlenBatch) -> dict[str, Any]:
         "max_query_len": batch.max_query_len,
         "scale": batch.scale,
         "causal": True,
+        "window": 0,
         "out": batch.out.view,
         "lse": batch.lse.view,
     }

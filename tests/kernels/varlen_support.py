@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -27,13 +28,14 @@ class VarlenBatch:
     group: int
     requests: list[tuple[int, int]]
     seed: int
-    causal: bool = True
+    causal: bool | list[bool] = True  # of all requests, or of each
     with_lse: bool = True
     padding: int = 0  # query tokens behind the last request's
     before: int = 0  # key tokens before the first request's, and behind the last one's
     behind: int = 0
     value_gap: int = 0  # elements between a head's values and the next one's, as where keys and values are projected
     heads_outside: bool = False  # of keys: [heads, tokens, dims] in memory
+    window: int = 0
 
     def __post_init__(self) -> None:
         random = generator(self.seed)
@@ -80,13 +82,23 @@ class VarlenBatch:
         buffer.before = buffer.data.clone()
         return buffer
 
+    @property
+    def problem(self) -> Problem:
+        heads, dims = self.kv_heads * self.group, (self.key_dims, self.value_dims)
+        return Problem(self.dtype, heads, self.kv_heads, *dims, self.window, format="split")
+
+    @cached_property
+    def causal_given(self) -> bool | torch.Tensor:
+        """As the op takes it."""
+        if isinstance(self.causal, bool):
+            return self.causal
+        return torch.tensor(self.causal, dtype=torch.int32, device=DEVICE)
+
     def planner(self, core: str = "") -> AttentionPlanner:
-        heads = self.kv_heads * self.group
-        problem = Problem(self.dtype, heads, self.kv_heads, self.key_dims, self.value_dims, format="split", core=core)
-        return AttentionPlanner(problem, DEVICE, len(self.requests), max(self.tokens, 1))
+        return AttentionPlanner(replace(self.problem, core=core), DEVICE, len(self.requests), max(self.tokens, 1))
 
     def plan(self, planner: AttentionPlanner) -> AttentionPlan:
-        return planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens, self.causal)
+        return planner.plan(self.starts, self.seq_lens, self.max_query_len, self.tokens, self.causal_given)
 
     def run(self, plan: AttentionPlan | None) -> None:
         varlen_attention(
@@ -98,7 +110,8 @@ class VarlenBatch:
             self.seq_lens,
             max_query_len=self.max_query_len,
             scale=self.scale,
-            causal=self.causal,
+            causal=self.causal_given,
+            window=self.window,
             out=self.out.view,
             lse=None if self.lse is None else self.lse.view,
             plan=plan,
@@ -108,7 +121,15 @@ class VarlenBatch:
         """Results and logarithms of sums of all requests' tokens."""
         query, key, value = (buffer.view.cpu() for buffer in (self.query, self.key, self.value))
         out, lse = reference.varlen_attention_reference(
-            query, key, value, self.starts.cpu(), self.key_starts.cpu(), self.scale, self.causal, compute
+            query,
+            key,
+            value,
+            self.starts.cpu(),
+            self.key_starts.cpu(),
+            self.scale,
+            self.causal if isinstance(self.causal, bool) else torch.tensor(self.causal),
+            compute,
+            self.window,
         )
         real = self.tokens - self.padding
         return out[:real], lse[:, :real]
