@@ -112,7 +112,9 @@ SLOPES = [
     Refusal("alibi_slopes.tensor", {"alibi_slopes": lambda t: t.tolist()}, TypeError, "alibi_slopes is a list"),
     Refusal("alibi_slopes.dtype", {"alibi_slopes": lambda t: t.half()}, TypeError, "torch.float16; .*float32"),
     Refusal("alibi_slopes.device", {"alibi_slopes": elsewhere}, ValueError, "query's device"),
-    Refusal("alibi_slopes.shape", {"alibi_slopes": lambda t: t[:7]}, ValueError, r"\[7\].*\[8\], one for each query head"),
+    Refusal(
+        "alibi_slopes.shape", {"alibi_slopes": lambda t: t[:7]}, ValueError, r"\[7\].*\[8\], one for each query head"
+    ),
     Refusal("alibi_slopes.shape", {"alibi_slopes": lambda t: t[:, None]}, ValueError, r"\[8\]"),
     Refusal("alibi_slopes.contiguous", {"alibi_slopes": strided}, ValueError, "contiguous"),
 ]
@@ -205,7 +207,9 @@ PLANS = [
     ),
     Refusal("num_tokens.bounds", {"num_tokens": lambda _: -1}, ValueError, "num_tokens is -1"),
     Refusal("max_query_len.least", {"max_query_len": lambda _: -1}, ValueError, "max_query_len is -1"),
-    Refusal("causal.type", {"causal": lambda _: 1}, ValueError, "causal is 1; it must be True, False or an int32 tensor"),
+    Refusal(
+        "causal.type", {"causal": lambda _: 1}, ValueError, "causal is 1; it must be True, False or an int32 tensor"
+    ),
     Refusal("causal.type", {"causal": lambda _: [1, 0]}, ValueError, "causal is .1, 0.; it must be"),
     *(
         Refusal("causal.requests", {"causal": wrong}, ValueError, rf"int32 \[requests\] on {DEVICE}.*seq_lens is \[2\]")

@@ -64,7 +64,9 @@ TABLES = (("windowed", served.PROBLEMS), ("ranges", served.LISTED_PROBLEMS))
 def problems(target: str) -> list[Problem]:
     """One for each kernel: of narrow formats with heads one step short."""
     return [
-        Problem(dtype, 8, 2, key_dims - short, value_dims - short, format=USUAL.get(format, format), score=score, mask=mask)
+        Problem(
+            dtype, 8, 2, key_dims - short, value_dims - short, format=USUAL.get(format, format), score=score, mask=mask
+        )
         for dtype in served.DTYPES[target]
         for mask, table in TABLES
         for format, score, heads in table
