@@ -20,6 +20,7 @@ from vllm.model_executor.layers.attention.mla_attention import MLACommonMetadata
 import rocmforge_plugin
 from rocmforge_plugin.vllm.mla import impl as mla_impl
 from rocmforge_plugin.vllm.mla import prefill as mla_prefill
+from rocmforge_plugin.vllm.position import latent
 
 from .engines import checkpoint, engine, greedy, largest, metric, prompt, run, score
 from .oracle import Answer, log_probabilities, model_of, transformers_says
@@ -121,13 +122,13 @@ def test_tokens_scores_and_launches(flash):
     counted: Counter[str] = Counter()
     for name, count in found.launches.items():
         counted[next(part for part in PARTS if name.startswith(part))] += count
-    assert counted["rotary"] == counted["latent_kv_write"] == LAYERS * steps
+    assert counted["rotary_latent_kv_write"] == LAYERS * steps  # and none of rotary or the write by itself
     assert counted["attention_plan"] == plans["attention_plan"]
     assert found.ran("attention_decode") == LAYERS * with_decodes
     assert found.ran("split") == LAYERS * (with_prompts + chunks)
 
 
-PARTS = ("attention_plan", "attention_prefill", "attention_decode", "attention_combine", "latent_kv_write", "rotary")
+PARTS = ("attention_plan", "attention_prefill", "attention_decode", "attention_combine", "rotary_latent_kv_write")
 
 
 def test_cached_prefixes_are_context(flash):
@@ -187,17 +188,34 @@ def test_faults_change_the_text(flash):
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape"),
-    [("deepseek_v2", {}), ("deepseek_v3", {"num_attention_heads": 8}), ("mistral4", {"num_attention_heads": 8})],
+    ("kind", "shape", "compiled"),
+    [
+        ("deepseek_v2", {}, False),
+        ("deepseek_v3", {"num_attention_heads": 8}, True),
+        ("mistral4", {"num_attention_heads": 8}, False),
+    ],
 )
-def test_other_models(kind, shape, small_chunks):
-    """Without a query's low rank; with YaRN; with a latent of 256."""
-    with engine(checkpoint(kind, **shape), "rocmforge", "float32", **SETTINGS) as llm:
+def test_other_models(kind, shape, compiled, small_chunks, monkeypatch):
+    """Without a query's low rank; with YaRN, and compiled by inductor; with a latent of 256 and scaled queries."""
+    monkeypatch.setenv("VLLM_CPU_CI_ENV", "0")  # where it is set, what is compiled goes without inductor
+    with engine(checkpoint(kind, **shape), "rocmforge", "float32", enforce_eager=not compiled, **SETTINGS) as llm:
         found = answer(llm)
         assert llm.llm_engine.vllm_config.cache_config.block_size == 32
     assert_same(found.answer, truth(kind, **shape))
-    for part in ("decode", "split", "latent_kv_write", "rotary"):
+    for part in ("decode", "split"):
         assert found.ran(part) >= LAYERS
+    writes = {name: count for name, count in found.launches.items() if "rotary" in name or "latent_kv_write" in name}
+    assert writes == {"rotary_latent_kv_write_v16_float": LAYERS * 22}
+
+
+def test_two_launches_where_one_is_not_legal(monkeypatch):
+    """vLLM's own forward, the rotary launch and the write by itself: the same text."""
+    monkeypatch.setattr(latent, "obstacle", lambda module, config: "a test's")
+    with engine(checkpoint("deepseek_v2"), "rocmforge", "float32", **SETTINGS) as llm:
+        found = answer(llm)
+    assert_same(found.answer, truth("deepseek_v2"))
+    writes = {name: count for name, count in found.launches.items() if "rotary" in name or "latent_kv_write" in name}
+    assert writes == {"rotary_v16_float": LAYERS * 22, "latent_kv_write_v16_float": LAYERS * 22}
 
 
 def test_bf16_errors_are_rounding():

@@ -24,7 +24,7 @@ from vllm.model_executor.models import glm4
 
 import rocmforge_plugin
 from rocmforge_plugin.vllm.log import logger
-from rocmforge_plugin.vllm.position import glm
+from rocmforge_plugin.vllm.position import glm, latent
 from rocmforge_plugin.vllm.position import layers as replaced
 from rocmforge_plugin.vllm.position.rotary_layers import LAYERS, RocmForgeRotaryEmbedding
 
@@ -259,6 +259,29 @@ def test_where_the_fused_launch_is_not_legal(changes, reason):
     module, settings = attention_module(**changes)
     with set_current_vllm_config(config()):
         found = glm.obstacle(module, settings)
+    assert found is None if reason is None else reason in str(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"attn_backend": SimpleNamespace(get_name=lambda: "TRITON_MLA")}, "TRITON_MLA"),
+        ({"rotary": None}, "no rotary layer"),
+        ({"rotary": SimpleNamespace()}, "SimpleNamespace"),
+        ({"rotary": SimpleNamespace(kernels=True, mrope_section=[1, 1, 1])}, "M-RoPE"),
+        ({"is_sparse": True}, "is_sparse"),
+        ({"g_proj": torch.nn.Identity()}, "g_proj"),
+        ({"fuse_qkv_rmsnorm": True}, "fuse_qkv_rmsnorm"),
+        ({"decode_context_parallel_size": 2}, "decode_context_parallel_size is 2"),
+    ],
+)
+def test_where_the_fused_launch_of_latents_is_not_legal(changes, reason):
+    extras = {name: changes.pop(name) for name in ("is_sparse", "g_proj", "fuse_qkv_rmsnorm") if name in changes}
+    module, settings = attention_module(**changes)
+    module = SimpleNamespace(mla_attn=module.attn, rotary_emb=module.rotary_emb, **extras)
+    with set_current_vllm_config(config()):
+        found = latent.obstacle(module, settings)
     assert found is None if reason is None else reason in str(found)
 
 

@@ -27,6 +27,7 @@ class RocmForgeMLAImpl(MLACommonImpl[MLACommonMetadata]):
     can_return_lse_for_decode: bool = True
     supports_pcp: bool = False
     supports_dcp: bool = False
+    writes_cache: bool = True  # not where the layer itself rotates and writes in one launch (`position.latent`)
 
     def __init__(self, **arguments: Any) -> None:
         """Raises ValueError, naming the setting and what works, for what the kernels cannot do.
@@ -65,7 +66,7 @@ class RocmForgeMLAImpl(MLACommonImpl[MLACommonMetadata]):
             kv_cache_dtype, k_scale, skip_scale: unused (the cache has the model's dtype). vLLM 0.32 knows no
                 `skip_scale`.
         """
-        if kv_cache.numel():
+        if self.writes_cache and kv_cache.numel():
             latent_kv_write(kv_c_normed, k_pe if k_pe.shape[-1] else None, kv_cache, slot_mapping.flatten())
 
     def forward_mqa(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts rocmforge's rotary layers in the place of vLLM's.
+"""Puts rocmforge's rotary layers, and its layer of latent attention, in the place of vLLM's.
 
 ROCMFORGE_POSITION=0 leaves vLLM's own layers, and its own model classes (see `models`), in place.
 """
@@ -13,19 +13,19 @@ from rocmforge_plugin.vllm.position.compile_cache import SWITCH, mark_compile_ca
 
 
 def register() -> None:
-    """Replaces vLLM's rotary layers in models built from now on. Safe to call again; a layer that another plugin has
-    replaced stays that plugin's.
+    """Replaces vLLM's layers in models built from now on. Safe to call again; a layer that another plugin has replaced
+    stays that plugin's.
     """
     mark_compile_cache()
     if not switched_on():
         logger.info("%s=0: vLLM's own position layers are used", SWITCH)
         return
     try:
-        from rocmforge_plugin.vllm.position.rotary_layers import LAYERS
+        from rocmforge_plugin.vllm.position import latent, rotary_layers
     except ImportError as error:  # vLLM must still start, with another backend
         logger.warning("rocmforge's position layers are off: %s", error)
         return
-    for host, ours in LAYERS.items():
+    for host, ours in (*rotary_layers.LAYERS.items(), *latent.LAYERS.items()):
         registered_name = host.__name__
         other = op_registry_oot.get(registered_name)
         if other is ours:
