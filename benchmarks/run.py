@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every benchmark that one GPU can run, one after another: results, a report of their tables, and a plot.
 
-    python -m benchmarks.run FOLDER [--benchmarks attention,mla,elementwise,counters,serving,bench]
+    python -m benchmarks.run FOLDER [--benchmarks attention,mla,problems,elementwise,...]
 
 FOLDER gets NAME.json and NAME.log of each benchmark, report.md and attention.svg. One whose tool is not there is left
 out, and so is the plot without matplotlib; both are said. The exit status is 1 if one failed.
@@ -21,6 +21,7 @@ from .report import table
 BENCHMARKS = {  # modules and arguments, and where their tables stand (report/table.py)
     "attention": (("benchmarks.kernels.attention", "--sweeps"), "tables"),
     "mla": (("benchmarks.kernels.mla",), "mla"),
+    "problems": (("benchmarks.kernels.problems",), "problems"),
     "elementwise": (("benchmarks.kernels.elementwise", "--tokens", "8192"), "elementwise"),
     "counters": (("benchmarks.kernels.counters",), "counters"),
     "serving": (("benchmarks.serving", "--budget", "3600"), None),

@@ -3,9 +3,9 @@
 
     python -m benchmarks.report.table benchmarks/results/h200.json docs/benchmarks_h200.md
 
-What kernels/attention.py wrote goes to <!-- tables -->, mla.py's results to <!-- mla -->, those of elementwise.py to
-<!-- elementwise -->, of counters.py to <!-- counters -->, of serving's section `bench` to <!-- bench -->; of these
-several files may be named, one for each run of some of the backends.
+What kernels/attention.py wrote goes to <!-- tables -->, mla.py's results to <!-- mla -->, those of problems.py to
+<!-- problems -->, of elementwise.py to <!-- elementwise -->, of counters.py to <!-- counters -->, of serving's section
+`bench` to <!-- bench -->; of these several files may be named, one for each run of some of the backends.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 PEERS = ("vLLM Triton", "FlashAttention-3", "torch SDPA")
 MLA_PEERS = ("vLLM Triton", "FlashAttention-3", "FlashMLA")
+PROBLEM_PEERS = ("vLLM Triton", "FlashAttention-3", "rocmforge, batch-invariant")
+VISION_PEERS = ("torch SDPA, each image", "torch SDPA, one batch", "torch SDPA, padded", "FlashAttention-3")
 ELEMENTWISE_PEERS = ("vLLM CUDA", "vLLM Triton", "vLLM one launch", "inductor", "torch")
 
 
@@ -74,6 +76,48 @@ def mla(result: dict[str, Any]) -> str:
         lines += ["", *rows(result[part], True, peers, what)]
     worst = max(row["results"]["rocmforge"]["error"] for row in result["mla_decode"] + result["mla_prefill"])
     return "\n".join((*lines, "", f"Largest error of ours: {worst:.1e}. {means(result)}")) + "\n"
+
+
+def problems(result: dict[str, Any]) -> str:
+    """A line for each case of each kind, one for each encoder's, and how much faster we are in mean and at least."""
+    ceiling = result["ceilings"]
+    ceilings = (
+        f"{result['device']}, torch {result['torch']}, vLLM {result['vllm']}. Ceilings of the same run: copy "
+        f"{ceiling['copy'] / 1e9:.0f} GB/s, matrix product {ceiling['product'] / 1e12:.0f} TFLOP/s."
+    )
+    lines = [ceilings]
+    if result["problems"]:
+        of_kinds = [{**row, "case": f"{row['kind']} | {row['case']}"} for row in result["problems"]]
+        lines += ["", *rows(of_kinds, True, PROBLEM_PEERS, "kind | case (q heads/kv heads x head size)")]
+        lines[-len(of_kinds) - 1] += "---|"  # of the kinds' column
+    if result["vision"]:
+        lines += ["", *rows(result["vision"], True, VISION_PEERS, "vision encoder (heads x head size)")]
+    lines += ["", *ratios(result)]
+    worst = max(row["results"]["rocmforge"]["error"] for row in result["problems"] + result["vision"])
+    return "\n".join((*lines, "", f"Largest error of ours: {worst:.1e}.")) + "\n"
+
+
+def ratios(result: dict[str, Any]) -> list[str]:
+    """A table of peers' times over ours: geometric means, and the least of each kind."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in result["problems"]:
+        phase = "decode" if row["case"].startswith(("decode", "draft")) else "prefill"
+        groups.setdefault(f"{row['kind']}, {phase}", []).append(row)
+    if result["vision"]:
+        groups["vision"] = result["vision"]
+    peers = [
+        p for p in dict.fromkeys((*PROBLEM_PEERS, *VISION_PEERS)) if any(f"vs {p}" in n for n in result["summary"])
+    ]
+    lines = []
+    for group, alike in groups.items():
+        cells = []
+        for peer in peers:
+            times = [row["results"] for row in alike if peer in row["results"]]
+            least = min((t[peer]["ms"] / t["rocmforge"]["ms"] for t in times), default=0.0)
+            mean = result["summary"].get(f"{group} vs {peer}")
+            cells.append("" if mean is None else f"{mean:.2f}x, least {least:.2f}x")
+        lines.append([group, str(len(alike)), *cells])
+    return table(["kind", "cases", *(f"{peer}'s time over ours" for peer in peers)], lines)
 
 
 def elementwise(result: dict[str, Any]) -> str:
@@ -200,6 +244,7 @@ def counters(result: dict[str, Any]) -> str:
 KINDS = {
     "cases": ("tables", attention),
     "mla_decode": ("mla", mla),
+    "problems": ("problems", problems),
     "elementwise": ("elementwise", elementwise),
     "bench": ("bench", bench),
     "counters": ("counters", counters),

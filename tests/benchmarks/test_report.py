@@ -100,12 +100,12 @@ def test_all_benchmarks_are_run_and_reported(tmp_path, monkeypatch, capsys):
     stand_ins.mkdir(parents=True)
     for folder in (stand_ins, stand_ins.parent):
         (folder / "__init__.py").touch()
-    for part in ("attention", "mla", "elementwise", "counters"):
+    for part in ("attention", "mla", "problems", "elementwise", "counters"):
         (stand_ins / f"{part}.py").write_text(
             "import pathlib, sys\nprint(*sys.argv[1:-1])\n"
             + (
                 "sys.exit('no such case')"
-                if part in ("mla", "elementwise")
+                if part in ("mla", "problems", "elementwise")
                 else f"pathlib.Path(sys.argv[-1]).write_text(pathlib.Path({str(ROOT / 'benchmarks' / 'results')!r}, "
                 f"{ {'attention': 'h200', 'counters': 'counters_h200'}[part] + '.json'!r}).read_text())"
             )
@@ -117,7 +117,7 @@ def test_all_benchmarks_are_run_and_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run.py", str(folder)])
     assert run.main() == 1
     said = capsys.readouterr().out
-    assert "done: attention, counters; failed: mla, elementwise" in said and "no plot: matplotlib" in said
+    assert "done: attention, counters; failed: mla, problems, elementwise" in said and "no plot: matplotlib" in said
     assert said.count("left out: vLLM is not installed") == 2
     assert (folder / "attention.log").read_text() == "--sweeps --out\n"
     assert "no such case" in (folder / "elementwise.log").read_text()
