@@ -17,9 +17,10 @@ from rocmforge_plugin.vllm.backend import target
 KERNELS = [
     name
     for dtype in served.DTYPES["amd"]
-    for format, score, heads in served.PROBLEMS
+    for mask, table in (("windowed", served.PROBLEMS), ("ranges", served.LISTED_PROBLEMS))
+    for format, score, heads in table
     for key_dims, value_dims in heads
-    for name in target.kernels_of(Problem(dtype, 1, 1, key_dims, value_dims, format=format, score=score))
+    for name in target.kernels_of(Problem(dtype, 1, 1, key_dims, value_dims, format=format, score=score, mask=mask))
 ]
 
 

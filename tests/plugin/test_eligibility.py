@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of what is served: each refusal names its setting, its value and what works instead."""
 
+from dataclasses import replace
+
 import pytest
 
 from rocmforge_plugin import served
 from rocmforge_plugin.problem import Problem
-from rocmforge_plugin.vllm.backend.eligibility import LAYER, PROBLEM, SELECTION, problem_of, refusals
+from rocmforge_plugin.vllm.backend.eligibility import LAYER, PROBLEM, SELECTION, problem_of, problem_refusals, refusals
 
 GLM = {
     "head_size": 128,
@@ -57,6 +59,10 @@ def test_glm_is_served(target):
         {"has_sliding_window": True},
         {"has_sink": True},
         {"use_kv_connector": True},
+        {"use_non_causal": True},
+        {"use_mm_prefix": True},
+        {"use_mm_prefix": True, "head_size": 512},
+        {"attn_type": "encoder_decoder"},
     ],
 )
 def test_served_variations(change):
@@ -75,12 +81,9 @@ def test_served_variations(change):
         ("block_size", 8, "multiple of 16"),
         ("block_size", 0, "multiple of 16"),
         ("attn_type", "encoder_only", "decoder"),
-        ("attn_type", "encoder_decoder", "decoder"),
         ("use_sparse", True, "leave out --attention-backend"),
-        ("use_mm_prefix", True, "leave out --attention-backend"),
         ("use_per_head_quant_scales", True, "leave out --attention-backend"),
-        ("use_non_causal", True, "leave out --attention-backend"),
-        ("use_rswa", True, "leave out --attention-backend"),
+        ("use_rswa", True, "two intervals of keys, the prompt's and a window's, (use_rswa=True) is not supported"),
         ("use_pcp", True, "--prefill-context-parallel-size 1"),
         ("use_dcp", True, "--decode-context-parallel-size 1"),
         ("use_something_of_a_later_vllm", True, "leave out --attention-backend"),
@@ -132,6 +135,16 @@ def test_layer_refusals(setting, value, instead):
 )
 def test_layer_accepts(setting, value):
     assert refusals(LAYER_GLM | {setting: value}, "amd", LAYER) == []
+
+
+def test_images_beside_a_score_that_has_no_kernel():
+    """Only then are they what is in the way, and text alone what works."""
+    problem = Problem("bfloat16", 4, 2, 128, 128, score="biased", mask="ranges")
+    (reason,) = problem_refusals(problem, "amd")
+    assert "use_mm_prefix" in reason and "--limit-mm-per-prompt" in reason and "biased" in reason
+    (reason,) = problem_refusals(replace(problem, score="plain", key_dims=520, value_dims=520), "amd")
+    assert "use_mm_prefix" not in reason and "--limit-mm-per-prompt" not in reason
+    assert problem_refusals(replace(problem, score="capped"), "amd") == []
 
 
 def test_fp32_only_on_the_cpu():

@@ -155,6 +155,8 @@ def test_selection_on_the_cpu():
         ({"has_sink": True}, "has_sink"),
         ({"has_sliding_window": True}, "has_sliding_window"),
         ({"use_non_causal": True}, "use_non_causal"),
+        ({"use_mm_prefix": True}, "use_mm_prefix"),
+        ({"attn_type": "encoder_decoder"}, "encoder_decoder"),
         ({"use_batch_invariant": True}, "VLLM_BATCH_INVARIANT"),
         ({"attn_type": "encoder_only"}, "encoder_only"),
     ],

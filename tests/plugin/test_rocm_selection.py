@@ -46,6 +46,9 @@ SERVED = {
     "Llama-3.2-1B": layer(64, 32, 8),
     "Gemma-3-4B global": layer(256, 8, 4),
     "Gemma-3-4B local": layer(256, 8, 4, window=1024),
+    "Gemma-3-4B local, with images": layer(256, 8, 4, window=1024, use_mm_prefix=True),
+    "Gemma-4-31B global, with images": layer(512, 32, 4, use_mm_prefix=True),
+    "DFlash draft": layer(128, 32, 8, use_non_causal=True),
     "gpt-oss-20b": layer(64, 64, 8, window=128, has_sink=True),
     "gpt-oss-20b full": layer(64, 64, 8, has_sink=True),
     "Qwen2.5-7B": layer(128, 28, 4),
@@ -74,8 +77,8 @@ def test_every_architecture_serves_every_geometry(arch, rocm):
 @pytest.mark.parametrize(
     ("name", "refused", "named"),
     [
-        ("Gemma-3 image spans", layer(256, 8, 4, use_mm_prefix=True), "use_mm_prefix"),
-        ("MPT head 72", layer(72, 16, 16), "head_size is 72"),
+        ("two intervals of keys", layer(256, 8, 4, use_rswa=True), "use_rswa"),
+        ("heads of 264", layer(264, 16, 16), "head_size is 264"),
         ("BERT", layer(64, 12, 12, attn_type="encoder_only"), "encoder_only"),
         ("fp8 cache", (layer(128, 32, 2)[0]._replace(kv_cache_dtype="fp8"), None), "--kv-cache-dtype"),
         ("fp32", (layer(128, 32, 2)[0]._replace(dtype=torch.float32), None), "--dtype"),

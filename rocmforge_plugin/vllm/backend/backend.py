@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from vllm.v1.attention.backend import AttentionBackend, AttentionType, MultipleOf
+from vllm.v1.attention.backend import AttentionBackend, MultipleOf
 
 from rocmforge_plugin import served
 from rocmforge_plugin.vllm import NAME
@@ -67,7 +67,15 @@ class RocmForgeBackend(AttentionBackend):
 
     @classmethod
     def supports_attn_type(cls, attn_type: str) -> bool:
-        return bool(attn_type == AttentionType.DECODER)
+        return getattr(attn_type, "value", attn_type) in eligibility.ATTN_TYPES
+
+    @classmethod
+    def supports_mm_prefix(cls) -> bool:
+        return True
+
+    @classmethod
+    def supports_non_causal(cls) -> bool:
+        return True
 
     @classmethod
     def validate_configuration(cls, *, device_capability: Any = None, **settings: Any) -> list[str]:

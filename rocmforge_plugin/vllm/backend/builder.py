@@ -11,9 +11,13 @@ from vllm.model_executor.layers.attention.attention import Attention
 from vllm.v1.attention.backend import AttentionCGSupport, AttentionMetadataBuilder, CommonAttentionMetadata
 from vllm.v1.kv_cache_interface import AttentionSpec
 
+from rocmforge_plugin.problem import Problem
+from rocmforge_plugin.vllm.backend.eligibility import problem_refusals
 from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
+from rocmforge_plugin.vllm.backend.masks import CausalRequests, RequestRanges, mask_of
 from rocmforge_plugin.vllm.backend.metadata import RocmForgeMetadata
-from rocmforge_plugin.vllm.backend.plans import Planners
+from rocmforge_plugin.vllm.backend.plans import Planners, capturing
+from rocmforge_plugin.vllm.backend.target import target
 from rocmforge_plugin.vllm.report import log_summary
 
 
@@ -34,18 +38,21 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
     ) -> None:
         """Raises ValueError when a layer of the group cannot be served."""
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
+        requests = most_requests(vllm_config, kv_cache_spec)
         self.planners = Planners(
-            device,
-            most_requests(vllm_config, kv_cache_spec),
-            vllm_config.scheduler_config.max_num_batched_tokens,
-            decode_query_len(vllm_config),
+            device, requests, vllm_config.scheduler_config.max_num_batched_tokens, decode_query_len(vllm_config)
         )
+        self._causal = CausalRequests(device, requests)
+        self._ranges = RequestRanges(device, requests)
         self._announce_layers()
         log_summary(device)
 
     def _announce_layers(self) -> None:
         """The layers that vLLM already has by their names; one that it has not is met when it first asks for a plan."""
-        dtype = self.vllm_config.model_config.dtype
+        model = self.vllm_config.model_config
+        dtype = model.dtype
+        self.planners.has_ranges = bool(getattr(model, "is_mm_prefix_lm", False))
+        of_model = self.vllm_config.compilation_config.static_forward_context.values()
         layers = get_layers_from_vllm_config(self.vllm_config, Attention, self.layer_names)
         for name, layer in layers.items():
             head_size_v = getattr(layer, "head_size_v", layer.head_size)
@@ -61,17 +68,25 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
                 )
             for impl in layer.impl.get_impl_variants():
                 if isinstance(impl, RocmForgeImpl):
-                    self.planners.add(impl.problem(dtype))
+                    impl.mask = mask_of(layer, self.planners.has_ranges, of_model)
+                    self._announce(name, impl.problem(dtype))
+
+    def _announce(self, name: str, problem: Problem) -> None:
+        """Plans for a problem from the first step on. Raises ValueError where the layer's mask has no kernel with the
+        rest of it, which neither the selection nor the layer could tell.
+        """
+        reasons = problem_refusals(problem, target())
+        if reasons:
+            raise ValueError(f"rocmforge cannot serve {name}: {'; '.join(reasons)}")
+        self.planners.add(problem)
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
     ) -> RocmForgeMetadata:
-        """Metadata of one step. `common_prefix_len` is 0 in every supported vLLM; `fast_build` changes nothing.
-
-        Raises ValueError for a batch that is not causal.
-        """
+        """Metadata of one step. `common_prefix_len` is 0 in every supported vLLM; `fast_build` changes nothing."""
         common = common_attn_metadata
-        refuse_other_masks(common)
+        requests = common.seq_lens.shape[0]
+        causal = common.causal
         metadata = RocmForgeMetadata(
             num_actual_tokens=common.num_actual_tokens,
             max_query_len=common.max_query_len,
@@ -80,6 +95,8 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
             seq_lens=common.seq_lens,
             block_table=common.block_table_tensor,
             slot_mapping=common.slot_mapping,
+            causal=self._causal.hold(causal, requests) if isinstance(causal, torch.Tensor) else bool(causal),
+            ranges=self._ranges.hold(common.mm_req_doc_ranges, requests, capturing(self.device)),
             planners=self.planners,
         )
         metadata.plans = self.planners.plan_all(metadata)
@@ -93,15 +110,6 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
     def update_draft_decode_metadata(self, metadata: RocmForgeMetadata) -> None:
         """Plan again from the same device buffers; a launch like any other, so it can be captured."""
         metadata.plan_again()
-
-
-def refuse_other_masks(common: CommonAttentionMetadata) -> None:
-    """Raises ValueError for a batch that is not causal."""
-    if common.causal is not True:
-        raise ValueError(
-            "rocmforge computes causal attention only, and this batch asks for another mask; "
-            "leave out --attention-backend (for a drafter: speculative_config.attention_backend)"
-        )
 
 
 def as_short_as_possible(common: CommonAttentionMetadata) -> None:

@@ -9,7 +9,7 @@ came and what works instead; an empty list means that rocmforge serves the layer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rocmforge_plugin import served
@@ -17,6 +17,8 @@ from rocmforge_plugin.problem import Problem
 
 KV_CACHE_DTYPES = ("auto", "float16", "bfloat16")
 OTHER_BACKEND = "leave out --attention-backend and vLLM picks a backend that does"
+IMAGE_SPANS = "images whose tokens see each other (use_mm_prefix)"
+TEXT_ALONE = "--limit-mm-per-prompt be 0 of each kind, which leaves the model its text, or "
 # Settings that say what the problem is, and what its fields are called there where they are called otherwise.
 PROBLEM = ("dtype", "head_size", "head_size_v", "num_heads", "num_kv_heads")
 NAMES = {"dtype": "--dtype", "value_dims": "head_size_v"}
@@ -81,12 +83,21 @@ KV_CACHE_DTYPE = Rule(
     "KV cache dtype {value} (--kv-cache-dtype, or what the checkpoint declares) is not supported",
     _kv_cache_dtype_instead,
 )
-ATTN_TYPE = Rule(
-    "attn_type",
-    lambda value, asked: value == "decoder",
-    "attention type {value} (attn_type) is not supported",
-    "rocmforge serves decoder self-attention; " + OTHER_BACKEND,
-)
+# Of vLLM's names, and what they are called in words.
+ATTN_TYPES = {"decoder": "decoder self-attention", "encoder_decoder": "cross attention to an encoder's keys"}
+
+
+def attn_type(*types: str) -> Rule:
+    """Which of ATTN_TYPES a class serves."""
+    return Rule(
+        "attn_type",
+        lambda value, asked: value in types,
+        "attention type {value} (attn_type) is not supported",
+        f"rocmforge serves {' and '.join(ATTN_TYPES[one] for one in types)} here; {OTHER_BACKEND}",
+    )
+
+
+ATTN_TYPE = attn_type(*ATTN_TYPES)
 BLOCK_SIZE = Rule(
     "block_size",
     lambda value, asked: value is None or (value > 0 and value % served.BLOCK_MULTIPLE == 0),
@@ -98,11 +109,12 @@ BLOCK_SIZE = Rule(
 EITHER = (
     KV_CACHE_DTYPE,
     BLOCK_SIZE,
-    ATTN_TYPE,
-    flag("use_mm_prefix", "bidirectional attention over multimodal spans"),
     flag("use_per_head_quant_scales", "per-head quantization scales"),
-    flag("use_non_causal", "non-causal decoder attention"),
-    flag("use_rswa", "reference sliding-window attention"),
+    flag(
+        "use_rswa",
+        "reference sliding-window attention (rswa_window in the model's config), where a token sees two intervals of "
+        "keys, the prompt's and a window's,",
+    ),
     flag("use_pcp", "prefill context parallelism", "set --prefill-context-parallel-size 1"),
     flag("use_dcp", "decode context parallelism", "set --decode-context-parallel-size 1"),
     # Pages are read and written through their strides, and query lengths on the device.
@@ -112,6 +124,9 @@ EITHER = (
 # The fields of vLLM's AttentionSelectorConfig, 0.32 and 0.33.
 SELECTION = (
     *EITHER,
+    ATTN_TYPE,
+    Rule("use_mm_prefix", whatever, ""),  # a mask of the problem
+    Rule("use_non_causal", whatever, ""),  # the plan's
     Rule("use_mla", whatever, ""),  # such a layer has another class, of `mla`
     Rule("use_batch_invariant", whatever, ""),  # plans are then made so that results do not depend on the batch
     flag("use_sparse", "sparse attention"),
@@ -136,6 +151,7 @@ LAYER = (
         lambda value, asked: value is None or value < 0,
         "chunked attention with lookback (chunk_lookback={value}) is not supported",
     ),
+    Rule("use_mm_prefix", whatever, ""),  # a mask of the problem
     KV_CACHE_DTYPE,
     ATTN_TYPE,
 )
@@ -155,6 +171,7 @@ def problem_of(settings: Mapping[str, Any], target: str) -> Problem:
         settings.get("num_kv_heads", heads),
         size,
         settings.get("head_size_v") or size,
+        mask="ranges" if settings.get("use_mm_prefix") else "windowed",
     )
 
 
@@ -173,9 +190,14 @@ def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] =
 
 def problem_refusals(problem: Problem, target: str) -> list[str]:
     """Reasons why there is no kernel for a problem, in the words of vLLM's settings."""
+    found = problem.refusals(target)
+    beside, text_alone = "", ""
+    if problem.listed and found != replace(problem, mask="windowed").refusals(target):
+        beside, text_alone = f" beside {IMAGE_SPANS}", TEXT_ALONE
     return [
-        f"{NAMES.get(field, field)} is {came}, for which there is no kernel; it must be {works}, or {OTHER_BACKEND}"
-        for field, came, works in problem.refusals(target)
+        f"{NAMES.get(field, field)} is {came}{beside}, for which there is no kernel; it must be {works}, or "
+        f"{text_alone}{OTHER_BACKEND}"
+        for field, came, works in found
     ]
 
 
@@ -204,6 +226,13 @@ def supported_table() -> list[tuple[str, str]]:
         ("dtypes", "; ".join(f"{target}: {', '.join(names)}" for target, names in served.DTYPES.items())),
         ("KV cache dtypes", "auto, or the model's"),
         ("KV block sizes", f"multiples of {served.BLOCK_MULTIPLE}"),
-        ("also", "sliding windows, attention sinks, prefix caching, chunked prefill, KV sharing, KV connectors"),
+        ("attention types", ", ".join(ATTN_TYPES)),
+        (
+            "also",
+            (
+                "sliding windows, attention sinks, non-causal batches and requests, images whose tokens see each "
+                "other, prefix caching, chunked prefill, KV sharing, KV connectors"
+            ),
+        ),
         ("refused", ", ".join(sorted({r.setting for r in (*SELECTION, *LAYER) if r.accepts is off}))),
     ]

@@ -14,6 +14,7 @@ from rocmforge_plugin.ops.planner import AttentionPlan
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend import eligibility
 from rocmforge_plugin.vllm.backend.fusion import CacheUpdates
+from rocmforge_plugin.vllm.backend.masks import mask_of
 from rocmforge_plugin.vllm.backend.metadata import RocmForgeMetadata
 from rocmforge_plugin.vllm.backend.target import target
 
@@ -67,11 +68,13 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
         self.sinks = sinks
         self.window = sliding_window or 0
+        self.mask = ""  # of `Problem`; the builder knows, if it knows the layer
         self._number = -1  # of the problem, which is known when the queries' dtype is
 
     def problem(self, dtype: torch.dtype) -> Problem:
         """What this layer computes with queries and a cache of `dtype`."""
-        return Problem(str(dtype), self.num_heads, self.num_kv_heads, self.head_size, self.head_size, self.window)
+        size, mask = self.head_size, self.mask or "windowed"
+        return Problem(str(dtype), self.num_heads, self.num_kv_heads, size, size, self.window, mask=mask)
 
     def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
         """The kernels read sinks as fp32; they are only known now that the weights are loaded."""
@@ -107,7 +110,7 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         """Attention of the batch over its pages, into `output`.
 
         Args:
-            layer: vLLM's attention layer, unused.
+            layer: vLLM's attention layer, which is asked for nothing but its mask, if nobody told.
             query: [tokens (padded), heads, head_size].
             key, value: unused: everything is read from the cache, also what this step wrote. May be None.
             kv_cache: as for `do_kv_cache_update`.
@@ -124,7 +127,7 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             return output.zero_()
         plan = attn_metadata.plans.get(self._number)
         if plan is None:
-            plan = self._first_plan(attn_metadata, query.dtype)
+            plan = self._first_plan(attn_metadata, layer, query.dtype)
         # Padding tokens belong to no request; slicing them off would cost as much as the call's checks.
         paged_attention(
             query,
@@ -137,11 +140,14 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             out=output,
             window=self.window,
             sinks=self.sinks,
+            causal=plan.causal,
             plan=plan,
         )
         return output
 
-    def _first_plan(self, attn_metadata: RocmForgeMetadata, dtype: torch.dtype) -> AttentionPlan:
+    def _first_plan(self, attn_metadata: RocmForgeMetadata, layer: Any, dtype: torch.dtype) -> AttentionPlan:
         """The plan of a step whose builder did not know this layer, or this layer its number."""
+        has_ranges = attn_metadata.planners.has_ranges or attn_metadata.ranges is not None
+        self.mask = self.mask or mask_of(layer, has_ranges, ())
         self._number, plan = attn_metadata.first_plan(self.problem(dtype))
         return plan

@@ -35,6 +35,8 @@ class RocmForgeMetadata(Planned, metadata_base()):  # type: ignore[misc]
         seq_lens: int32 [requests], keys of each request including this step's.
         block_table: int32 [requests, blocks], pages of each request.
         slot_mapping: int64 [tokens].
+        causal: whether a token sees no keys after its own, or an int32 tensor [requests] that says so of each request.
+        ranges: int32 [requests, n, 2], of keys that see each other, for layers that have such; or None.
         planners, plans: see `Planned`.
     """
 
@@ -46,6 +48,7 @@ class RocmForgeMetadata(Planned, metadata_base()):  # type: ignore[misc]
     block_table: torch.Tensor
     slot_mapping: torch.Tensor
     scheduler_metadata: torch.Tensor | None = None
-    causal: bool = True
+    causal: bool | torch.Tensor = True
+    ranges: torch.Tensor | None = None
     planners: Planners
     plans: dict[int, AttentionPlan] = field(default_factory=dict)

@@ -33,6 +33,8 @@ class Batch(Protocol):
     seq_lens: torch.Tensor
     max_query_len: int
     num_actual_tokens: int
+    causal: bool | torch.Tensor
+    ranges: torch.Tensor | None
 
 
 class Planned:
@@ -41,10 +43,14 @@ class Planned:
     Attributes:
         planners: the builder's.
         plans: the work plan of each problem, by its number.
+        causal: whether tokens see no keys after their own, or an int32 tensor [requests] that says so of each request.
+        ranges: of keys that see each other, for the problems that have such; see `AttentionPlanner.plan`.
     """
 
     planners: Planners
     plans: dict[int, AttentionPlan]
+    causal: bool | torch.Tensor = True
+    ranges: torch.Tensor | None = None
 
     def first_plan(self: Any, problem: Problem) -> tuple[int, AttentionPlan]:
         """The number and the plan of a layer that does not know its number.
@@ -57,7 +63,11 @@ class Planned:
         return number, self.plans[number]
 
     def plan_again(self: Any) -> None:
-        """Plans from the same device buffers, which now hold other lengths; launches only, so it can be captured."""
+        """Plans from the same device buffers, which now hold other lengths; launches only, so it can be captured.
+
+        The tokens are a drafter's, behind all that ranges are of, and a graph would read the ranges of its capture.
+        """
+        self.ranges = None
         for number in self.plans:
             self.plans[number] = self.planners.plan(number, self)
 
@@ -73,7 +83,12 @@ class Planners:
     A graph that was captured over a planner's buffers may be replayed at any time, so no planner is ever given up or
     made anew. A batch beyond the bounds, which vLLM is not known to make, gets a second planner of twice the size; the
     batches that fit the first stay with it, as the graphs captured with them need.
+
+    Attributes:
+        has_ranges: whether tokens of the model's images see each other, for layers that nobody announced.
     """
+
+    has_ranges = False
 
     def __init__(self, device: torch.device, max_num_reqs: int, max_num_tokens: int, decode_query_len: int) -> None:
         self._device = device
@@ -100,7 +115,8 @@ class Planners:
                 break
         else:
             planner = self._grow(planners, reqs, tokens)
-        return planner.plan(batch.query_start_loc, batch.seq_lens, batch.max_query_len, tokens)
+        ranges = batch.ranges if planner.problem.listed else None
+        return planner.plan(batch.query_start_loc, batch.seq_lens, batch.max_query_len, tokens, batch.causal, ranges)
 
     def plan_all(self, batch: Batch) -> dict[int, AttentionPlan]:
         """The plans of all problems that are known, by number."""

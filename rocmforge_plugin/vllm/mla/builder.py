@@ -16,7 +16,7 @@ from vllm.model_executor.layers.attention.mla_attention import (
 from vllm.v1.attention.backend import AttentionCGSupport, CommonAttentionMetadata, max_decode_query_len
 from vllm.v1.kv_cache_interface import AttentionSpec
 
-from rocmforge_plugin.vllm.backend.builder import as_short_as_possible, refuse_other_masks
+from rocmforge_plugin.vllm.backend.builder import as_short_as_possible
 from rocmforge_plugin.vllm.backend.plans import Planners
 from rocmforge_plugin.vllm.mla.impl import RocmForgeMLAImpl
 from rocmforge_plugin.vllm.mla.metadata import LatentMetadata
@@ -94,3 +94,12 @@ class RocmForgeMLAMetadataBuilder(MLACommonMetadataBuilder[MLACommonMetadata]):
         )
         step.plans = self.planners.plan_all(step)
         return step
+
+
+def refuse_other_masks(common: CommonAttentionMetadata) -> None:
+    """Raises ValueError for a batch that is not causal."""
+    if common.causal is not True:
+        raise ValueError(
+            "rocmforge computes latent attention causally only, and this batch asks for another mask; "
+            "leave out --attention-backend (for a drafter: speculative_config.attention_backend)"
+        )

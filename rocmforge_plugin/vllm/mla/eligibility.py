@@ -13,11 +13,11 @@ from typing import Any
 from rocmforge_plugin import served
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend.eligibility import (
-    ATTN_TYPE,
     EITHER,
     KV_CACHE_DTYPE,
     OTHER_BACKEND,
     Rule,
+    attn_type,
     flag,
     off,
     problem_refusals,
@@ -34,6 +34,7 @@ def heads_of(format: str) -> tuple[tuple[int, int], ...]:
 LATENTS = dict(heads_of("latent"))  # head_size -> kv_lora_rank
 PREFILLS = heads_of("split")  # (qk_nope_head_dim + qk_rope_head_dim, v_head_dim)
 SPARSE = "sparse latent attention, as of GLM-5 and DeepSeek-V3.2"
+ATTN_TYPE = attn_type("decoder")
 # Of a layer, what its problems are made of.
 PROBLEM = ("dtype", "num_heads", "num_kv_heads")
 
@@ -47,6 +48,9 @@ SELECTION = (
     *EITHER,
     # vLLM reads contexts in chunks whose lengths depend on the batch.
     flag("use_batch_invariant", "batch-invariant mode", "unset VLLM_BATCH_INVARIANT, or " + OTHER_BACKEND),
+    ATTN_TYPE,
+    flag("use_mm_prefix", "bidirectional attention over multimodal spans"),
+    flag("use_non_causal", "non-causal decoder attention"),
     Rule(
         "head_size",
         lambda value, asked: value in LATENTS,
