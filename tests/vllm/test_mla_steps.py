@@ -116,7 +116,7 @@ def test_capture_is_of_decodes_as_short_as_their_queries():
 
 @pytest.mark.parametrize("causal", [False, torch.tensor([True])])
 def test_a_batch_that_is_not_causal_is_refused(causal):
-    with pytest.raises(ValueError, match="causal attention only.*speculative_config.attention_backend"):
+    with pytest.raises(ValueError, match="latent attention causally only.*speculative_config.attention_backend"):
         builder().build(0, step([5], [1], PAGES).replace(causal=causal))
 
 
