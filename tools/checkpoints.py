@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make small seeded checkpoints, real in every respect but their size and their random weights.
 
-    python tools/checkpoints.py glm4 build/checkpoints/glm4          # --help lists the kinds
+    python -m tools.checkpoints glm4 build/checkpoints/glm4          # --help lists the kinds
 
 The tokenizer is byte-level (any text, one token a byte) with GLM-4's role tags and a chat template. The same function
 serves `make serve` (its default model) and the tests, which ask for the shapes they need.
@@ -18,6 +18,8 @@ import sys
 from typing import Any
 
 import torch
+
+from tools.dense_checkpoints import MODELS as DENSE
 
 SPECIAL = ("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 VISION_SPECIAL = (
@@ -121,6 +123,8 @@ def _transformers_model(kind: str, shape: dict[str, Any]) -> Any:
                 attention_chunk_size=chunk or None,
             )
         )
+    if kind in DENSE:
+        return DENSE[kind](common, window)
     if kind in VISION:
         return _vision_model(kind, common)
     if kind in LATENT:
@@ -366,7 +370,7 @@ def make(kind: str, folder: pathlib.Path, *, seed: int = 0, **shape: int) -> pat
     return folder
 
 
-KINDS = ("glm4", "glm", "glm4_moe", "chatglm", "llama", "llama4", "mistral", *LATENT, *VISION)
+KINDS = ("glm4", "glm", "glm4_moe", "chatglm", "llama", "llama4", "mistral", *DENSE, *LATENT, *VISION)
 
 
 def main() -> None:

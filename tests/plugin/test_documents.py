@@ -12,6 +12,7 @@ import pytest
 
 import rocmforge_plugin
 from rocmforge_plugin import served
+from rocmforge_plugin.vllm.backend import eligibility
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("rocmforge_plugin", "rocmforge_build", "csrc", "kernels", "benchmarks", "evals", "tests", "tools", ".ci")
@@ -74,7 +75,7 @@ def test_other_names_of_variables_are_known() -> None:
 
 def test_the_readme_says_what_is_served() -> None:
     cells = dict(re.findall(r"^\| ([A-Z][\w ]+) \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert cells["Head sizes"] == ", ".join(map(str, served.HEAD_SIZES))
+    assert cells["Head sizes"] == eligibility.head_sizes_text()
     assert cells["Query heads per KV head"] == f"1 to {served.MAX_GROUP}"
     assert f"blocks of any multiple of {served.BLOCK_MULTIPLE}," in cells["KV cache"]
     both = set(served.DTYPES["amd"]) & set(served.DTYPES["nvidia"])

@@ -7,7 +7,15 @@ import pytest
 
 from rocmforge_plugin import served
 from rocmforge_plugin.problem import Problem
-from rocmforge_plugin.vllm.backend.eligibility import LAYER, PROBLEM, SELECTION, problem_of, problem_refusals, refusals
+from rocmforge_plugin.vllm.backend.eligibility import (
+    HEAD_SIZES,
+    LAYER,
+    PROBLEM,
+    SELECTION,
+    problem_of,
+    problem_refusals,
+    refusals,
+)
 
 GLM = {
     "head_size": 128,
@@ -51,7 +59,7 @@ def test_glm_is_served(target):
 @pytest.mark.parametrize(
     "change",
     [
-        *({"head_size": size} for size in (32, 40, 64, 72, 80, 96, 192, 248, 256, 512)),
+        *({"head_size": size} for size in (32, 40, 64, 72, 80, 96, 104, 192, 256, 512)),
         {"dtype": "float16"},
         {"block_size": None},
         {"block_size": 128},
@@ -72,8 +80,9 @@ def test_served_variations(change):
 @pytest.mark.parametrize(
     ("setting", "value", "instead"),
     [
-        ("head_size", 68, "a multiple of 8 from 32 to 256, or 512"),
-        ("head_size", 576, "512"),
+        ("head_size", 36, "a multiple of 8 from 32 to 256, or 512"),
+        ("head_size", 24, "a multiple of 8 from 32 to 256, or 512"),
+        ("head_size", 576, "a multiple of 8 from 32 to 256, or 512"),
         ("dtype", "float32", "bfloat16"),
         ("kv_cache_dtype", "fp8", "--kv-cache-dtype bfloat16"),
         ("kv_cache_dtype", "fp8_e5m2", "--kv-cache-dtype bfloat16"),
@@ -99,12 +108,13 @@ def test_refusal_names_setting_value_and_what_works(setting, value, instead):
 @pytest.mark.parametrize(
     ("setting", "value", "instead"),
     [
-        ("logits_soft_cap", 50.0, "leave out --attention-backend"),
-        ("alibi_slopes", [0.5, 0.25], "leave out --attention-backend"),
-        ("use_alibi_sqrt", True, "leave out --attention-backend"),
+        ("logits_soft_cap", -50.0, "a finite number above 0"),
+        ("logits_soft_cap", float("inf"), "a finite number above 0"),
+        ("logits_soft_cap", float("nan"), "a finite number above 0"),
+        ("alibi_slopes", [0.5, 0.25], "must be 32, one for each query head"),
         ("num_heads", 258, "1 to 128 times num_kv_heads"),
         ("num_heads", 33, "1 to 128 times num_kv_heads"),
-        ("head_size", 68, "256"),
+        ("head_size", 68, "a multiple of 8 from 32 to 256, or 512"),
         ("sliding_window", 0, "above 0"),
         ("chunk_lookback", 1, "leave out --attention-backend"),
         ("head_size_v", 64, "leave out --attention-backend"),
@@ -123,6 +133,11 @@ def test_layer_refusals(setting, value, instead):
     [
         ("logits_soft_cap", 0.0),
         ("logits_soft_cap", None),
+        ("logits_soft_cap", 50.0),
+        ("alibi_slopes", None),
+        ("alibi_slopes", [0.5] * 32),
+        ("use_alibi_sqrt", True),  # which means nothing without slopes
+        ("num_heads", 142),
         ("num_heads", 2),
         ("num_heads", 128),
         ("head_size_v", 128),
@@ -145,6 +160,53 @@ def test_images_beside_a_score_that_has_no_kernel():
     (reason,) = problem_refusals(replace(problem, score="plain", key_dims=520, value_dims=520), "amd")
     assert "use_mm_prefix" not in reason and "--limit-mm-per-prompt" not in reason
     assert problem_refusals(replace(problem, score="capped"), "amd") == []
+
+
+SLOPES = {"alibi_slopes": [0.5] * 32}
+
+
+@pytest.mark.parametrize(
+    ("settings", "score"),
+    [
+        ({"logits_soft_cap": 50.0, "head_size": 256}, "capped"),
+        (SLOPES, "biased"),
+        (SLOPES | {"use_alibi_sqrt": True}, "rooted"),
+        ({"use_alibi_sqrt": True}, "plain"),
+    ],
+)
+def test_the_score_of_a_layer(settings, score):
+    asked = LAYER_GLM | settings
+    assert refusals(asked, "amd", LAYER) == [] and problem_of(asked, "amd").score == score
+
+
+@pytest.mark.parametrize(
+    ("settings", "names", "instead"),
+    [
+        (SLOPES | {"logits_soft_cap": 50.0}, ("alibi_slopes", "logits_soft_cap=50.0"), "each alone has"),
+        (SLOPES | {"head_size": 136}, ("head_size is 136", "ALiBi (alibi_slopes)"), "a multiple of 8 from 32 to 128,"),
+        (
+            SLOPES | {"head_size": 256, "use_alibi_sqrt": True},
+            ("head_size is 256", "square-root ALiBi (use_alibi_sqrt)"),
+            "a multiple of 8 from 32 to 128,",
+        ),
+        (
+            {"logits_soft_cap": 50.0, "head_size": 512},
+            ("head_size is 512", "logits_soft_cap"),
+            "a multiple of 8 from 32 to 256,",
+        ),
+    ],
+)
+def test_refused_together(settings, names, instead):
+    """What has no kernel with a score is refused when the layer is built, by the names of both."""
+    (reason,) = refusals(LAYER_GLM | settings, "amd", LAYER)
+    assert all(name in reason for name in names) and instead in reason
+
+
+def test_a_refusal_blames_the_score_for_nothing_else():
+    (reason,) = refusals(LAYER_GLM | {"logits_soft_cap": 50.0, "head_size": 68}, "cpu", LAYER)
+    assert "head_size is 68 beside" in reason  # another list of sizes is what works
+    (reason,) = refusals(LAYER_GLM | {"logits_soft_cap": 50.0, "num_heads": 33}, "cpu", LAYER)
+    assert "soft_cap" not in reason
 
 
 def test_fp32_only_on_the_cpu():
@@ -175,9 +237,9 @@ def test_the_problem_that_is_asked_about():
 
 @pytest.mark.parametrize("target", ["amd", "nvidia", "cpu"])
 def test_what_is_served_is_what_served_says(target):
+    assert set(served.HEAD_SIZES) < set(HEAD_SIZES) and 40 in HEAD_SIZES
     for size in range(1, 600):
-        narrow = size % served.NARROW_STEP == 0 and served.LEAST_HEAD <= size <= 256
-        assert (refusals(GLM | {"head_size": size}, target) == []) == (narrow or size in served.HEAD_SIZES)
+        assert (refusals(GLM | {"head_size": size}, target) == []) == (size in HEAD_SIZES)
     for dtype in ("bfloat16", "float16", "float32", "float64", "float8_e4m3fn"):
         assert (refusals(GLM | {"dtype": dtype}, target) == []) == (dtype in served.DTYPES[target])
     for group in range(1, 140):

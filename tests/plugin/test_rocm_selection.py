@@ -25,6 +25,7 @@ def layer(head_size, heads, kv_heads, **settings):
     """A layer as vLLM's selector and as the implementation's constructor see it."""
     soft_cap = settings.pop("soft_cap", None)
     window = settings.pop("window", None)
+    slopes = [0.5] * heads if settings.pop("alibi", False) else None
     settings.setdefault("has_sliding_window", window is not None)
     config = AttentionSelectorConfig(
         head_size=head_size,
@@ -33,7 +34,7 @@ def layer(head_size, heads, kv_heads, **settings):
         block_size=settings.pop("block_size", None),
         **settings,
     )
-    return config, (heads, head_size, head_size**-0.5, kv_heads, None, window, "auto", soft_cap, "decoder", None)
+    return config, (heads, head_size, head_size**-0.5, kv_heads, slopes, window, "auto", soft_cap, "decoder", None)
 
 
 SERVED = {
@@ -55,6 +56,11 @@ SERVED = {
     "Qwen3-30B-A3B": layer(128, 32, 4, block_size=64),
     "Qwen3-Next attention": layer(256, 16, 2),
     "Phi-2": layer(80, 32, 32),
+    "Gemma-2-9B local": layer(256, 16, 8, window=4096, soft_cap=50.0),
+    "Gemma-4 global": layer(512, 16, 2),
+    "Bloom-7B": layer(128, 32, 32, alibi=True),
+    "Falcon-7B": layer(64, 71, 1),
+    "GPT-J-like head 72": layer(72, 16, 16),
 }
 
 
@@ -72,6 +78,7 @@ def test_every_architecture_serves_every_geometry(arch, rocm):
         problem = impl.problem(torch.bfloat16)
         assert (problem.num_heads, problem.num_kv_heads) == (arguments[0], arguments[3]), name
         assert (problem.key_dims, problem.window) == (config.head_size, arguments[5] or 0), name
+        assert problem.score == ("capped" if arguments[7] else "biased" if arguments[4] else "plain"), name
 
 
 @pytest.mark.parametrize(
@@ -79,6 +86,7 @@ def test_every_architecture_serves_every_geometry(arch, rocm):
     [
         ("two intervals of keys", layer(256, 8, 4, use_rswa=True), "use_rswa"),
         ("heads of 264", layer(264, 16, 16), "head_size is 264"),
+        ("head of 68", layer(68, 16, 16), "head_size is 68"),
         ("BERT", layer(64, 12, 12, attn_type="encoder_only"), "encoder_only"),
         ("fp8 cache", (layer(128, 32, 2)[0]._replace(kv_cache_dtype="fp8"), None), "--kv-cache-dtype"),
         ("fp32", (layer(128, 32, 2)[0]._replace(dtype=torch.float32), None), "--dtype"),
@@ -90,10 +98,10 @@ def test_vllm_refuses_with_the_reason(name, refused, named, rocm):
     assert named in str(raised.value)
 
 
-def test_gemma_2_soft_cap_is_refused_by_the_layer(rocm):
+def test_what_the_selection_does_not_see_is_refused_by_the_layer(rocm):
     from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
 
-    config, arguments = layer(256, 16, 8, window=4096, soft_cap=50.0)
+    config, arguments = layer(256, 16, 8, soft_cap=50.0, alibi=True)
     platform = rocm("gfx1100")
     assert platform.get_attn_backend_cls(register.backend_member(), config) == BACKEND_PATH
     with pytest.raises(ValueError, match="logits_soft_cap=50.0"):

@@ -51,10 +51,14 @@ class RocmForgeBackend(AttentionBackend):
 
     @classmethod
     def get_supported_head_sizes(cls) -> list[int]:
-        return list(served.HEAD_SIZES)
+        return list(eligibility.HEAD_SIZES)
 
     @classmethod
     def supports_sink(cls) -> bool:
+        return True
+
+    @classmethod
+    def supports_alibi_sqrt(cls) -> bool:
         return True
 
     @classmethod

@@ -70,6 +70,7 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
                 if isinstance(impl, RocmForgeImpl):
                     impl.mask = mask_of(layer, self.planners.has_ranges, of_model)
                     self._announce(name, impl.problem(dtype))
+                    impl.place(self.device, self.planners.copies)
 
     def _announce(self, name: str, problem: Problem) -> None:
         """Plans for a problem from the first step on. Raises ValueError where the layer's mask has no kernel with the
@@ -100,6 +101,7 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
             planners=self.planners,
         )
         metadata.plans = self.planners.plan_all(metadata)
+        self.planners.copies.refresh()
         return metadata
 
     def build_for_cudagraph_capture(self, common_attn_metadata: CommonAttentionMetadata) -> RocmForgeMetadata:

@@ -8,6 +8,7 @@ came and what works instead; an empty list means that rocmforge serves the layer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -20,8 +21,33 @@ OTHER_BACKEND = "leave out --attention-backend and vLLM picks a backend that doe
 IMAGE_SPANS = "images whose tokens see each other (use_mm_prefix)"
 TEXT_ALONE = "--limit-mm-per-prompt be 0 of each kind, which leaves the model its text, or "
 # Settings that say what the problem is, and what its fields are called there where they are called otherwise.
-PROBLEM = ("dtype", "head_size", "head_size_v", "num_heads", "num_kv_heads")
+PROBLEM = ("dtype", "head_size", "head_size_v", "num_heads", "num_kv_heads", "alibi_slopes", "use_alibi_sqrt")
 NAMES = {"dtype": "--dtype", "value_dims": "head_size_v"}
+# The scores of a problem that are not plain, in words.
+SCORES = {
+    "capped": "a soft cap on attention logits (logits_soft_cap)",
+    "biased": "ALiBi (alibi_slopes)",
+    "rooted": "square-root ALiBi (use_alibi_sqrt)",
+}
+
+
+def head_sizes(score: str = "plain") -> tuple[int, ...]:
+    """Those with kernels for a score, whether of their own or for longer heads."""
+    heads = [(format, size) for format, found, sizes in served.PROBLEMS if found == score for size, _ in sizes]
+    most = max((size for format, size in heads if format == served.NARROW["joined"]), default=0)
+    longer = sorted(size for format, size in heads if format == "joined" and size > most)
+    return (*range(served.LEAST_HEAD, most + 1, served.NARROW_STEP), *longer)
+
+
+def head_sizes_text(score: str = "plain") -> str:
+    """The same in words."""
+    sizes = head_sizes(score)
+    most = max(size for size in sizes if size - served.NARROW_STEP in sizes)
+    step = f"multiples of {served.NARROW_STEP} from {served.LEAST_HEAD} to {most}"
+    return ", and ".join((step, *(str(size) for size in sizes if size > most)))
+
+
+HEAD_SIZES = head_sizes()
 
 
 class Asked(NamedTuple):
@@ -136,9 +162,12 @@ SELECTION = (
 
 # The arguments of a layer's implementation that the selection does not see.
 LAYER = (
-    Rule("alibi_slopes", off, "ALiBi (alibi_slopes) is not supported"),
-    flag("use_alibi_sqrt", "square-root ALiBi"),
-    flag("logits_soft_cap", "a soft cap on attention logits"),
+    Rule(
+        "logits_soft_cap",
+        lambda value, asked: value is None or (value >= 0 and math.isfinite(value)),
+        "a soft cap of {value} on attention logits (logits_soft_cap) is not supported",
+        "use a finite number above 0, or none",
+    ),
     Rule(
         "sliding_window",
         lambda value, asked: value is None or (isinstance(value, int) and value > 0),
@@ -157,6 +186,15 @@ LAYER = (
 )
 
 
+def score_of(settings: Mapping[str, Any]) -> str:
+    """What a layer with `settings` does to its scores, as `Problem.score` has it."""
+    if settings.get("logits_soft_cap"):
+        return "capped"
+    if settings.get("alibi_slopes") is None:
+        return "plain"
+    return "rooted" if settings.get("use_alibi_sqrt") else "biased"
+
+
 def problem_of(settings: Mapping[str, Any], target: str) -> Problem:
     """What a layer with `settings` computes.
 
@@ -171,6 +209,7 @@ def problem_of(settings: Mapping[str, Any], target: str) -> Problem:
         settings.get("num_kv_heads", heads),
         size,
         settings.get("head_size_v") or size,
+        score=score_of(settings),
         mask="ranges" if settings.get("use_mm_prefix") else "windowed",
     )
 
@@ -185,7 +224,11 @@ def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] =
         target: "amd", "nvidia" or "cpu".
         rules: SELECTION for the fields of vLLM's selector, LAYER for the arguments of an implementation.
     """
-    return problem_refusals(problem_of(settings, target), target) + rule_refusals(settings, target, rules, PROBLEM)
+    return (
+        problem_refusals(problem_of(settings, target), target)
+        + score_refusals(settings)
+        + rule_refusals(settings, target, rules, PROBLEM)
+    )
 
 
 def problem_refusals(problem: Problem, target: str) -> list[str]:
@@ -194,11 +237,28 @@ def problem_refusals(problem: Problem, target: str) -> list[str]:
     beside, text_alone = "", ""
     if problem.listed and found != replace(problem, mask="windowed").refusals(target):
         beside, text_alone = f" beside {IMAGE_SPANS}", TEXT_ALONE
+    elif problem.score in SCORES and found != replace(problem, score="plain").refusals(target):
+        beside = f" beside {SCORES[problem.score]}"
     return [
         f"{NAMES.get(field, field)} is {came}{beside}, for which there is no kernel; it must be {works}, or "
         f"{text_alone}{OTHER_BACKEND}"
         for field, came, works in found
     ]
+
+
+def score_refusals(settings: Mapping[str, Any]) -> list[str]:
+    """Reasons why what a layer does to its scores has no kernel, or no meaning."""
+    cap, slopes = settings.get("logits_soft_cap"), settings.get("alibi_slopes")
+    heads = settings.get("num_heads")
+    found = []
+    if slopes is not None and cap:
+        found.append(
+            f"ALiBi (alibi_slopes) beside a soft cap on attention logits (logits_soft_cap={cap}) has no kernel, while "
+            f"each alone has; {OTHER_BACKEND}"
+        )
+    if slopes is not None and heads is not None and len(slopes) != heads:
+        found.append(f"alibi_slopes are {len(slopes)}; they must be {heads}, one for each query head")
+    return found
 
 
 def rule_refusals(
@@ -221,11 +281,12 @@ def rule_refusals(
 def supported_table() -> list[tuple[str, str]]:
     """(feature, what is served) rows, for `rocmforge doctor` and the documents."""
     return [
-        ("head sizes", ", ".join(map(str, served.HEAD_SIZES))),
+        ("head sizes", head_sizes_text()),
         ("query heads per KV head", f"1 to {served.MAX_GROUP}"),
         ("dtypes", "; ".join(f"{target}: {', '.join(names)}" for target, names in served.DTYPES.items())),
         ("KV cache dtypes", "auto, or the model's"),
         ("KV block sizes", f"multiples of {served.BLOCK_MULTIPLE}"),
+        *((words, f"head sizes {head_sizes_text(score)}") for score, words in SCORES.items()),
         ("attention types", ", ".join(ATTN_TYPES)),
         (
             "also",

@@ -14,6 +14,7 @@ from rocmforge_plugin.ops.planner import AttentionPlan
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend import eligibility
 from rocmforge_plugin.vllm.backend.fusion import CacheUpdates
+from rocmforge_plugin.vllm.backend.head_values import Copies, HeadValues
 from rocmforge_plugin.vllm.backend.masks import mask_of
 from rocmforge_plugin.vllm.backend.metadata import RocmForgeMetadata
 from rocmforge_plugin.vllm.backend.target import target
@@ -40,23 +41,21 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         """Raises ValueError, naming the setting and what works, for what the kernels cannot do.
 
         vLLM's selection does not see some of these (the soft cap above all), so they are checked again here.
+        `extra` may have `use_alibi_sqrt`, which bias `alibi_slopes` are of.
         """
         num_kv_heads = num_kv_heads or num_heads
-        reasons = eligibility.refusals(
-            {
-                "num_heads": num_heads,
-                "num_kv_heads": num_kv_heads,
-                "head_size": head_size,
-                "alibi_slopes": alibi_slopes,
-                "sliding_window": sliding_window,
-                "kv_cache_dtype": kv_cache_dtype,
-                "logits_soft_cap": logits_soft_cap,
-                "attn_type": getattr(attn_type, "value", attn_type),
-                **extra,
-            },
-            target(),
-            eligibility.LAYER,
-        )
+        asked = {
+            "num_heads": num_heads,
+            "num_kv_heads": num_kv_heads,
+            "head_size": head_size,
+            "alibi_slopes": alibi_slopes,
+            "sliding_window": sliding_window,
+            "kv_cache_dtype": kv_cache_dtype,
+            "logits_soft_cap": logits_soft_cap,
+            "attn_type": getattr(attn_type, "value", attn_type),
+            **extra,
+        }
+        reasons = eligibility.refusals(asked, target(), eligibility.LAYER)
         if reasons:
             raise ValueError(f"rocmforge cannot serve this attention layer: {'; '.join(reasons)}")
         self.num_heads = num_heads
@@ -66,20 +65,41 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         self.kv_cache_dtype = kv_cache_dtype
         self.attn_type = attn_type
         self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
-        self.sinks = sinks
         self.window = sliding_window or 0
         self.mask = ""  # of `Problem`; the builder knows, if it knows the layer
+        self.score = eligibility.score_of(asked)
+        self.logits_soft_cap = float(logits_soft_cap or 0.0)
+        self.alibi_sqrt = self.score == "rooted"
+        # As the kernels read them, once they are placed.
+        self.sinks: torch.Tensor | None = None
+        self.alibi_slopes: torch.Tensor | None = None
+        self._sinks = None if sinks is None else HeadValues(sinks)
+        self._alibi_slopes = None if alibi_slopes is None else HeadValues(alibi_slopes)
         self._number = -1  # of the problem, which is known when the queries' dtype is
 
     def problem(self, dtype: torch.dtype) -> Problem:
         """What this layer computes with queries and a cache of `dtype`."""
         size, mask = self.head_size, self.mask or "windowed"
-        return Problem(str(dtype), self.num_heads, self.num_kv_heads, size, size, self.window, mask=mask)
+        return Problem(
+            str(dtype), self.num_heads, self.num_kv_heads, size, size, self.window, score=self.score, mask=mask
+        )
+
+    def place(self, device: torch.device, copies: Copies) -> None:
+        """Puts what the layer has for each head where the kernels read it; `copies` keeps it what the model has.
+
+        Once is enough, and then a call costs little.
+        """
+        if self._sinks is not None:
+            self.sinks = self._sinks.place(device)
+            copies.add(self._sinks)
+        if self._alibi_slopes is not None:
+            self.alibi_slopes = self._alibi_slopes.place(device)
 
     def process_weights_after_loading(self, act_dtype: torch.dtype) -> None:
-        """The kernels read sinks as fp32; they are only known now that the weights are loaded."""
-        if self.sinks is not None:
-            self.sinks = self.sinks.detach().float().contiguous()
+        """After a reload, possibly into memory that had been given up: what was placed is written anew."""
+        for values in (self._sinks, self._alibi_slopes):
+            if values is not None:
+                values.refresh()
 
     def do_kv_cache_update(
         self, layer: Any, key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slot_mapping: torch.Tensor
@@ -127,7 +147,7 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             return output.zero_()
         plan = attn_metadata.plans.get(self._number)
         if plan is None:
-            plan = self._first_plan(attn_metadata, layer, query.dtype)
+            plan = self._first_plan(attn_metadata, layer, query)
         # Padding tokens belong to no request; slicing them off would cost as much as the call's checks.
         paged_attention(
             query,
@@ -140,14 +160,18 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             out=output,
             window=self.window,
             sinks=self.sinks,
+            soft_cap=self.logits_soft_cap,
+            alibi_slopes=self.alibi_slopes,
+            alibi_sqrt=self.alibi_sqrt,
             causal=plan.causal,
             plan=plan,
         )
         return output
 
-    def _first_plan(self, attn_metadata: RocmForgeMetadata, layer: Any, dtype: torch.dtype) -> AttentionPlan:
+    def _first_plan(self, attn_metadata: RocmForgeMetadata, layer: Any, query: torch.Tensor) -> AttentionPlan:
         """The plan of a step whose builder did not know this layer, or this layer its number."""
         has_ranges = attn_metadata.planners.has_ranges or attn_metadata.ranges is not None
         self.mask = self.mask or mask_of(layer, has_ranges, ())
-        self._number, plan = attn_metadata.first_plan(self.problem(dtype))
+        self._number, plan = attn_metadata.first_plan(self.problem(query.dtype))
+        self.place(query.device, attn_metadata.planners.copies)
         return plan

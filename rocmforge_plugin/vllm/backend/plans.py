@@ -15,6 +15,7 @@ from vllm import envs
 
 from rocmforge_plugin.ops.planner import AttentionPlan, AttentionPlanner
 from rocmforge_plugin.problem import Problem
+from rocmforge_plugin.vllm.backend.head_values import Copies
 from rocmforge_plugin.vllm.log import logger
 
 _numbers: dict[Problem, int] = {}
@@ -95,6 +96,7 @@ class Planners:
         self._bounds = (max_num_reqs, max_num_tokens)
         self._decode_query_len = decode_query_len
         self._by_number: dict[int, list[AttentionPlanner]] = {}  # the smallest first
+        self.copies = Copies()  # of parameters, that the layers read beside the plans
 
     def add(self, problem: Problem) -> int:
         """Knows `problem` from now on; its number.
