@@ -122,8 +122,9 @@ def main() -> None:
         if chosen(f"{case.kind}, {case.name}")
     ]
     encoders = [case for case in (vision.QUICK if arguments.quick else vision.CASES) if chosen(f"vision, {case.name}")]
-    rows = budget.measured(cases, lambda case: paged(case, ceiling, arguments.only))
+    # First those for which nothing is compiled.
     of_images = budget.measured(encoders, lambda case: images(case, ceiling, arguments.only))
+    rows = budget.measured(cases, lambda case: paged(case, ceiling, arguments.only))
     result = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from amdgpu.disassembly import Line, disassemble, llvm_tool
-from benchmarks.amd import built, loops
+from benchmarks.amd import built, loops, scores
 from benchmarks.amd.machine_code import bits_of, figures, hot_loop, unit_of
 from rocmforge_build import code_object
 from rocmforge_plugin import _C
@@ -91,6 +91,32 @@ def test_bounds(target: str, phase: int) -> None:
         pytest.skip(str(missing))
     reached = loops.clocks(path, target, phase)
     assert reached <= loops.BOUNDS[target][phase]
+
+
+@pytest.mark.parametrize("target", built.TARGETS)
+def test_what_scores_masks_and_narrow_heads_cost(target: str) -> None:
+    """The busiest unit's clocks over the plain kernel's of the same dims: docs/amd_static.md shows them."""
+    if not built.code_object(kernels_dir(), target, "attention_prefill_bf16_d64_narrow").exists():
+        pytest.skip(f"no code for {target} is built here: python -m rocmforge_build --targets {target}")
+    try:
+        llvm_tool("llvm-objdump")
+    except FileNotFoundError as missing:
+        pytest.skip(str(missing))
+    found = scores.missed(kernels_dir(), target)
+    assert not found, "\n".join(["", *found])
+
+
+def test_every_kind_is_held_against_a_plain_kernel() -> None:
+    """Of the same dims, and each score function and mask that is served is there."""
+    found = list(scores.kinds())
+    assert {kind.bound for kind in found if "capped" in kind.what} == {scores.CAPPED_BOUND}
+    assert {kind.bound for kind in found if "capped" not in kind.what} == {scores.BOUND}
+    assert {kind.plain for kind in found} <= built.units().keys()
+    words = {word for kind in found for word in kind.what.split()}
+    assert words == {"narrow", "capped", "biased", "rooted", "listed", "split"}
+    names = {kind.kernel.removeprefix("attention_"): kind for kind in found}
+    for target, above in scores.ABOVE.items():
+        assert target in built.TARGETS and all(ratio > names[name].bound for name, ratio in above.items())
 
 
 @pytest.mark.parametrize("target", loops.BOUNDS)

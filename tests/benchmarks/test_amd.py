@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.amd import built, counters, executed, machine_code, mla, resources
+from benchmarks.amd import built, counters, executed, machine_code, mla, resources, scores
 from benchmarks.amd.cards import CARDS
 
 
@@ -99,3 +99,23 @@ def test_the_document_of_latent_decode_says_what_was_counted() -> None:
         row, executed_row = (line for line in text.splitlines() if line.startswith(f"| {card.name} | "))
         assert executed_row.count("(") == len(mla.OURS_HEADS)
         assert [cell.strip(" *") for cell in row.split("|")[4:9]] == [f"{share:.2f}" for share in shares]
+
+
+def test_the_document_of_scores_says_what_was_counted() -> None:
+    """A row for each kernel that does more than a plain one, a cell for each target, and none above its bound."""
+    text = scores.DOCUMENT.read_text().partition("<!-- scores -->")[2].partition("<!-- /scores -->")[0]
+    if not text:
+        pytest.skip("not counted yet: python -m benchmarks.amd.scores, all AMD targets built")
+    assert text.startswith("\n" + scores.TEXT)
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
+    assert rows[0][3:] == list(built.TARGETS)
+    assert all(cell.split(": ")[1] for row in rows[2:] for cell in row[3:])
+    found = {(phase, dims, what): cells for phase, dims, what, *cells in rows[2:]}
+    assert len(found) == len(rows) - 2
+    for kind in scores.kinds():
+        cells = found.pop((kind.phase, str(kind.dims // 2), kind.what))
+        for target, cell in zip(built.TARGETS, cells, strict=True):
+            assert float(cell.split(": ")[1].partition(",")[0]) <= kind.held_to(target) + 0.005
+    assert not found

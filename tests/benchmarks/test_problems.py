@@ -289,7 +289,7 @@ def test_results_become_tables(tmp_path, monkeypatch, capsys):
     assert "Largest error of ours: 1.0e-03." in text and "left out" not in text
     monkeypatch.setattr(sys, "argv", [*command[:3], "--quick", "--budget", "0"])
     problems.main()
-    assert "left out, as the budget was spent: prefill 4x2k 32/16;" in capsys.readouterr().out
+    assert "left out, as the budget was spent: CLIP of LLaVA, 32 images of 577, 16x64;" in capsys.readouterr().out
     error.now = math.nan
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit, match="results are wrong: prefill 4x2k 32/16: nan"):
