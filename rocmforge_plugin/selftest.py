@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
+from typing import Any
 
 import torch
 
@@ -122,6 +123,44 @@ def _attention(
     return run
 
 
+# Of the third request's tokens the middle ones, and some that it has not as yet; and the fourth's all.
+RANGES = [[(0, 0), (0, 0)], [(3, 9), (0, 0)], [(70, 90), (98, 110)], [(0, 29), (0, 0)]]
+# What attention can be asked for beside a window and sinks, as its op and the reference take it, and the heads' dims.
+KINDS: dict[str, tuple[int, dict[str, Any]]] = {
+    "short heads": (40, {}),
+    "heads between": (104, {"window": 20}),
+    "soft cap": (128, {"soft_cap": 2.0}),
+    "soft cap in a window": (64, {"soft_cap": 2.0, "window": 20}),
+    "ALiBi": (64, {"alibi_slopes": True}),
+    "ALiBi of the distance's root": (128, {"alibi_slopes": True, "alibi_sqrt": True}),
+    "window to both sides": (80, {"window": 20, "causal": False}),
+    "causal by request": (128, {"causal": [True, False, False, True]}),
+    "ranges": (128, {"window": 20, "ranges": RANGES}),
+    "ranges in a window": (256, {"window": 20, "ranges": RANGES, "ranges_clamped": True}),
+    "ranges of long heads": (512, {"ranges": RANGES}),
+    "soft cap in ranges": (256, {"soft_cap": 2.0, "ranges": RANGES}),
+}
+
+
+def _kind(
+    head_size: int, options: dict[str, Any], dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    batch = make_batch([(1, 300), (3, 10), (40, 100), (30, 30)], 6, 2, head_size, dtype, device)
+    known: dict[str, Any] = {"scale": head_size**-0.5, **options}
+    if "alibi_slopes" in options:
+        known["alibi_slopes"] = 2.0 ** -torch.arange(1, 7, device=device)
+    for name in ("causal", "ranges"):
+        if isinstance(options.get(name), list):
+            known[name] = torch.tensor(options[name], dtype=torch.int32, device=device)
+    out = torch.full_like(batch.query, float("nan"))
+    paged_attention(*batch.arguments(), max_query_len=40, out=out, **known)
+    return (
+        out,
+        reference.paged_attention_reference(*batch.arguments(), **known),
+        reference.paged_attention_naive(*batch.arguments(), **known),
+    )
+
+
 def _mask(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
     scores = torch.randn(2, 3, 17, 50, generator=torch.Generator().manual_seed(1)).to(device, dtype)
     expected = reference.causal_mask(scores, 33)
@@ -166,7 +205,9 @@ def _latent_kv_write(dtype: torch.dtype, device: torch.device) -> tuple[torch.Te
     return cache, expected, expected
 
 
-def _varlen(dims: tuple[int, int], causal: bool, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
+def _varlen(
+    dims: tuple[int, int], causal: bool, window: int, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, ...]:
     key_dims, value_dims = dims
     generator = torch.Generator().manual_seed(5)
     # Values lie behind what keys are made of, as a projection leaves both. A request has no keys.
@@ -177,9 +218,11 @@ def _varlen(dims: tuple[int, int], causal: bool, dtype: torch.dtype, device: tor
     tensors = query, rows[..., :key_dims], rows[..., 2 * key_dims :], starts, key_starts
     scale = key_dims**-0.5
     out = torch.full((sum(new), 4, value_dims), float("nan"), device=device, dtype=dtype)
-    ops.varlen_attention(*tensors, key_starts.diff(), max_query_len=40, scale=scale, causal=causal, out=out)
+    known: dict[str, Any] = {"scale": scale, "causal": causal, "window": window}
+    ops.varlen_attention(*tensors, key_starts.diff(), max_query_len=40, out=out, **known)
     exact, naive = (
-        reference.varlen_attention_reference(*tensors, scale, causal, compute)[0] for compute in (torch.float64, dtype)
+        reference.varlen_attention_reference(*tensors, **known, compute=compute)[0]
+        for compute in (torch.float64, dtype)
     )
     return out, exact, naive
 
@@ -225,7 +268,12 @@ def cases(device: torch.device) -> Iterator[Case]:
             yield Case(f"latent attention {shape}", partial(_latent, dims, heads, dtype, device))
         for dims, causal in zip(dims_of["split"], cycle((True, False))):
             shape = f"{'causal' if causal else 'full'} {dims[0]}/{dims[1]} {short}"
-            yield Case(f"varlen attention {shape}", partial(_varlen, dims, causal, dtype, device))
+            yield Case(f"varlen attention {shape}", partial(_varlen, dims, causal, 0, dtype, device))
+        for size in (40, 72, 88, 104, 200):  # vision encoders': in kernels for longer ones
+            shape = f"in a window to both sides {size} {short}"
+            yield Case(f"varlen attention {shape}", partial(_varlen, (size, size), False, 12, dtype, device))
+        for kind, (head_size, options) in KINDS.items():
+            yield Case(f"attention of {kind} {short}", partial(_kind, head_size, options, dtype, device))
         yield Case(f"attention sinks {short}", _attention([(1, 200), (40, 100)], *fixed, sinks=True))
 
 

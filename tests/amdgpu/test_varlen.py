@@ -10,6 +10,7 @@ import torch
 
 import rocmforge_plugin
 from rocmforge_plugin import _C, served
+from rocmforge_plugin.problem import Problem
 from tests.kernels.kernel_support import SUFFIX
 from tests.kernels.varlen_support import VarlenBatch
 
@@ -17,7 +18,14 @@ from .conftest import ALL, TARGETS
 from .emulation import guarded
 
 Use = Callable[..., _C.Device]
-HEADS = next(heads for format, _, heads in served.PROBLEMS if format == "split")
+# Those that have kernels of their own, and such as run in each of those for longer heads.
+HEADS = [
+    (key_dims - short, value_dims - short)
+    for format, _, heads in served.PROBLEMS
+    if format in ("split", "narrow_split")
+    for key_dims, value_dims in heads
+    for short in [served.NARROW_STEP * (format == "narrow_split")]
+]
 TYPES = (torch.bfloat16, torch.float16)
 CASES = [
     pytest.param(target, dtype, *dims, id=f"{target}-{SUFFIX[dtype]}-{dims[0]}-{dims[1]}")
@@ -41,9 +49,11 @@ def check(batch: VarlenBatch) -> dict[str, int]:
 
 @pytest.mark.parametrize(("target", "dtype", "key_dims", "value_dims"), CASES)
 def test_prompts(emulated: Use, target: str, dtype: torch.dtype, key_dims: int, value_dims: int) -> None:
-    """Causal, and full over context, of which a request may have none; row blocks and tiles end anywhere."""
-    suffix = f"{SUFFIX[dtype]}_" + (f"d{key_dims}" if key_dims == value_dims else f"d{key_dims}v{value_dims}")
-    config = emulated(target).kernel_config(f"attention_prefill_{suffix}_split")
+    """Causal, and full over context, of which a request may have none; row blocks and tiles end anywhere. Narrow heads,
+    which encoders have, in a window to both sides too.
+    """
+    problem = Problem(dtype, 1, 1, key_dims, value_dims, format="split")
+    config = emulated(target).kernel_config(f"attention_prefill_{problem.suffix}")
     rows, keys = config["rows"], config["keys"]
     for causal, schedule in ((True, ("forward",)), (False, ("reverse",)), *(((True, (3, 127)),) if ALL else ())):
         emulated(target, *schedule)
@@ -61,7 +71,8 @@ def test_prompts(emulated: Use, target: str, dtype: torch.dtype, key_dims: int, 
             before=3 * causal,
             value_gap=key_dims * (not causal),
             heads_outside=causal,
+            window=12 * (problem.kernels[0] == "narrow_split" and not causal),
         )
         launches = check(batch)
-        assert launches[f"attention_prefill_{suffix}_split"] == 1
-        assert launches[f"attention_combine_{SUFFIX[dtype]}_d{value_dims}"] == 1
+        assert launches[f"attention_prefill_{problem.suffix}"] == 1
+        assert launches[f"attention_combine_{problem.combine_suffix}"] == 1

@@ -11,45 +11,9 @@ from hypothesis import strategies as st
 import rocmforge_plugin
 from rocmforge_plugin.served import HEAD_SIZES
 
+from .attention_strategies import batches
 from .attention_support import CORES, ON_CPU, TYPES, Batch, launches_of
-from .kernel_support import SUFFIX, seeds
-
-# Lengths around pages (16), tiles (16 to 128 keys) and row blocks.
-lengths = st.one_of(st.integers(1, 40), st.sampled_from([15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 257]))
-
-
-@st.composite
-def requests(draw: st.DrawFn, most_new: int) -> tuple[int, int]:
-    length = draw(lengths)
-    return draw(st.integers(1, min(length, most_new))), length
-
-
-@st.composite
-def full_requests(draw: st.DrawFn, most_new: int) -> tuple[int, int]:
-    """With a full mask, where a request may have no keys, or fewer than new tokens."""
-    return draw(st.integers(1, most_new)), draw(st.one_of(st.just(0), lengths))
-
-
-@st.composite
-def batches(draw: st.DrawFn, dtype: torch.dtype, head_size: int, most_new: int = 70) -> Batch:
-    causal = draw(st.sampled_from([True, True, False]))
-    return Batch(
-        dtype,
-        head_size,
-        kv_heads=draw(st.integers(1, 3)),
-        group=draw(
-            st.sampled_from([1, 2, 3, 4, 12, 16, 24, 64, *([] if most_new == 1 else [100])])
-        ),  # too many for decode
-        requests=draw(st.lists((requests if causal else full_requests)(most_new), min_size=1, max_size=5)),
-        block_size=draw(st.sampled_from([16, 32, 48, 128])),
-        seed=draw(seeds),
-        window=draw(st.sampled_from([0, 0, 1, 20, 64] if causal else [0])),
-        sinks=draw(st.booleans()),
-        token_major=draw(st.booleans()),
-        padding=draw(st.sampled_from([0, 3])),
-        causal=causal,
-        with_lse=draw(st.booleans()),
-    )
+from .kernel_support import SUFFIX
 
 
 @pytest.mark.parametrize("head_size", HEAD_SIZES)

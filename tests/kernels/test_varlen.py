@@ -21,6 +21,7 @@ from .kernel_support import DEVICE, SUFFIX, Refusal, check_refusal, check_words,
 from .varlen_support import VarlenBatch
 
 HEADS = next(heads for format, _, heads in served.PROBLEMS if format == "split")
+ALIKE = [(size, size) for size in range(served.LEAST_HEAD, 257, served.NARROW_STEP)]  # also in kernels for longer ones
 CORES = [
     (core, dtype, dims)
     for core, element, *dims in variants.SPLIT_CORE_UNITS
@@ -32,12 +33,13 @@ lengths = st.one_of(st.integers(0, 40), st.sampled_from([0, 15, 16, 17, 31, 32, 
 
 @st.composite
 def batches(draw: st.DrawFn, dtype: torch.dtype, key_dims: int, value_dims: int) -> VarlenBatch:
-    causal = draw(st.booleans())
     requests = [(draw(st.integers(1, 70)), draw(lengths.filter(bool)))]
+    each, together = [draw(st.booleans())], draw(st.sampled_from([True, True, False]))
     for _ in range(draw(st.integers(0, 4))):
+        each.append(each[0] if together else draw(st.booleans()))
         keys = draw(lengths)
         # Where it is causal a request without keys is padding; one may have more queries than keys all the same.
-        requests.append((draw(st.integers(0, 70 if keys or not causal else 0)), keys))
+        requests.append((draw(st.integers(0, 70 if keys or not each[-1] else 0)), keys))
     return VarlenBatch(
         dtype,
         key_dims,
@@ -46,8 +48,9 @@ def batches(draw: st.DrawFn, dtype: torch.dtype, key_dims: int, value_dims: int)
         group=draw(st.sampled_from([1, 1, 2, 5, 64])),
         requests=requests,
         seed=draw(seeds),
-        causal=causal,
+        causal=each if len(set(each)) > 1 else each[0],
         with_lse=draw(st.booleans()),
+        window=draw(st.sampled_from([0, 0, 1, 9, 64])),
         padding=draw(st.sampled_from([0, 3])),
         before=draw(st.sampled_from([0, 5])),
         behind=draw(st.sampled_from([0, 5])),
@@ -60,13 +63,33 @@ def batches(draw: st.DrawFn, dtype: torch.dtype, key_dims: int, value_dims: int)
 @given(data=st.data())
 def test_batches(key_dims: int, value_dims: int, data: st.DataObject) -> None:
     """Prompts of any lengths; one kernel serves them all."""
-    batch = data.draw(batches(data.draw(st.sampled_from(TYPES)), key_dims, value_dims))
+    check(data.draw(batches(data.draw(st.sampled_from(TYPES)), key_dims, value_dims)))
+
+
+def check(batch: VarlenBatch) -> None:
     plan = batch.plan(batch.planner())
     rocmforge_plugin.reset_launches()
     batch.run(plan)
-    assert launches_of("attention_prefill") == 1
+    assert launches_of("attention_prefill") == launches_of(f"attention_prefill_{batch.problem.suffix}") == 1
     assert launches_of("attention_decode") == 0
     batch.check()
+
+
+@given(data=st.data())
+def test_heads_of_any_dims(data: st.DataObject) -> None:
+    """Of keys and values alike: multiples of 8, with windows to one side or both."""
+    check(data.draw(batches(data.draw(st.sampled_from(TYPES)), *data.draw(st.sampled_from(ALIKE)))))
+
+
+@pytest.mark.parametrize("dims", ALIKE, ids=lambda dims: str(dims[0]))
+def test_every_head_size(dims: tuple[int, int]) -> None:
+    """As encoders have them: fused projections' slices, in full or in a window to both sides."""
+    dtype = TYPES[dims[0] // 8 % 2]
+    for window in (0, 12):
+        batch = VarlenBatch(
+            dtype, *dims, 2, 2, [(50, 50), (1, 1), (33, 33)], dims[0], False, value_gap=16, window=window
+        )
+        check(batch)
 
 
 @pytest.mark.skipif(not ON_CPU, reason="other matrix cores than the device's own exist on the CPU target only")

@@ -26,6 +26,7 @@ def test_every_kind_of_operation_is_covered():
         "attention mixed",
         "attention window",
         "attention sinks",
+        *(f"attention of {kind}" for kind in selftest.KINDS),
         "latent attention",
         "varlen attention",
     ):
@@ -41,6 +42,8 @@ def test_selftest_passes(monkeypatch):
         + named("rotary", "float16")
         + named("KV write")
         + named("latent", "16")
+        + named("attention of", "float16")
+        + named("both sides", "bfloat16")
     )
     monkeypatch.setattr(selftest, "cases", lambda device: few)
     assert selftest.run(CPU, lines.append) == 0
