@@ -137,7 +137,7 @@ def test_without_a_plan(score: str, mask: str) -> None:
         16,
         seed=1,
         window=25,
-        causal=[True, False, True, True, False],
+        causal=[True, True, False, False, True],
         soft_cap=5.0 * (score == "capped"),
         alibi=score if score in ("biased", "rooted") else "",
         ranges=None if mask == "windowed" else [[(60, 69)], [(0, 4), (10, 17)], [], [(50, 80)], [(1, 3)]],
