@@ -67,7 +67,7 @@ def check_version() -> None:
 
 
 def register() -> None:
-    """`vllm.general_plugins` entry point: backend names, their selection, position layer, model classes."""
+    """`vllm.general_plugins` entry point: backend names, their selection, layers, model classes."""
     if _state["registered"]:
         return
     _state["registered"] = True
@@ -77,10 +77,12 @@ def register() -> None:
     from vllm.platforms import current_platform
 
     from rocmforge_plugin.vllm import selection
+    from rocmforge_plugin.vllm.encoder import layers as encoder_layers
     from rocmforge_plugin.vllm.position import layers, models
 
     selection.adopt(current_platform)
     layers.register()
+    encoder_layers.register()
     models.register()
 
 

@@ -55,6 +55,15 @@ class Selection(_Host):
         return path
 
     @classmethod
+    def get_vit_attn_backend(cls, head_size: int, dtype: Any, backend: Any = None) -> Any:
+        """As vLLM's, which knows names of its own only: by what it picks itself, models prepare their encoder's batch.
+
+        The encoder's layer asks anew what the user named.
+        """
+        ours = getattr(backend, "name", None) == NAME
+        return super().get_vit_attn_backend(head_size, dtype, None if ours else backend)
+
+    @classmethod
     def get_mla_prefill_backend_cls(cls, mla_selector_config: Any) -> Any:
         """Class of the prefill of latent attention; vLLM asks where the user names none."""
         if not serves_mla(get_current_vllm_config_or_none()):

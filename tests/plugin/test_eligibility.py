@@ -89,7 +89,7 @@ def test_served_variations(change):
         ("kv_cache_dtype", "float16", "--kv-cache-dtype bfloat16"),
         ("block_size", 8, "multiple of 16"),
         ("block_size", 0, "multiple of 16"),
-        ("attn_type", "encoder_only", "decoder"),
+        ("attn_type", "encoder_of_a_later_vllm", "decoder"),
         ("use_sparse", True, "leave out --attention-backend"),
         ("use_per_head_quant_scales", True, "leave out --attention-backend"),
         ("use_rswa", True, "two intervals of keys, the prompt's and a window's, (use_rswa=True) is not supported"),
@@ -207,6 +207,33 @@ def test_a_refusal_blames_the_score_for_nothing_else():
     assert "head_size is 68 beside" in reason  # another list of sizes is what works
     (reason,) = refusals(LAYER_GLM | {"logits_soft_cap": 50.0, "num_heads": 33}, "cpu", LAYER)
     assert "soft_cap" not in reason
+
+
+@pytest.mark.parametrize("attn_type", ["encoder_only", "encoder"])
+def test_encoders_are_served(attn_type):
+    asked = {"attn_type": attn_type}
+    assert problem_of(asked, "amd").op == "varlen_attention"
+    for change in ({}, {"head_size": 72}, {"has_sliding_window": True}):
+        assert refusals(GLM | asked | change, "amd") == []
+    for setting, value in (("sliding_window", 64), ("logits_soft_cap", 0.0), ("sinks", None)):
+        assert refusals(LAYER_GLM | asked | {setting: value}, "amd", LAYER) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("logits_soft_cap", 30.0), ("alibi_slopes", [0.5] * 32), ("use_alibi_sqrt", True), ("sinks", object())],
+)
+def test_what_encoders_have_no_kernel_for(setting, value):
+    (reason,) = refusals(LAYER_GLM | {"attn_type": "encoder_only", setting: value}, "amd", LAYER)
+    assert setting in reason and "of an encoder" in reason and "leave out --attention-backend" in reason
+
+
+def test_encoders_heads_and_sinks_at_the_selection():
+    asked = GLM | {"attn_type": "encoder_only"}
+    (reason,) = refusals(asked | {"head_size": 512}, "amd")
+    assert "head_size is 512" in reason
+    (reason,) = refusals(asked | {"has_sink": True}, "amd")
+    assert "sinks of an encoder" in reason
 
 
 def test_fp32_only_on_the_cpu():

@@ -9,6 +9,7 @@ import rocmforge_plugin
 
 ROOT = pathlib.Path(rocmforge_plugin.__file__).resolve().parents[1]
 VLLM = "rocmforge_plugin.vllm"
+ROOMS = ("backend", "mla", "position", "encoder")
 # Modules that drive a vLLM of their own.
 DRIVERS = {
     "rocmforge_plugin.cli",
@@ -17,11 +18,7 @@ DRIVERS = {
     "rocmforge_plugin.evaluate.host",
 }
 # Modules of the plugin that can be read where there is no vLLM.
-PLAIN = {
-    VLLM,
-    *(f"{VLLM}.{room}" for room in ("backend", "mla", "position")),
-    *(f"{VLLM}.{room}.eligibility" for room in ("backend", "mla")),
-}
+PLAIN = {VLLM, *(f"{VLLM}.{room}" for room in ROOMS), *(f"{VLLM}.{room}.eligibility" for room in ("backend", "mla"))}
 
 
 def modules() -> dict[str, pathlib.Path]:
@@ -95,18 +92,18 @@ def between_rooms() -> set[tuple[str, str]]:
     for name, others in arrows().items():
         for other in others:
             one, two = (part.removeprefix(f"{VLLM}.").split(".")[0] for part in (name, other))
-            if {one, two} <= {"backend", "mla", "position"} and one != two:
+            if {one, two} <= set(ROOMS) and one != two:
                 found.add((one, two))
     return found
 
 
 def test_arrows_between_rooms_lead_to_the_backend():
-    assert between_rooms() == {("mla", "backend"), ("position", "backend")}
+    assert between_rooms() == {("mla", "backend"), ("position", "backend"), ("encoder", "backend")}
 
 
 def test_what_the_rooms_share_knows_none_of_them():
     """But for `register`, which vLLM's entry points lead to."""
-    rooms = tuple(f"{VLLM}.{room}" for room in ("backend", "mla", "position"))
+    rooms = tuple(f"{VLLM}.{room}" for room in ROOMS)
     inside = {
         name
         for name, others in arrows().items()

@@ -16,7 +16,8 @@ from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.rotary_embedding import get_rope
 
 import rocmforge_plugin
-from rocmforge_plugin.vllm.position import compile_cache, layers
+from rocmforge_plugin.vllm import compile_cache
+from rocmforge_plugin.vllm.position import layers
 
 from .engines import checkpoint, greedy, prompt
 from .piecewise import piecewise_engine

@@ -69,17 +69,28 @@ def install() -> None:
 
 @cache
 def processor(folder: str) -> Any:
-    """Glm4vProcessor without its part for videos, which needs torchvision."""
-    from transformers import AutoTokenizer, Glm4vProcessor
+    """Glm4vProcessor without its part for videos."""
+    from transformers import Glm4vProcessor
     from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 
-    class ImagesOnly(Glm4vProcessor):
+    return images_only_processor(Glm4vProcessor, Glm4vImageProcessorPil, folder)
+
+
+@cache
+def images_only_processor(kind: Any, image_processor: Any, folder: str) -> Any:
+    """A model's processor without its part for videos, which needs torchvision."""
+    from transformers import AutoTokenizer
+
+    class ImagesOnly(kind):
+        # vLLM asks it for the names of its settings.
+        video_processor = type("NoVideos", (), {"valid_kwargs": type("NoSettings", (), {})})
+
         @classmethod
         def get_attributes(cls) -> list[str]:
             return ["image_processor", "tokenizer"]
 
     settings = json.loads((pathlib.Path(folder) / "preprocessor_config.json").read_text())
-    return ImagesOnly(Glm4vImageProcessorPil(size=settings["size"]), AutoTokenizer.from_pretrained(folder))
+    return ImagesOnly(image_processor(size=settings["size"]), AutoTokenizer.from_pretrained(folder))
 
 
 def image(seed: int, height: int, width: int) -> Any:

@@ -110,7 +110,14 @@ KV_CACHE_DTYPE = Rule(
     _kv_cache_dtype_instead,
 )
 # Of vLLM's names, and what they are called in words.
-ATTN_TYPES = {"decoder": "decoder self-attention", "encoder_decoder": "cross attention to an encoder's keys"}
+ATTN_TYPES = {
+    "decoder": "decoder self-attention",
+    "encoder_decoder": "cross attention to an encoder's keys",
+    "encoder_only": "self-attention of encoders",
+    "encoder": "that of encoders beside a decoder",
+}
+# Those of whole sequences, which keep no cache: all tokens of a request see each other.
+ENCODERS = ("encoder_only", "encoder")
 
 
 def attn_type(*types: str) -> Rule:
@@ -185,6 +192,15 @@ LAYER = (
     ATTN_TYPE,
 )
 
+# What is asked of an encoder's layer, whatever is of others: no kernel has it for keys without pages.
+ENCODER = (
+    flag("logits_soft_cap", "a soft cap on attention logits of an encoder"),
+    Rule("alibi_slopes", off, "ALiBi (alibi_slopes) of an encoder is not supported"),
+    flag("use_alibi_sqrt", "square-root ALiBi of an encoder"),
+    Rule("sinks", off, "attention sinks (sinks) of an encoder are not supported"),
+    flag("has_sink", "attention sinks of an encoder"),
+)
+
 
 def score_of(settings: Mapping[str, Any]) -> str:
     """What a layer with `settings` does to its scores, as `Problem.score` has it."""
@@ -209,9 +225,15 @@ def problem_of(settings: Mapping[str, Any], target: str) -> Problem:
         settings.get("num_kv_heads", heads),
         size,
         settings.get("head_size_v") or size,
-        score=score_of(settings),
+        format=format_of(settings.get("attn_type")),
+        score="plain" if settings.get("attn_type") in ENCODERS else score_of(settings),  # which have rules for others
         mask="ranges" if settings.get("use_mm_prefix") else "windowed",
     )
+
+
+def format_of(attn_type: str | None) -> str:
+    """Where a layer's keys and values are: those of an encoder come without pages."""
+    return "split" if attn_type in ENCODERS else "joined"
 
 
 def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] = SELECTION) -> list[str]:
@@ -224,9 +246,13 @@ def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] =
         target: "amd", "nvidia" or "cpu".
         rules: SELECTION for the fields of vLLM's selector, LAYER for the arguments of an implementation.
     """
+    encoder = settings.get("attn_type") in ENCODERS
+    if encoder:
+        stricter = {rule.setting for rule in ENCODER}
+        rules = (*(rule for rule in rules if rule.setting not in stricter), *ENCODER)
     return (
         problem_refusals(problem_of(settings, target), target)
-        + score_refusals(settings)
+        + ([] if encoder else score_refusals(settings))
         + rule_refusals(settings, target, rules, PROBLEM)
     )
 

@@ -16,23 +16,25 @@ from rocmforge_plugin.vllm.backend.aiter_quant import declare_quant_op
 class CacheUpdates:
     """The fused cache updates that vLLM's passes ask an attention implementation for.
 
-    The rotated key goes to the cache only: `k_out` stays unwritten, since this backend's attention reads no key.
+    The rotated key goes to the cache only: `k_out` stays unwritten, since this backend's attention reads no key. An
+    encoder's does, and has no cache: there is nothing to fuse.
     """
 
     num_heads: int
     num_kv_heads: int
     head_size: int
+    is_encoder: bool
 
     def fused_rope_kvcache_supported(self) -> bool:
-        return True
+        return not self.is_encoder
 
     def fused_qk_norm_rope_kvcache_supported(self) -> bool:
         declare_quant_op()  # this is asked before the pass traces its patterns
-        return True
+        return not self.is_encoder
 
     def fused_qk_norm_mrope_kvcache_supported(self) -> bool:
         declare_quant_op()
-        return True
+        return not self.is_encoder
 
     def do_rope_and_kv_cache_update(
         self,

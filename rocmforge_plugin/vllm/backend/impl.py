@@ -13,6 +13,7 @@ from rocmforge_plugin.ops.kv_cache import kv_write
 from rocmforge_plugin.ops.planner import AttentionPlan
 from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend import eligibility
+from rocmforge_plugin.vllm.backend.encoder import encoder_attention
 from rocmforge_plugin.vllm.backend.fusion import CacheUpdates
 from rocmforge_plugin.vllm.backend.head_values import Copies, HeadValues
 from rocmforge_plugin.vllm.backend.masks import mask_of
@@ -53,6 +54,7 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             "kv_cache_dtype": kv_cache_dtype,
             "logits_soft_cap": logits_soft_cap,
             "attn_type": getattr(attn_type, "value", attn_type),
+            "sinks": sinks,
             **extra,
         }
         reasons = eligibility.refusals(asked, target(), eligibility.LAYER)
@@ -64,6 +66,7 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         self.num_kv_heads = num_kv_heads
         self.kv_cache_dtype = kv_cache_dtype
         self.attn_type = attn_type
+        self.is_encoder = attn_type in eligibility.ENCODERS
         self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
         self.window = sliding_window or 0
         self.mask = ""  # of `Problem`; the builder knows, if it knows the layer
@@ -80,8 +83,9 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
     def problem(self, dtype: torch.dtype) -> Problem:
         """What this layer computes with queries and a cache of `dtype`."""
         size, mask = self.head_size, self.mask or "windowed"
+        format = eligibility.format_of(self.attn_type)
         return Problem(
-            str(dtype), self.num_heads, self.num_kv_heads, size, size, self.window, score=self.score, mask=mask
+            str(dtype), self.num_heads, self.num_kv_heads, size, size, self.window, format, self.score, mask=mask
         )
 
     def place(self, device: torch.device, copies: Copies) -> None:
@@ -113,7 +117,8 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             kv_cache: [blocks, kv_heads, block_size, 2 * head_size] view, keys then values.
             slot_mapping: int64 [written tokens], block * block_size + offset; -1 is skipped.
         """
-        kv_write(key, value, kv_cache, slot_mapping)
+        if not self.is_encoder:  # which has no cache
+            kv_write(key, value, kv_cache, slot_mapping)
 
     def forward(
         self,
@@ -132,7 +137,8 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         Args:
             layer: vLLM's attention layer, which is asked for nothing but its mask, if nobody told.
             query: [tokens (padded), heads, head_size].
-            key, value: unused: everything is read from the cache, also what this step wrote. May be None.
+            key, value: of an encoder [tokens (padded), kv_heads, head_size]; else unused: everything is read from the
+                cache, also what this step wrote. May be None.
             kv_cache: as for `do_kv_cache_update`.
             attn_metadata: of this step; None while vLLM profiles memory, when there is no cache yet.
             output: [tokens (padded), heads, head_size], uninitialised.
@@ -148,6 +154,10 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         plan = attn_metadata.plans.get(self._number)
         if plan is None:
             plan = self._first_plan(attn_metadata, layer, query)
+        if self.is_encoder:
+            return encoder_attention(
+                query, key, value, attn_metadata, output, scale=self.scale, window=self.window, plan=plan
+            )
         # Padding tokens belong to no request; slicing them off would cost as much as the call's checks.
         paged_attention(
             query,

@@ -15,8 +15,8 @@ from vllm.model_executor.models import chatglm, glm4, glm4_moe, glm4_moe_mtp
 from vllm.v1.attention.backend import AttentionType
 
 from rocmforge_plugin.vllm import NAME
+from rocmforge_plugin.vllm.compile_cache import salt_compile_cache
 from rocmforge_plugin.vllm.log import logger
-from rocmforge_plugin.vllm.position.compile_cache import salt_compile_cache
 from rocmforge_plugin.vllm.position.rotary_kv import rotary_kv
 from rocmforge_plugin.vllm.position.rotary_layers import host_fuses_rotary
 

@@ -18,8 +18,8 @@ from vllm.utils.torch_utils import LayerNameType, _encode_layer_name, _resolve_l
 
 from rocmforge_plugin.ops import rotary_latent_kv_write
 from rocmforge_plugin.vllm import NAME
+from rocmforge_plugin.vllm.compile_cache import salt_compile_cache
 from rocmforge_plugin.vllm.log import logger
-from rocmforge_plugin.vllm.position.compile_cache import salt_compile_cache
 from rocmforge_plugin.vllm.position.rotary_layers import host_fuses_rotary
 
 # What a layer may have beside products, norms and rotary; vLLM's own forward knows what to do with it.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from vllm.model_executor.custom_op import op_registry_oot
 
+from rocmforge_plugin.vllm.compile_cache import SWITCH, mark_compile_cache, switched_on
 from rocmforge_plugin.vllm.log import logger
-from rocmforge_plugin.vllm.position.compile_cache import SWITCH, mark_compile_cache, switched_on
 
 
 def register() -> None:

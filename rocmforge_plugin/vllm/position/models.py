@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from rocmforge_plugin.vllm.position.compile_cache import switched_on
+from rocmforge_plugin.vllm.compile_cache import switched_on
 
 MODULE = "rocmforge_plugin.vllm.position.glm"
 MODELS = {

@@ -24,8 +24,8 @@ from vllm.platforms import current_platform
 from rocmforge_plugin import __version__, ops
 from rocmforge_plugin.ops.checks import ELEMENTS
 from rocmforge_plugin.vllm.backend import target
+from rocmforge_plugin.vllm.compile_cache import salt_compile_cache
 from rocmforge_plugin.vllm.log import logger
-from rocmforge_plugin.vllm.position.compile_cache import salt_compile_cache
 
 
 def host_fuses_rotary() -> bool:
