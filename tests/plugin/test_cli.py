@@ -80,7 +80,7 @@ def test_doctor_says_what_vllm_takes():
         "vllm: ",
         "code on",
         "--attention-backend rocmforge gives",
-        "head sizes: 64",
+        "head sizes: multiples of 8 from 32 to 256, and 512",
     ):
         assert part in text, part
 

@@ -124,8 +124,8 @@ def test_the_cpu_answers_as_an_amd_gpu(named: str) -> None:
         assert platform.get_attn_backend_cls(member, GLM, num_heads=32) == BACKEND_PATH
         with pytest.raises(ValueError, match="--dtype is float32, .* it must be bfloat16 or float16 on the amd target"):
             platform.get_attn_backend_cls(member, GLM._replace(dtype=torch.float32), num_heads=32)
-        with pytest.raises(ValueError, match="logits_soft_cap=50.0"):
-            RocmForgeImpl(4, 128, 1.0, 2, logits_soft_cap=50.0)
+        with pytest.raises(ValueError, match="head_size is 512"):
+            RocmForgeImpl(4, 512, 1.0, 2, logits_soft_cap=50.0)
         names = {case.name.rpartition(" ")[2] for case in selftest.cases(CPU)}
         assert names == set(served.DTYPES["amd"])
         assert command.default_dtypes(os.environ) == ["bfloat16"]

@@ -144,9 +144,9 @@ def test_selection_on_the_cpu(member):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"head_size": 72}, "head_size"),
+        ({"head_size": 68}, "head_size"),
         ({"kv_cache_dtype": "fp8"}, "--kv-cache-dtype"),
-        ({"attn_type": "encoder_only"}, "attn_type"),
+        ({"attn_type": "encoder_only", "has_sink": True}, "attention sinks of an encoder"),
         ({"block_size": 24}, "--block-size"),
         ({"use_dcp": True}, "--decode-context-parallel-size"),
         ({"dtype": torch.float64}, "float64"),
@@ -208,10 +208,10 @@ def test_the_place_of_a_platform_plugin_stays_free():
     assert entry.load()() is None
 
 
-def test_soft_cap_is_refused_by_the_layer():
+def test_what_only_the_layer_knows_is_refused_by_it():
     from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
 
-    with pytest.raises(ValueError, match="logits_soft_cap=50.0.*leave out --attention-backend"):
-        RocmForgeImpl(32, 128, 0.1, 2, None, None, "auto", 50.0, "decoder", None)
+    with pytest.raises(ValueError, match="head_size is 512.*from 32 to 256.*leave out --attention-backend"):
+        RocmForgeImpl(32, 512, 0.1, 2, None, None, "auto", 50.0, "decoder", None)  # with a soft cap
     with pytest.raises(ValueError, match="num_heads is 258 beside num_kv_heads 2.*1 to 128 times num_kv_heads"):
         RocmForgeImpl(258, 128, 0.1, 2, None, None, "auto", None, "decoder", None)

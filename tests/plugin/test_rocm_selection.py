@@ -87,7 +87,7 @@ def test_every_architecture_serves_every_geometry(arch, rocm):
         ("two intervals of keys", layer(256, 8, 4, use_rswa=True), "use_rswa"),
         ("heads of 264", layer(264, 16, 16), "head_size is 264"),
         ("head of 68", layer(68, 16, 16), "head_size is 68"),
-        ("BERT", layer(64, 12, 12, attn_type="encoder_only"), "encoder_only"),
+        ("encoder with sinks", layer(64, 12, 12, attn_type="encoder_only", has_sink=True), "sinks of an encoder"),
         ("fp8 cache", (layer(128, 32, 2)[0]._replace(kv_cache_dtype="fp8"), None), "--kv-cache-dtype"),
         ("fp32", (layer(128, 32, 2)[0]._replace(dtype=torch.float32), None), "--dtype"),
     ],
