@@ -46,6 +46,8 @@ LAYER_GLM = {
     "kv_cache_dtype": "auto",
     "logits_soft_cap": None,
     "attn_type": "decoder",
+    "kv_sharing_target_layer_name": None,
+    "use_dcp": False,
 }
 KV_FP8 = {"kv_cache_dtype": "fp8"}
 
@@ -71,6 +73,8 @@ def test_glm_is_served(target):
         {"use_mm_prefix": True},
         {"use_mm_prefix": True, "head_size": 512},
         {"attn_type": "encoder_decoder"},
+        {"use_dcp": True},
+        {"use_dcp": True, "has_sink": True},
     ],
 )
 def test_served_variations(change):
@@ -94,7 +98,6 @@ def test_served_variations(change):
         ("use_per_head_quant_scales", True, "leave out --attention-backend"),
         ("use_rswa", True, "two intervals of keys, the prompt's and a window's, (use_rswa=True) is not supported"),
         ("use_pcp", True, "--prefill-context-parallel-size 1"),
-        ("use_dcp", True, "--decode-context-parallel-size 1"),
         ("use_something_of_a_later_vllm", True, "leave out --attention-backend"),
     ],
 )
@@ -126,6 +129,30 @@ def test_layer_refusals(setting, value, instead):
     (reason,) = refusals(LAYER_GLM | {setting: value}, "cpu", LAYER)
     assert instead in reason
     assert {"kv_cache_dtype": "--kv-cache-dtype"}.get(setting, setting) in reason
+
+
+@pytest.mark.parametrize(
+    ("rules", "setting", "value"),
+    [
+        (SELECTION, "has_sliding_window", True),
+        (SELECTION, "use_mm_prefix", True),
+        (SELECTION, "use_non_causal", True),
+        (SELECTION, "use_batch_invariant", True),
+        (SELECTION, "head_size", 512),
+        (SELECTION, "attn_type", "encoder_only"),
+        (LAYER, "sliding_window", 128),
+        (LAYER, "alibi_slopes", [0.5]),
+        (LAYER, "logits_soft_cap", 30.0),
+        (LAYER, "kv_sharing_target_layer_name", "layers.3.attn"),
+    ],
+)
+def test_what_ranks_cannot_divide(rules, setting, value):
+    """Among the reasons, if others hold as well, is one that names the ranks; without them it does not."""
+    layer = (GLM if rules is SELECTION else LAYER_GLM) | {setting: value}
+    together = " beside decode context parallelism"
+    (reason,) = [one for one in refusals(layer | {"use_dcp": True}, "amd", rules) if together in one]
+    assert setting in reason and str(value) in reason and "--decode-context-parallel-size 1" in reason
+    assert not any(together in one for one in refusals(layer, "amd", rules))
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_selection_on_the_cpu(member):
         ({"kv_cache_dtype": "fp8"}, "--kv-cache-dtype"),
         ({"attn_type": "encoder_only", "has_sink": True}, "attention sinks of an encoder"),
         ({"block_size": 24}, "--block-size"),
-        ({"use_dcp": True}, "--decode-context-parallel-size"),
+        ({"use_dcp": True, "has_sliding_window": True}, "--decode-context-parallel-size"),
         ({"dtype": torch.float64}, "float64"),
     ],
 )

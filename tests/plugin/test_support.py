@@ -13,7 +13,14 @@ from rocmforge_plugin.vllm.backend import eligibility
 from tools import support
 
 # Settings that say nothing of a feature: what a layer is, or what a line without settings of its own is about.
-OTHERS = {"use_mla", "use_sparse", "kv_cache_dtype", "block_size", "use_adaptive_verification"}
+OTHERS = {
+    "use_mla",
+    "use_sparse",
+    "kv_cache_dtype",
+    "block_size",
+    "use_adaptive_verification",
+    "kv_sharing_target_layer_name",
+}
 
 
 def feature(name: str) -> support.Feature:

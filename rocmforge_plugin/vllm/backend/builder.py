@@ -12,6 +12,7 @@ from vllm.v1.attention.backend import AttentionCGSupport, AttentionMetadataBuild
 from vllm.v1.kv_cache_interface import AttentionSpec
 
 from rocmforge_plugin.problem import Problem
+from rocmforge_plugin.vllm.backend.context_parallel import DividedPlanners, ranks_of
 from rocmforge_plugin.vllm.backend.eligibility import problem_refusals
 from rocmforge_plugin.vllm.backend.impl import RocmForgeImpl
 from rocmforge_plugin.vllm.backend.masks import CausalRequests, RequestRanges, mask_of
@@ -44,8 +45,19 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
         )
         self._causal = CausalRequests(device, requests)
         self._ranges = RequestRanges(device, requests)
+        self.divided = self._divided_planners()
         self._announce_layers()
         log_summary(device)
+
+    def _divided_planners(self) -> DividedPlanners | None:
+        """Where ranks divide the keys, which then no other planner is asked about."""
+        ranks = ranks_of(self.kv_cache_spec, self.vllm_config)
+        if ranks is None:
+            return None
+        self.supports_draft_decode_metadata_update = False  # whether there is context is known to the host alone
+        scheduler = self.vllm_config.scheduler_config
+        bounds = (scheduler.max_num_seqs, scheduler.max_num_batched_tokens, decode_query_len(self.vllm_config))
+        return DividedPlanners(ranks, self.device, *bounds)
 
     def _announce_layers(self) -> None:
         """The layers that vLLM already has by their names; one that it has not is met when it first asks for a plan."""
@@ -79,7 +91,7 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
         reasons = problem_refusals(problem, target())
         if reasons:
             raise ValueError(f"rocmforge cannot serve {name}: {'; '.join(reasons)}")
-        self.planners.add(problem)
+        (self.divided or self.planners).add(problem)
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
@@ -98,6 +110,7 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
             slot_mapping=common.slot_mapping,
             causal=self._causal.hold(causal, requests) if isinstance(causal, torch.Tensor) else bool(causal),
             ranges=self._ranges.hold(common.mm_req_doc_ranges, requests, capturing(self.device)),
+            divided=None if self.divided is None else self.divided.step(common),
             planners=self.planners,
         )
         metadata.plans = self.planners.plan_all(metadata)
@@ -107,7 +120,10 @@ class RocmForgeMetadataBuilder(AttentionMetadataBuilder[RocmForgeMetadata]):
     def build_for_cudagraph_capture(self, common_attn_metadata: CommonAttentionMetadata) -> RocmForgeMetadata:
         """Metadata to capture a graph with."""
         as_short_as_possible(common_attn_metadata)
-        return self.build(0, common_attn_metadata)
+        metadata = self.build(0, common_attn_metadata)
+        if metadata.divided is not None:
+            metadata.divided.has_context = True  # of what replays
+        return metadata
 
     def update_draft_decode_metadata(self, metadata: RocmForgeMetadata) -> None:
         """Plan again from the same device buffers; a launch like any other, so it can be captured."""

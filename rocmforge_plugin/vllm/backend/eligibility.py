@@ -149,7 +149,6 @@ EITHER = (
         "keys, the prompt's and a window's,",
     ),
     flag("use_pcp", "prefill context parallelism", "set --prefill-context-parallel-size 1"),
-    flag("use_dcp", "decode context parallelism", "set --decode-context-parallel-size 1"),
     # Pages are read and written through their strides, and query lengths on the device.
     Rule("use_kv_connector", whatever, ""),
     Rule("use_adaptive_verification", whatever, ""),
@@ -160,6 +159,7 @@ SELECTION = (
     ATTN_TYPE,
     Rule("use_mm_prefix", whatever, ""),  # a mask of the problem
     Rule("use_non_causal", whatever, ""),  # the plan's
+    Rule("use_dcp", whatever, ""),  # beside which DIVIDED holds
     Rule("use_mla", whatever, ""),  # such a layer has another class, of `mla`
     Rule("use_batch_invariant", whatever, ""),  # plans are then made so that results do not depend on the batch
     flag("use_sparse", "sparse attention"),
@@ -190,6 +190,8 @@ LAYER = (
     Rule("use_mm_prefix", whatever, ""),  # a mask of the problem
     KV_CACHE_DTYPE,
     ATTN_TYPE,
+    Rule("kv_sharing_target_layer_name", whatever, ""),
+    Rule("use_dcp", whatever, ""),
 )
 
 # What is asked of an encoder's layer, whatever is of others: no kernel has it for keys without pages.
@@ -209,6 +211,48 @@ def score_of(settings: Mapping[str, Any]) -> str:
     if settings.get("alibi_slopes") is None:
         return "plain"
     return "rooted" if settings.get("use_alibi_sqrt") else "biased"
+
+
+def _undivided(setting: str, what: str) -> Rule:
+    return flag(setting, f"{what}, beside decode context parallelism,", ONE_RANK)
+
+
+ONE_RANK = "set --decode-context-parallel-size 1"
+# What the settings of either table must be where ranks divide the keys (`context_parallel`).
+DIVIDED = (
+    # A rank has runs of keys with gaps between: a window is no interval of them.
+    _undivided("has_sliding_window", "a sliding window"),
+    _undivided("sliding_window", "a sliding window"),
+    _undivided("use_non_causal", "non-causal decoder attention"),
+    _undivided("use_mm_prefix", "bidirectional attention over multimodal spans"),
+    _undivided("use_batch_invariant", "batch-invariant mode"),
+    _undivided("alibi_slopes", "ALiBi"),
+    _undivided("logits_soft_cap", "a soft cap on attention logits"),
+    Rule(
+        "kv_sharing_target_layer_name",
+        lambda value, asked: value is None,
+        "another layer's keys (kv_sharing_target_layer_name={value}), beside decode context parallelism, are not "
+        "supported",
+        ONE_RANK,
+    ),
+    Rule(
+        "attn_type",
+        lambda value, asked: value in (None, "decoder"),
+        "attention type {value} (attn_type), beside decode context parallelism, is not supported",
+        ONE_RANK,
+    ),
+    Rule(
+        "head_size",
+        lambda value, asked: value is None or not new_tokens_problem(value, asked).refusals(asked.target),
+        "head_size {value}, beside decode context parallelism, has no kernel",
+        ONE_RANK,
+    ),
+)
+
+
+def new_tokens_problem(head_size: int, asked: Asked) -> Problem:
+    """What becomes of new tokens where ranks divide the keys; what is not told is taken to be served."""
+    return Problem(served.DTYPES[asked.target][0], 1, 1, head_size, head_size, format="split")
 
 
 def problem_of(settings: Mapping[str, Any], target: str) -> Problem:
@@ -250,11 +294,16 @@ def refusals(settings: Mapping[str, Any], target: str, rules: tuple[Rule, ...] =
     if encoder:
         stricter = {rule.setting for rule in ENCODER}
         rules = (*(rule for rule in rules if rule.setting not in stricter), *ENCODER)
-    return (
+    found = (
         problem_refusals(problem_of(settings, target), target)
         + ([] if encoder else score_refusals(settings))
         + rule_refusals(settings, target, rules, PROBLEM)
     )
+    if settings.get("use_dcp"):
+        asked = Asked(target, settings.get("dtype"))
+        divided = (rule.refusal(settings.get(rule.setting), asked) for rule in DIVIDED)
+        found += [reason for reason in divided if reason is not None]
+    return found
 
 
 def problem_refusals(problem: Problem, target: str) -> list[str]:

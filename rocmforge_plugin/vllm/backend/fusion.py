@@ -16,25 +16,29 @@ from rocmforge_plugin.vllm.backend.aiter_quant import declare_quant_op
 class CacheUpdates:
     """The fused cache updates that vLLM's passes ask an attention implementation for.
 
-    The rotated key goes to the cache only: `k_out` stays unwritten, since this backend's attention reads no key. An
-    encoder's does, and has no cache: there is nothing to fuse.
+    The rotated key goes to the cache only: `k_out` stays unwritten, since this backend's attention reads no key, unless
+    ranks divide the keys. An encoder's does, and has no cache: there is nothing to fuse.
     """
 
+    dcp_world_size: int
     num_heads: int
     num_kv_heads: int
     head_size: int
     is_encoder: bool
 
+    def _reads_no_key(self) -> bool:
+        return not self.is_encoder and self.dcp_world_size == 1
+
     def fused_rope_kvcache_supported(self) -> bool:
-        return not self.is_encoder
+        return self._reads_no_key()
 
     def fused_qk_norm_rope_kvcache_supported(self) -> bool:
         declare_quant_op()  # this is asked before the pass traces its patterns
-        return not self.is_encoder
+        return self._reads_no_key()
 
     def fused_qk_norm_mrope_kvcache_supported(self) -> bool:
         declare_quant_op()
-        return not self.is_encoder
+        return self._reads_no_key()
 
     def do_rope_and_kv_cache_update(
         self,

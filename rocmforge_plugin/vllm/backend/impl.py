@@ -6,13 +6,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from vllm.config import get_current_vllm_config
 from vllm.v1.attention.backend import AttentionImpl, AttentionType
 
 from rocmforge_plugin.ops.attention import paged_attention
 from rocmforge_plugin.ops.kv_cache import kv_write
 from rocmforge_plugin.ops.planner import AttentionPlan
 from rocmforge_plugin.problem import Problem
-from rocmforge_plugin.vllm.backend import eligibility
+from rocmforge_plugin.vllm.backend import context_parallel, eligibility
 from rocmforge_plugin.vllm.backend.encoder import encoder_attention
 from rocmforge_plugin.vllm.backend.fusion import CacheUpdates
 from rocmforge_plugin.vllm.backend.head_values import Copies, HeadValues
@@ -23,6 +24,11 @@ from rocmforge_plugin.vllm.backend.target import target
 
 class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
     """Paged attention of one layer; the arguments are positional in the order vLLM passes them."""
+
+    # Where ranks divide the keys, `context_parallel` does it all, for any runs of tokens and any number of queries.
+    supports_dcp: bool = True
+    can_return_lse_for_decode: bool = True
+    supports_mtp_with_cp_non_trivial_interleave_size: bool = True
 
     def __init__(
         self,
@@ -55,6 +61,8 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             "logits_soft_cap": logits_soft_cap,
             "attn_type": getattr(attn_type, "value", attn_type),
             "sinks": sinks,
+            "kv_sharing_target_layer_name": kv_sharing_target_layer_name,
+            "use_dcp": self.dcp_world_size > 1,
             **extra,
         }
         reasons = eligibility.refusals(asked, target(), eligibility.LAYER)
@@ -79,6 +87,8 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         self._sinks = None if sinks is None else HeadValues(sinks)
         self._alibi_slopes = None if alibi_slopes is None else HeadValues(alibi_slopes)
         self._number = -1  # of the problem, which is known when the queries' dtype is
+        if self.dcp_world_size > 1:
+            self.reduce_context = context_parallel.reduction(get_current_vllm_config().parallel_config)
 
     def problem(self, dtype: torch.dtype) -> Problem:
         """What this layer computes with queries and a cache of `dtype`."""
@@ -137,8 +147,8 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
         Args:
             layer: vLLM's attention layer, which is asked for nothing but its mask, if nobody told.
             query: [tokens (padded), heads, head_size].
-            key, value: of an encoder [tokens (padded), kv_heads, head_size]; else unused: everything is read from the
-                cache, also what this step wrote. May be None.
+            key, value: of an encoder, or where ranks divide the keys, [tokens (padded), kv_heads, head_size]; else
+                unused: everything is read from the cache, also what this step wrote. May be None.
             kv_cache: as for `do_kv_cache_update`.
             attn_metadata: of this step; None while vLLM profiles memory, when there is no cache yet.
             output: [tokens (padded), heads, head_size], uninitialised.
@@ -151,6 +161,10 @@ class RocmForgeImpl(CacheUpdates, AttentionImpl[RocmForgeMetadata]):
             )
         if attn_metadata is None:
             return output.zero_()
+        if attn_metadata.divided is not None:
+            pages, step = attn_metadata.block_table, attn_metadata.divided
+            self.place(query.device, attn_metadata.planners.copies)
+            return context_parallel.attend(self, query, key, value, kv_cache, pages, step, output)
         plan = attn_metadata.plans.get(self._number)
         if plan is None:
             plan = self._first_plan(attn_metadata, layer, query)

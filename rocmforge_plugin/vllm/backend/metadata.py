@@ -11,6 +11,7 @@ from vllm.platforms import current_platform
 from vllm.v1.attention.backend import AttentionMetadata
 
 from rocmforge_plugin.ops.planner import AttentionPlan
+from rocmforge_plugin.vllm.backend.context_parallel import DividedStep
 from rocmforge_plugin.vllm.backend.plans import Planned, Planners
 
 
@@ -37,6 +38,7 @@ class RocmForgeMetadata(Planned, metadata_base()):  # type: ignore[misc]
         slot_mapping: int64 [tokens].
         causal: whether a token sees no keys after its own, or an int32 tensor [requests] that says so of each request.
         ranges: int32 [requests, n, 2], of keys that see each other, for layers that have such; or None.
+        divided: what there is of the step where ranks divide the keys, beside which there are no plans.
         planners, plans: see `Planned`.
     """
 
@@ -50,5 +52,6 @@ class RocmForgeMetadata(Planned, metadata_base()):  # type: ignore[misc]
     scheduler_metadata: torch.Tensor | None = None
     causal: bool | torch.Tensor = True
     ranges: torch.Tensor | None = None
+    divided: DividedStep | None = None
     planners: Planners
     plans: dict[int, AttentionPlan] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from rocmforge_plugin.problem import Problem
 from rocmforge_plugin.vllm.backend.eligibility import (
     EITHER,
     KV_CACHE_DTYPE,
+    ONE_RANK,
     OTHER_BACKEND,
     Rule,
     attn_type,
@@ -58,6 +59,7 @@ SELECTION = (
         _one_of(LATENTS),
     ),
     Rule("use_mla", lambda value, asked: bool(value), "dense attention (use_mla={value}) is not served by this class"),
+    flag("use_dcp", "decode context parallelism over latents", ONE_RANK),
     flag("use_sparse", SPARSE),
     flag("has_sliding_window", "a sliding window over latents"),
     flag("has_sink", "attention sinks beside latents"),
