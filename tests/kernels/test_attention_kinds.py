@@ -61,7 +61,6 @@ def test_every_head_size(score: str, mask: str, head_size: int) -> None:
     check(batch, 4)
 
 
-@pytest.mark.xfail(strict=True, reason="StagedKeys reads chunks of a page's rows past a narrow head's dims")
 @pytest.mark.parametrize(("score", "mask"), [("rooted", "windowed"), ("capped", "ranges")])
 def test_heads_shorter_than_half_of_their_kernels(score: str, mask: str) -> None:
     """What lies behind a head's dims is the next rows then, which may hold anything."""

@@ -38,6 +38,8 @@ class StagedKeys {
   static constexpr bool kByRow = kPasses > 4;
   static_assert(!kByRow || kThreads % kTileKeys == 0);
   static constexpr int kPlaces = kByRow ? 1 : kPasses;
+  // Whether a place is a row's: its columns are found when it is read, as where heads end not the kernel decides.
+  static constexpr bool kByColumn = kByRow || Format::kApart || Format::kNarrow;
   static constexpr int kBuffers = kOneBuffer ? 1 : 2;
 
   using Shared = PaddedRows<Stored, kBuffers, kTileKeys, Problem::kKeyDims + G::kFeed.key_pad,
@@ -139,7 +141,7 @@ class StagedKeys {
     for (int i = 0; i < kPlaces; ++i) {
       const int chunk = min(thread_index() + i * kThreads, kChunks - 1);
       const int row = kByRow ? thread_index() / kRowLanes : chunk / kRowChunks;
-      const int column = kByRow || Format::kApart ? 0 : chunk % kRowChunks;
+      const int column = kByColumn ? 0 : chunk % kRowChunks;
       const int key = source_.nearest(tile * kTileKeys + row);
       chunk_[i] = source_.rows() + source_.page_at(source_.page(key)) + source_.in_page(key) + column * kChunk;
     }
@@ -165,10 +167,10 @@ class StagedKeys {
 
   // Where the thread's chunk i lies, which begins in `column` of its row.
   RF_DEVICE const Stored* key_from(int i, int column) const {
-    return source_.key(chunk_[kByRow ? 0 : i], kByRow || Format::kApart ? column : 0);
+    return source_.key(chunk_[kByRow ? 0 : i], kByColumn ? column : 0);
   }
   RF_DEVICE const Stored* value_from(int i, int column) const {
-    return source_.value(chunk_[kByRow ? 0 : i], kByRow || Format::kApart ? column : 0);
+    return source_.value(chunk_[kByRow ? 0 : i], kByColumn ? column : 0);
   }
 
   RF_DEVICE void copy(int buffer) {

@@ -257,7 +257,9 @@ struct MakePlan {
   }
 
   RF_DEVICE static bool is_causal(const Args& args, int request) {
-    return (args.causal_requests ? args.causal_requests[request] : args.causal) != 0;
+    int of_all = args.causal;
+    materialize(of_all);  // else clang loads from one place or the other through a pointer to any memory (AMD)
+    return (args.causal_requests ? args.causal_requests[request] : of_all) != 0;
   }
 
   RF_DEVICE static Context context_of(const Args& args, int request) {
