@@ -38,7 +38,8 @@ class StagedKeys {
   static constexpr bool kByRow = kPasses > 4;
   static_assert(!kByRow || kThreads % kTileKeys == 0);
   static constexpr int kPlaces = kByRow ? 1 : kPasses;
-  // Whether a place is a row's: its columns are found when it is read, as where heads end not the kernel decides.
+  // Whether a place is a row's, whose columns are found when it is read: of narrow heads, since the launch says where
+  // they end.
   static constexpr bool kByColumn = kByRow || Format::kApart || Format::kNarrow;
   static constexpr int kBuffers = kOneBuffer ? 1 : 2;
 

@@ -41,7 +41,7 @@ struct Windowed {
     const int own = request.before + token, after = request.keys - 1 - own;
     const int reach = mask.window > 0 ? mask.window - 1 : 0x7fffffff;
     const int last = own + min(request.causal ? 0 : reach, after);
-    return {mask.window > 0 ? max(own - reach, 0) : 0, max(last, -1)};
+    return {mask.window > 0 && own > reach ? own - reach : 0, max(last, -1)};
   }
 };
 
