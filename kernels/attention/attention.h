@@ -69,12 +69,12 @@ struct Attention {
     if constexpr (kEarlyLaunch) fetch_first_keys<typename G::Format>(args.keys, share, block, G::kTileKeys);
     wait_for_previous();
     let_next_start();  // combine, which fits beside us once a workgroup has ended
-    Segments<R::kWave, kChoice.residency.rounds> segments(plan);
+    Segments<R::kWave, kChoice.residency.rounds> segments;
     Segment seg;
-    if (!segments.first(args.heads, share, block, seg)) return;
+    if (!segments.first(args, share, block, seg)) return;
     Shared& shared = shared_memory<Shared>();
     if constexpr (requires(Keys keys, KeySpan seen) { keys.restart(0, 0, seen, 0, 0); }) {
-      mark_part(args, seg);
+      mark_whole(args, seg);
       // The next item's copies are under way while this one's result is written.
       fetch_queries(args, seg);
       Keys keys = start_keys(args, seg);
@@ -82,8 +82,8 @@ struct Attention {
         const Segment done = seg;
         State state;
         Loop::attend(args, done, shared.loop, keys, state);
-        more = segments.next(args.heads, seg);
-        if (more) mark_part(args, seg);
+        more = segments.next(args, seg);
+        if (more) mark_whole(args, seg);
         if (more && seg.end > seg.begin) {
           fetch_queries(args, seg);
           keys.restart(seg.request, seg.head, item_keys<G>(args, seg), seg.first_tile + seg.begin,
@@ -93,24 +93,23 @@ struct Attention {
         else Result::write(args, done, shared.merge, state);
       }
     } else {
-      for (bool more = true; more; more = segments.next(args.heads, seg)) {
-        mark_part(args, seg);
+      do {
         const Args& again = reload_args(args);
+        mark_whole(again, seg);
         Keys keys = start_keys(again, seg);
         State state;
         Loop::attend(again, seg, shared.loop, keys, state);
         Result::write(again, seg, shared.merge, state);
-      }
+      } while (segments.next(args, seg));
     }
   }
 
  private:
-  // A row block of fewer tiles than its rows see is a part of them.
-  RF_DEVICE static void mark_part(const Args& args, Segment& seg) {
-    seg.part = false;
+  // Of fixed parts one that has all tiles of its rows is whole.
+  RF_DEVICE static void mark_whole(const Args& args, Segment& seg) {
     if (!args.work.fixed_parts) return;
     const KeySpan keys = item_keys<G>(args, seg);
-    seg.part = seg.tiles != ceil_div(keys.last + 1, G::kTileKeys) - keys.first / G::kTileKeys;
+    if (seg.tiles == ceil_div(keys.last + 1, G::kTileKeys) - keys.first / G::kTileKeys) seg.place = Segment::kWhole;
   }
 
   static constexpr bool kWritesItself = requires(const Args& args, const Segment& seg, typename Loop::Shared& shared,

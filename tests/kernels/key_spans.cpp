@@ -23,9 +23,9 @@ struct Case {
   // Whether a token sees a key, from the mask's definition.
   bool sees(int token, int key) const {
     const int own = request.before + token, window = mask.window;
-    if (key < 0 || key >= request.keys) return false;
+    if (key < 0 || key >= request.keys()) return false;
     const bool near = window == 0 || own - key < window;
-    bool seen = near && (request.causal ? key <= own : window == 0 || key - own < window);
+    bool seen = near && (request.causal() ? key <= own : window == 0 || key - own < window);
     for (int i = 0; listed && i < ranges.count; ++i) {
       const int32_t* const range = ranges.data + kRequest * ranges.request_stride + 2 * i;
       if (range[0] == 0 && range[1] == 0) continue;
@@ -40,8 +40,8 @@ struct Case {
 static void check(bool holds, const char* what, const Case& of, int token) {
   if (holds) return;
   ++failures;
-  std::printf("%s: window %d, causal %d, %d keys, %d before, token %d;", what, of.mask.window, of.request.causal,
-              of.request.keys, of.request.before, token);
+  std::printf("%s: window %d, causal %d, %d keys, %d before, token %d;", what, of.mask.window, of.request.causal(),
+              of.request.keys(), of.request.before, token);
   for (int i = 0; of.listed && i < of.ranges.count; ++i) {
     const int32_t* const range = of.ranges.data + Case::kRequest * of.ranges.request_stride + 2 * i;
     std::printf(" %d to %d%s", range[0], range[1], of.ranges.clamped ? ", clamped" : "");
@@ -54,7 +54,7 @@ static void tokens(const Case& of, int query_len) {
   KeySpan before{0, -1};
   for (int token = 0; token < query_len; ++token) {
     const KeySpan span = of.span(token);
-    for (int key = -2; key < of.request.keys + 2; ++key)
+    for (int key = -2; key < of.request.keys() + 2; ++key)
       check(span.contains(key) == of.sees(token, key), "another key", of, token);
     check(span.first >= before.first && span.last >= before.last, "an end falls", of, token);
     before = span;
@@ -62,7 +62,7 @@ static void tokens(const Case& of, int query_len) {
 }
 
 static void windowed(int window, bool causal, int query_len, int keys) {
-  tokens({.mask = {window, nullptr}, .request = {keys, keys - query_len, causal, 0}, .listed = false, .ranges = {}},
+  tokens({.mask = {window, nullptr}, .request = Context::of(keys, query_len, causal, 0), .listed = false, .ranges = {}},
          query_len);
 }
 
@@ -78,7 +78,7 @@ static void in_ranges(int window, bool causal, bool clamped, int query_len, int 
         std::copy(listed, listed + 6, data.begin() + Case::kRequest * kStride);
         for (int count = 0; count <= 3; ++count)
           tokens({.mask = {window, nullptr},
-                  .request = {keys, keys - query_len, causal, 0},
+                  .request = Context::of(keys, query_len, causal, 0),
                   .listed = true,
                   .ranges = {data.data(), count, kStride, clamped}},
                  query_len);

@@ -21,12 +21,17 @@ struct KeySpan {
   }
 };
 
-// A request as masks see it: its keys, how many of them precede the first query token, and that token's number in the
-// batch.
+// A request as masks see it: its keys, how many of them precede the first query token, that token's number in the
+// batch, and whether tokens see no keys after their own. In three words, as scalar registers are short.
 struct Context {
-  int keys, before;
-  bool causal;  // whether tokens see no keys after their own
-  int first_token;
+  int keys_or_not;  // ~ of them where the request is not causal
+  int before, first_token;
+
+  RF_DEVICE static constexpr Context of(int keys, int queries, bool causal, int first_token) {
+    return {causal ? keys : ~keys, keys - queries, first_token};
+  }
+  RF_DEVICE constexpr bool causal() const { return keys_or_not >= 0; }
+  RF_DEVICE constexpr int keys() const { return causal() ? keys_or_not : ~keys_or_not; }
 };
 
 template <class M>
@@ -38,10 +43,10 @@ concept MaskFunction = requires(const Mask& mask, const Context& request) {
 // to its other side. A token whose own key is not among the request's sees none, where that is causal.
 struct Windowed {
   RF_DEVICE static constexpr KeySpan keys(const Mask& mask, const Context& request, int token) {
-    const int own = request.before + token, after = request.keys - 1 - own;
+    const int own = request.before + token, after = request.keys() - 1 - own;
     const int reach = mask.window > 0 ? mask.window - 1 : 0x7fffffff;
-    const int last = own + min(request.causal ? 0 : reach, after);
-    return {mask.window > 0 && own > reach ? own - reach : 0, max(last, -1)};
+    const int last = own + min(request.causal() ? 0 : reach, after);
+    return {max(own, reach) - reach, max(last, -1)};
   }
 };
 
@@ -62,7 +67,7 @@ RF_DEVICE constexpr KeySpan keys_in_ranges(const Mask& mask, const Ranges& range
     const int32_t* const range = ranges.data + int64_t{number} * ranges.request_stride + 2 * i;
     if (own < range[0] || own > range[1]) continue;
     if (!ranges.clamped) seen.first = min(seen.first, range[0]);
-    seen.last = min(max(seen.last, range[1]), request.keys - 1);
+    seen.last = min(max(seen.last, range[1]), request.keys() - 1);
   }
   return seen;
 }

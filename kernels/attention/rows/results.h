@@ -89,7 +89,7 @@ struct Results {
     if constexpr (G::Format::kNarrow) result.dims = args.out.dims;
     if (seg.first_row + block_row >= seg.rows) return result;
     if (!seg.whole()) {
-      const int64_t at = seg.place(args) * G::kBlockRows + block_row;
+      const int64_t at = int64_t{seg.place} * G::kBlockRows + block_row;
       result.partial = args.work.partial_out + at * G::Problem::kValueDims;
       if (writes_stats) store_vec(args.work.partial_stats + at * 2, Vec<float, 2>{{row.maximum, row.sum}});
       return result;

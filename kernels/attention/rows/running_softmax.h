@@ -35,9 +35,12 @@ struct RunningSoftmax {
           const int s = R::stat(r);
           const float product = scores[j][r] * key_scale;
           if constexpr (ByDistance<Score>) {
-            // As far from register 0's in all lanes.
+            // As far from register 0's in all lanes. Of packed instructions, a step takes scalar registers, which would
+            // be spilled (2 to 4 in gfx90a's prefill and decode of 64 rows and in gfx950's decode, at 128 dims).
             const int from_first = j * R::kKeys + R::key(0, r) - R::key(0, 0);
-            scores[j][r] = Score::shape_at(args.softmax, row[s], distance[s] + static_cast<float>(from_first), product);
+            const float behind = kPackedFloats > 1 ? static_cast<float>(tile_key(first_key, j, r) - row[s].own)
+                                                   : distance[s] + static_cast<float>(from_first);
+            scores[j][r] = Score::shape_at(args.softmax, row[s], behind, product);
           } else {
             scores[j][r] = Score::shape(args.softmax, row[s], tile_key(first_key, j, r), product);
           }

@@ -27,10 +27,9 @@ struct RowBlock {
   int32_t begin;  // where its tiles begin on a head's line
   int32_t tiles;
   int32_t token_start, query_len;  // of the request
-  int32_t seq_len_or_not;          // its keys; ~ of them where it is not causal
+  int32_t keys_or_not;             // its keys; ~ of them where it is not causal
 
-  RF_DEVICE bool causal() const { return seq_len_or_not >= 0; }
-  RF_DEVICE int keys() const { return causal() ? seq_len_or_not : ~seq_len_or_not; }
+  RF_DEVICE int keys() const { return keys_or_not >= 0 ? keys_or_not : ~keys_or_not; }
 };
 
 // A workgroup's share is at least so many tiles: fewer cost more to join than they save (H200, one request of 8k keys:
@@ -60,8 +59,8 @@ struct Join {
 // Where shares are equal, each has a place for what it ends an item with that it did not begin and one for what it
 // begins and does not end; a round's shares are counted on from those of the round before. Parts of fixed lengths have
 // a place for each row block and head.
-RF_DEVICE constexpr int64_t share_place(int share, bool begins) { return 2 * int64_t{share} + (begins ? 1 : 0); }
-RF_DEVICE constexpr int64_t part_place(int row_block, int head, int heads) { return int64_t{row_block} * heads + head; }
+RF_DEVICE constexpr int share_place(int share, bool begins) { return 2 * share + (begins ? 1 : 0); }
+RF_DEVICE constexpr int part_place(int row_block, int head, int heads) { return row_block * heads + head; }
 
 // What a plan begins with.
 struct PlanHeader {

@@ -14,24 +14,20 @@ struct Segment {
   Context context;
   int first_tile, tiles;  // of the item
   int begin, end;         // of the segment, counted from first_tile
-  int share;              // whose segment it is
-  int row_block;          // of the plan
-  bool part;              // the item is one of several parts of its rows' keys
+  int place;              // of its result among those that are partial; kWhole: it is the rows' own
 
   RF_DEVICE void item(const Heads& heads, const RowBlock& block, int kv_head) {
     head = kv_head;
     request = block.request;
     first_row = block.first_row;
     rows = block.query_len * group_of(heads);
-    context = {block.keys(), block.keys() - block.query_len, block.causal(), block.token_start};
+    const int keys = block.keys();
+    context = {block.keys_or_not, keys - block.query_len, block.token_start};
     first_tile = block.first_tile;
     tiles = block.tiles;
   }
-  RF_DEVICE bool whole() const { return begin == 0 && end == tiles && !part; }
-  // Where a result goes that is partial.
-  RF_DEVICE int64_t place(const AttentionArgs& args) const {
-    return args.work.fixed_parts ? part_place(row_block, head, args.heads.kv_heads) : share_place(share, begin == 0);
-  }
+  static constexpr int kWhole = -1;
+  RF_DEVICE bool whole() const { return place == kWhole; }
 };
 
 // Keys that a row sees.
@@ -44,18 +40,19 @@ RF_DEVICE KeySpan row_keys(const AttentionArgs& args, const Segment& seg, int ro
 template <int Wave, int MostRounds>
 class Segments {
  public:
-  RF_DEVICE explicit Segments(const Plan& plan) : plan_(plan) {}
-
   // `block`: the share's first row block; there is no share, and so no segment, where it has no tiles.
-  RF_DEVICE bool first(const Heads& heads, const Share& share, const RowBlock& block, Segment& segment) {
+  RF_DEVICE bool first(const AttentionArgs& args, const Share& share, const RowBlock& block, Segment& segment) {
     row_blocks_ = uniform<Wave>(share.row_blocks);
     next_head_ = uniform<Wave>(share.head);
-    segment.share = uniform<Wave>(share.number);
+    share_ = uniform<Wave>(share.number);
     start_round(share);
-    return left_ > 0 && (take(heads, uniform_block(block), segment) || next(heads, segment));
+    return left_ > 0 && (take(args, uniform_block(block), segment) || next(args, segment));
   }
 
-  RF_DEVICE bool next(const Heads& heads, Segment& segment) {
+  RF_DEVICE bool next(const AttentionArgs& earlier, Segment& segment) {
+    // Nothing of arguments and plan stays in registers from one segment to the next.
+    const AttentionArgs& args = reload_args(earlier);
+    const Plan plan{args.work.plan, args.work.workgroups};
     for (;;) {
       if (left_ > 0) {
         if (++block_number_ == row_blocks_) {
@@ -64,12 +61,12 @@ class Segments {
           at_ = 0;
         }
       } else {
-        if (MostRounds == 1 || next_head_ >= heads.kv_heads) return false;
-        const Share share = plan_.share(block_index(0));
+        if (MostRounds == 1 || next_head_ >= args.heads.kv_heads) return false;
+        const Share share = plan.share(block_index(0));
         start_round(share);
-        segment.share += uniform<Wave>(share.shares);
+        share_ += uniform<Wave>(share.shares);
       }
-      if (take(heads, uniform_block(plan_.block(block_number_)), segment)) return true;
+      if (take(args, uniform_block(plan.block(block_number_)), segment)) return true;
     }
   }
 
@@ -83,12 +80,14 @@ class Segments {
   }
 
   // What the share has of the block's tiles, the gap before them apart.
-  RF_DEVICE bool take(const Heads& heads, const RowBlock& block, Segment& segment) {
+  RF_DEVICE bool take(const AttentionArgs& args, const RowBlock& block, Segment& segment) {
     const int count = min(left_, block.begin + block.tiles - at_);
-    segment.item(heads, block, head_);
-    segment.row_block = block_number_;
+    segment.item(args.heads, block, head_);
     segment.begin = max(at_ - block.begin, 0);
     segment.end = at_ + count - block.begin;
+    segment.place = args.work.fixed_parts ? part_place(block_number_, head_, args.heads.kv_heads)
+                    : segment.begin == 0 && segment.end == segment.tiles ? Segment::kWhole
+                                                                         : share_place(share_, segment.begin == 0);
     at_ += count;
     left_ -= count;
     // An item without tiles is where it begins.
@@ -96,12 +95,12 @@ class Segments {
   }
 
   RF_DEVICE static RowBlock uniform_block(const RowBlock& b) {
-    return {uniform<Wave>(b.request),   uniform<Wave>(b.first_row),     uniform<Wave>(b.first_tile),
-            uniform<Wave>(b.begin),     uniform<Wave>(b.tiles),         uniform<Wave>(b.token_start),
-            uniform<Wave>(b.query_len), uniform<Wave>(b.seq_len_or_not)};
+    return {uniform<Wave>(b.request),   uniform<Wave>(b.first_row),  uniform<Wave>(b.first_tile),
+            uniform<Wave>(b.begin),     uniform<Wave>(b.tiles),      uniform<Wave>(b.token_start),
+            uniform<Wave>(b.query_len), uniform<Wave>(b.keys_or_not)};
   }
 
-  Plan plan_;
+  int share_ = 0;  // whose segments they are
   int block_number_ = 0, row_blocks_ = 0, head_ = 0, next_head_ = 0;
   int at_ = 0, left_ = 0;  // the place on the head's line; tiles of the share from there on
 };

@@ -16,10 +16,9 @@ template <int Operand>
 struct RdnaTuning {
   static constexpr int kDirect = Operand == 16 ? 192 : 256;  // longest head whose K or V fits beside the output
 
-  // Waves of few rows. Of narrow heads in gfx11's kernel for 256 dims they are more, which hold less of a tile on its
-  // way.
+  // Waves of few rows. Of narrow heads in the kernel for 256 dims they are more, which hold less of a tile on its way.
   template <class P>
-  static constexpr int kFewWaves = P::Format::kNarrow && P::kMostDims > kDirect ? 4 : 2;
+  static constexpr int kFewWaves = P::Format::kNarrow && P::kMostDims > 192 ? 4 : 2;
 
   template <class P, int QueryTiles>
   static constexpr auto decode() {
