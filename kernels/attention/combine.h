@@ -41,6 +41,7 @@ struct Combine {
     let_next_start();
     const Plan plan{args.work.plan, args.work.workgroups};
     const PlanHeader header = plan.header();
+    const int heads = header.join_heads;
     const int few_jobs = ceil_div(args.work.block_rows, kGroups);
     const int slices = header.reaches_many ? kSlices : 1;
     const int jobs = header.beyond_few ? args.work.block_rows * slices : few_jobs;  // a join
@@ -50,9 +51,9 @@ struct Combine {
     wait_for_previous();
     while (number < header.joins) {
       const int row_job = job - number * jobs;
-      if (join.parts >= kManyParts) join_row<kSlices>(args, join, row_job / kSlices, row_job % kSlices);
-      else if (join.parts > kFewParts) join_row<1>(args, join, row_job, 0);
-      else if (row_job < few_jobs) join_few(args, join, row_job * kGroups + thread_index() / kRowLanes);
+      if (join.parts >= kManyParts) join_row<kSlices>(args, join, heads, row_job / kSlices, row_job % kSlices);
+      else if (join.parts > kFewParts) join_row<1>(args, join, heads, row_job, 0);
+      else if (row_job < few_jobs) join_few(args, join, heads, row_job * kGroups + thread_index() / kRowLanes);
       job += args.work.combine_blocks;
       number = job / jobs;
       join = plan.join(header, min(number, header.joins - 1));
@@ -61,25 +62,25 @@ struct Combine {
 
  private:
   // Of one row per group of lanes.
-  RF_DEVICE static void join_few(const Args& args, const Join& join, int row) {
+  RF_DEVICE static void join_few(const Args& args, const Join& join, int heads, int row) {
     if (row >= rows(args, join)) return;
     const int dim = thread_index() % kRowLanes * kRun;
     const float sink = sink_of(args, join, row);
     Sum sum;
-    add_parts<kFewParts>(args, join, row, dim, 0, 1, sum);
+    add_parts<kFewParts>(args, join, heads, row, dim, 0, 1, sum);
     write(args, join, row, dim, sum, sink);
   }
 
   // Of one row, slice `slice` of Slices, by all lanes.
   template <int Slices>
-  RF_DEVICE static void join_row(const Args& args, const Join& join, int row, int slice) {
+  RF_DEVICE static void join_row(const Args& args, const Join& join, int heads, int row, int slice) {
     constexpr int kPartLanes = kRowLanes / Slices, kPartGroups = kGroups * Slices;
     if (row >= rows(args, join)) return;
     const int group = thread_index() / kPartLanes, column = thread_index() % kPartLanes;
     const int dim = (slice * kPartLanes + column) * kRun;
     const float sink = sink_of(args, join, row);
     Sum sum;
-    add_parts<5>(args, join, row, dim, group, kPartGroups, sum);
+    add_parts<5>(args, join, heads, row, dim, group, kPartGroups, sum);
     Shared& shared = shared_memory<Shared>();
     shared.out[thread_index()] = sum.out;
     if (column == 0) shared.row[group] = sum.row;
@@ -117,14 +118,16 @@ struct Combine {
 
   // Parts first, first + step, ... of one row's dims, AtOnce of them requested before the first is used.
   template <int AtOnce>
-  RF_DEVICE static void add_parts(const Args& args, const Join& join, int row, int dim, int first, int step, Sum& sum) {
+  RF_DEVICE static void add_parts(const Args& args, const Join& join, int heads, int row, int dim, int first, int step,
+                                  Sum& sum) {
     constexpr int kAtOnce = kHostTarget ? 1 : AtOnce;
     for (int part = first; part < join.parts; part += kAtOnce * step) {
       SoftmaxState rows[kAtOnce];
       Vec<float, kRun> pieces[kAtOnce];
       RF_UNROLL
       for (int i = 0; i < kAtOnce; ++i) {
-        const int64_t at = join.place(min(part + i * step, join.parts - 1)) * args.work.block_rows + row;
+        const int64_t at =
+            int64_t{join.place(min(part + i * step, join.parts - 1), heads)} * args.work.block_rows + row;
         const auto stats = load_vec<float, 2>(args.work.partial_stats + 2 * at);
         rows[i] = {stats[0], stats[1]};
         pieces[i] = load_vec<float, kRun>(args.work.partial_out + at * ValueDims + dim);
@@ -161,7 +164,8 @@ struct Combine {
     return args.softmax.sinks ? args.softmax.sinks[query_head(args.heads, join.head, at)] * kLog2E : kNoScore;
   }
 
-  RF_DEVICE static void write(const Args& args, const Join& join, int row, int dim, Sum& sum, float sink) {
+  RF_DEVICE static void write(const Args& earlier, const Join& join, int row, int dim, Sum& sum, float sink) {
+    const Args& args = reload_args(earlier);  // gfx9 has no scalar registers left for them meanwhile
     const Quotient at = split_row(args.heads, join.first_row + row);
     const int64_t head = query_head(args.heads, join.head, at), token = join.token_start + at.quotient;
     if (args.lse.data && dim == 0)

@@ -131,9 +131,7 @@ struct MakePlan {
                   .head = static_cast<int32_t>(end / tiles),
                   .first_row = block.first_row,
                   .rows = block.query_len * group_of(args.heads),
-                  .token_start = block.token_start,
-                  .step = share_place(1, false),
-                  .shift = share_place(0, false) - share_place(0, true)};
+                  .token_start = block.token_start};
         }
       }
       int total;
@@ -237,9 +235,7 @@ struct MakePlan {
                           .head = 0,
                           .first_row = 0,
                           .rows = rows,
-                          .token_start = token_start,
-                          .step = heads,
-                          .shift = 0});
+                          .token_start = token_start});
       }
       listed += total;
       if (parts > kFewParts) header->beyond_few = 1;

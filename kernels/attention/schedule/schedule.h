@@ -51,9 +51,13 @@ struct Share {
 struct Join {
   int32_t first, parts, head;
   int32_t first_row, rows, token_start;  // the row block's first row; the request's rows and first token
-  int32_t step, shift;  // from part to part; of all but the first
+  int32_t unused[2];
 
-  RF_DEVICE int64_t place(int part) const { return first + (part == 0 ? int64_t{0} : int64_t{part} * step + shift); }
+  // Of a part. `heads`: PlanHeader::join_heads.
+  RF_DEVICE int place(int part, int heads) const {
+    if (heads > 0) return first + part * heads;
+    return part == 0 ? first : first - 1 + 2 * part;
+  }
 };
 
 // Where shares are equal, each has a place for what it ends an item with that it did not begin and one for what it

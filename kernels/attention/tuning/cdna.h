@@ -16,8 +16,12 @@ struct CdnaTuning {
   template <class P, int QueryTiles>
   static constexpr auto decode() {
     if constexpr (P::kDimsShared) return shared_dims<P, QueryTiles>();
-    else return direct<P, QueryTiles>();
+    else return direct<P, min(QueryTiles, kMostTiles<P>)>();
   }
+
+  // Tiles of rows beside two sets of keys of gfx950's 32 tokens, where 512 registers do not hold four.
+  template <class P>
+  static constexpr int kMostTiles = Depth == 32 && P::Format::kNarrow && P::kMostDims > 192 ? 3 : 4;
 
   template <class P, int QueryTiles>
   static constexpr auto direct() {

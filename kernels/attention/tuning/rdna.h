@@ -48,14 +48,14 @@ struct RdnaTuning {
   // the queries.
   template <class P, int QueryTiles>
   static constexpr auto shared_dims() {
-    constexpr bool wide = Operand == 16;
+    constexpr bool wide = Operand == 16, apart = !P::Format::kValuesInKey;
     return Choice<Waves<Staged>>{
         .block = {.query_tiles = QueryTiles},
         .loop = {.feed = {.row_waves = 1, .one_buffer = true, .ahead = true, .key_pad = 8, .value_pad = 8},
                  .dim_waves = 8,
                  .row_parts = QueryTiles,
                  .lazy_maximum = true,
-                 .value_run = wide ? 2 : 4,
+                 .value_run = wide ? (apart ? 1 : 2) : 4,
                  .most_operands = 2},
         .residency = {.blocks_per_unit = 2}};
   }
