@@ -28,7 +28,7 @@ BOUND, CAPPED_BOUND = 1.15, 1.5  # of the plain kernel's clocks
 # few clocks that what else is done for it is the busiest; there 64 dims are the worst.
 ABOVE = {
     "gfx942": {
-        "decode1_bf16_d64_narrow_biased": 1.38,
+        "decode1_bf16_d64_narrow_biased": 1.39,
         "decode2_bf16_d64_narrow_biased": 1.21,
     },
     "gfx950": {
