@@ -27,10 +27,7 @@ BOUND, CAPPED_BOUND = 1.15, 1.5  # of the plain kernel's clocks
 # Kernels that do not keep it yet, by target: the ratio that they must not exceed. On gfx950 a score's products take so
 # few clocks that what else is done for it is the busiest; there 64 dims are the worst.
 ABOVE = {
-    "gfx942": {
-        "decode1_bf16_d64_narrow_biased": 1.39,
-        "decode2_bf16_d64_narrow_biased": 1.21,
-    },
+    "gfx942": {"decode1_bf16_d64_narrow_biased": 1.39, "decode2_bf16_d64_narrow_biased": 1.21},
     "gfx950": {
         "decode1_bf16_d256_narrow": 1.24,
         "decode1_bf16_d256_narrow_listed": 1.24,

@@ -36,7 +36,7 @@ class PrefillPlan:
     header: torch.Tensor  # begins with the number of joins
     shares: torch.Tensor  # [workgroups, (tiles, head, block, at, number, row blocks, heads, shares)]
     first_blocks: torch.Tensor
-    joins: torch.Tensor  # [most, (share, parts, head, first row, ...)]
+    joins: torch.Tensor  # [most, (place of the first part, parts, head, first row, ...)]
     blocks: torch.Tensor  # [most, (request, first row, first tile, begin, tiles, ...)]
 
     @classmethod
@@ -114,7 +114,7 @@ def test_every_tile_is_in_one_share(emulated: Use, target: str, requests: list[t
         assert shares == tuple(range(shares[0], shares[0] + len(shares)))
         assert (begins[0], *ends) == (0, *begins[1:], blocks[block][4])
         if len(pieces) > 1:
-            cut.append([shares[0], len(shares), head, blocks[block][1]])
+            cut.append([2 * shares[0] + 1, len(shares), head, blocks[block][1]])  # a share has two places
     assert sorted(plan.joins[: plan.header[0], :4].tolist()) == sorted(cut)
 
 
@@ -135,7 +135,7 @@ def test_rounds_are_walked(emulated: Use, target: str) -> None:
     for to, of in ((mine.header, two.header), (mine.shares, two.shares), (mine.first_blocks, two.first_blocks)):
         to.copy_(of)
     mine.header[0] = 2 * joins
-    more = torch.tensor([shares, 0, 2, 0, 0, 0, 0, 0], dtype=torch.int32)
+    more = torch.tensor([2 * shares, 0, 2, 0, 0, 0, 0, 0], dtype=torch.int32)
     mine.joins[: 2 * joins] = torch.cat((two.joins[:joins], two.joins[:joins] + more))
     rocmforge_plugin.reset_launches()
     paged_attention(
