@@ -30,7 +30,7 @@ def test_tokens_and_launches(reference):
     for one, other in zip(found, expected.result().result, strict=True):
         assert one.tokens == other.tokens
         assert largest(abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=True)) < 2e-3
-    # Two recordings are heard at a time, and then the third: the encoder, of one layer, attends and plans once for each.
+    # Two recordings are heard at a time, then the third: the encoder, of one layer, attends and plans once for each.
     heard = sum(count for name, count in launches.items() if name.endswith("split"))
     assert heard == 2
     # Each kind of the decoder's attention has a builder, which plans once a step.
