@@ -18,8 +18,8 @@ def _alike(*sizes: int) -> tuple[tuple[int, int], ...]:
 PROBLEMS = (
     # format, score, heads
     ("joined", "plain", _alike(*HEAD_SIZES)),
-    ("narrow", "plain", _alike(64, 128, 256)),
-    ("narrow", "capped", _alike(64, 128, 256)),
+    ("narrow", "plain", _alike(128, 256)),
+    ("narrow", "capped", _alike(128, 256)),
     ("narrow", "biased", _alike(64, 128)),
     ("narrow", "rooted", _alike(128)),
     ("latent", "plain", ((576, 512), (512, 512), (320, 256))),
@@ -29,7 +29,7 @@ PROBLEMS = (
 # Those with masks that the plan lists token by token (mask.h there) instead of windows.
 LISTED_PROBLEMS = (
     ("joined", "plain", _alike(512)),
-    ("narrow", "plain", _alike(64, 128, 256)),
+    ("narrow", "plain", _alike(128, 256)),
     ("narrow", "capped", _alike(256)),
 )
 NARROW = {"joined": "narrow", "split": "narrow_split"}  # the format for heads that a format's kernels are too long for

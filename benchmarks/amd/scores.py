@@ -31,9 +31,6 @@ ABOVE = {
     "gfx950": {
         "decode1_bf16_d256_narrow": 1.24,
         "decode1_bf16_d256_narrow_listed": 1.24,
-        "prefill_bf16_d64_narrow_capped": 3.0,
-        "decode2_bf16_d64_narrow_capped": 2.38,
-        "decode4_bf16_d64_narrow_capped": 3.0,
         "prefill_bf16_d64_narrow_biased": 1.27,
         "decode1_bf16_d64_narrow_biased": 1.5,
         "decode2_bf16_d64_narrow_biased": 1.65,

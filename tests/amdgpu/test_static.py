@@ -96,7 +96,7 @@ def test_bounds(target: str, phase: int) -> None:
 @pytest.mark.parametrize("target", built.TARGETS)
 def test_what_scores_masks_and_narrow_heads_cost(target: str) -> None:
     """The busiest unit's clocks over the plain kernel's of the same dims: docs/amd_static.md shows them."""
-    if not built.code_object(kernels_dir(), target, "attention_prefill_bf16_d64_narrow").exists():
+    if not built.code_object(kernels_dir(), target, "attention_prefill_bf16_d128_narrow").exists():
         pytest.skip(f"no code for {target} is built here: python -m rocmforge_build --targets {target}")
     try:
         llvm_tool("llvm-objdump")

@@ -41,9 +41,9 @@ def test_names_are_read_back() -> None:
         ("bf16_d576v512_latent", Problem("bfloat16", 128, 1, 576, 512, format="latent")),
         ("float_d80_woven_capped_Wmma", Problem("float32", 1, 1, 80, 80, 7, "woven", "capped", core="Wmma")),
         # Of heads without kernels of their own those for longer ones.
-        ("bf16_d64_narrow", Problem("bfloat16", 8, 2, 40, 40)),
+        ("bf16_d128_narrow", Problem("bfloat16", 8, 2, 40, 40)),
         ("f16_d128_narrow_split", Problem("float16", 8, 2, 104, 104, format="split")),
-        ("bf16_d64_narrow_capped", Problem("bfloat16", 8, 2, 64, 64, score="capped")),
+        ("bf16_d128_narrow_capped", Problem("bfloat16", 8, 2, 64, 64, score="capped")),
         ("bf16_d128_narrow_rooted", Problem("bfloat16", 8, 2, 32, 32, score="rooted")),
         ("bf16_d256_narrow_listed", Problem("bfloat16", 8, 2, 200, 200, mask="ranges")),
         ("bf16_d512_listed", Problem("bfloat16", 8, 2, 512, 512, mask="clamped_ranges")),

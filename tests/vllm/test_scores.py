@@ -83,7 +83,7 @@ def assert_ran(run: Run, part: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "shape", "part", "fault"),
     [
-        ("gemma2", {}, "d64_narrow_capped", (without_cap, with_cap)),
+        ("gemma2", {}, "d128_narrow_capped", (without_cap, with_cap)),
         ("bloom", {"num_attention_heads": 8}, "d64_narrow_biased", (next_heads_slope, own_slope)),
         ("falcon_rw", {"hidden_size": 384}, "d128_narrow_biased", (next_heads_slope, own_slope)),
     ],
@@ -108,7 +108,7 @@ def test_transformers_backend(reference):
     """A soft cap that comes with Transformers' model instead of vLLM's."""
     theirs = reference.start(checkpoint("gemma2"), continue_and_score)
     ours = run_ours(checkpoint("gemma2"), continue_and_score, without=("rotary",), model_impl="transformers")
-    assert_ran(ours, "d64_narrow_capped")
+    assert_ran(ours, "d128_narrow_capped")
     assert distance(ours.result, theirs.result().result) < TOLERANCE
 
 
@@ -116,14 +116,14 @@ def test_71_query_heads_of_one_kv_head(reference):
     """As many as Falcon-7B has, which no tile divides, and which are too many rows for the kernels of decode steps."""
     model = checkpoint("falcon", hidden_size=71 * 32, num_attention_heads=71, num_hidden_layers=1)
     ours, theirs = reference.both(model, continue_and_score, without=("attention_decode",))
-    assert ours.ran("attention_prefill") == ours.ran("attention_prefill_float_d64_narrow") >= 10
+    assert ours.ran("attention_prefill") == ours.ran("attention_prefill_float_d128_narrow") >= 10
     assert distance(ours.result, theirs.result) < TOLERANCE
 
 
 @pytest.mark.parametrize(
     ("kind", "shape", "part"),
     [
-        ("llama", {"head_dim": 40}, "d64_narrow"),
+        ("llama", {"head_dim": 40}, "d128_narrow"),
         ("llama", {"head_dim": 72, "num_attention_heads": 8}, "d128_narrow"),
         ("llama", {"head_dim": 104, "num_key_value_heads": 1}, "d128_narrow"),
         ("bloom", {"hidden_size": 240, "num_attention_heads": 6}, "d64_narrow_biased"),
